@@ -1,0 +1,31 @@
+"""Errors that a user can act on. Each carries one or two sentences and the exit status of the program."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BmmError(Exception):
+    """An error shown to the user as its message alone: what is wrong, where, and what to do."""
+
+    exit_status = 1
+
+
+class UsageError(BmmError):
+    """The command line, a recipe or a suite asks for something that does not exist or makes no sense."""
+
+    exit_status = 2
+
+
+class InputError(BmmError):
+    """A file, a folder or the machine is not what the command needs."""
+
+    exit_status = 3
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """A UsageError for a name that is not in `known`: the nearest name, and all of them where they are few."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    listing = f" Known: {', '.join(names)}." if len(names) <= 20 or not near else ""
+    return UsageError(f"There is no {kind} '{name}'.{hint}{listing}")

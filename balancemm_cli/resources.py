@@ -1,0 +1,11 @@
+"""Where the files of benchmarks/ are: beside the package in a checkout, inside it in an installed wheel."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def benchmarks_folder() -> Path:
+    """The folder that holds published/, recipes/ and suites/."""
+    installed = PACKAGE / "benchmarks"
+    return installed if installed.is_dir() else PACKAGE.parent / "benchmarks"
