@@ -1,0 +1,104 @@
+"""Fusions: the features of all modalities to logits, and to the logits of each modality alone.
+
+A fusion owns its head, for whether the logits split exactly over the modalities depends on both.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from balancemm_cli.errors import UsageError
+from balancemm_cli.models.heads import linear_head, mlp_head
+
+Features = Mapping[str, Tensor]
+
+
+class Fusion(nn.Module):
+    """Base of the fusions. Features are [B, D_m] a modality, in the order of the modalities.
+
+    `unimodal_logits` gives f^m [B, C] a modality with detached weights: a gradient can reach the features alone.
+    """
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to logits [B, C]."""
+        raise NotImplementedError
+
+    def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
+        """Zero-out estimation (Sec. 4.3.7): the own output with every other modality's feature set to zero.
+
+        One forward serves all modalities, stacked on the batch axis; batch-norm statistics stay as they are.
+        """
+        if bias_split is not None:
+            raise UsageError("discrepancy.bias_split needs model concat: only there the bias is shared.")
+        stacked = {
+            name: torch.cat([feature if name == kept else torch.zeros_like(feature) for kept in features])
+            for name, feature in features.items()
+        }
+        frozen = {name: weight.detach() for name, weight in self.named_parameters()}
+        training = self.training
+        self.eval()
+        logits = functional_call(self, frozen, (stacked,)).chunk(len(features))
+        self.train(training)
+        return dict(zip(features, logits, strict=True))
+
+
+class ConcatMLP(Fusion):
+    """Concatenated features into a multi-layer classifier (Table 10)."""
+
+    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.head = mlp_head(sum(widths.values()), classes)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to logits [B, C]."""
+        return self.head(torch.cat(list(features.values()), 1))
+
+
+class Concat(Fusion):
+    """Concatenated features into one linear layer: f = Σ_m W^m h^m + b (Sec. 3.1)."""
+
+    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.head = linear_head(sum(widths.values()), classes)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to logits [B, C]."""
+        return self.head(torch.cat(list(features.values()), 1))
+
+    def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
+        """The exact split: W^m h^m + γ_m b with γ_m = 1 / M unless `bias_split` gives γ (Table 14)."""
+        shares = [1 / len(features)] * len(features) if bias_split is None else bias_split
+        if len(shares) != len(features):
+            raise UsageError(f"discrepancy.bias_split needs {len(features)} numbers, one a modality.")
+        weights = self.head.weight.detach().split([feature.shape[1] for feature in features.values()], 1)
+        bias = self.head.bias.detach()
+        return {
+            name: feature @ weight.T + share * bias
+            for (name, feature), weight, share in zip(features.items(), weights, shares, strict=True)
+        }
+
+
+class Sum(Fusion):
+    """One linear head a modality; the logits are added up. A head's own bias belongs to it whole."""
+
+    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
+
+    def _weights(self, modality: str) -> tuple[Tensor, Tensor]:
+        head = self.heads[modality]
+        assert isinstance(head, nn.Linear)
+        return head.weight.detach(), head.bias.detach()
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to logits [B, C]."""
+        return torch.stack([self.heads[name](feature) for name, feature in features.items()]).sum(0)
+
+    def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
+        """The exact split: each modality's own head."""
+        if bias_split is not None:
+            return super().unimodal_logits(features, bias_split)
+        weights = {name: self._weights(name) for name in features}
+        return {name: feature @ weights[name][0].T + weights[name][1] for name, feature in features.items()}

@@ -1,0 +1,49 @@
+"""A network: an encoder a modality, a fusion with its head, and the logits of each modality alone."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from balancemm_cli.models.encoders import Encoder
+from balancemm_cli.models.fusion import Fusion
+
+
+class Network(nn.Module):
+    """Encoders and a fusion over an ordered mapping of modalities (any number, any names)."""
+
+    def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities' names, in the order of all tensors with a modality axis."""
+        return list(self.encoders)
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs (see encoders) to features [B, D_m] a modality."""
+        return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
+
+    def classify(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features [B, D_m] a modality to logits [B, C]."""
+        return self.fusion(features)
+
+    def unimodal_logits(
+        self, features: Mapping[str, Tensor], bias_split: Sequence[float] | None = None
+    ) -> dict[str, Tensor]:
+        """f^m [B, C] a modality: the linear split where it is exact, zero-out else.
+
+        The weights are detached, so a gradient can reach the features alone.
+        `bias_split` gives γ of Table 14 (concat with a linear head only); UsageError where it can't apply.
+        """
+        return self.fusion.unimodal_logits(features, bias_split)
+
+    def modulated(self) -> dict[str, list[nn.Parameter]]:
+        """The encoder weights of each modality whose gradients a method may modulate."""
+        encoders = {name: module for name, module in self.encoders.items() if isinstance(module, Encoder)}
+        return {name: encoder.modulated() for name, encoder in encoders.items()}
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Inputs to logits [B, C]."""
+        return self.classify(self.encode(inputs))
