@@ -1,0 +1,23 @@
+"""Methods. One file each; several join by `+`, and their hooks run in the order of the table below."""
+
+from balancemm_cli.errors import UsageError, unknown
+from balancemm_cli.methods.base import Method
+from balancemm_cli.methods.ogm import OGM
+from balancemm_cli.methods.opm import OPM
+
+METHODS: dict[str, type[Method]] = {"baseline": Method, "opm": OPM, "ogm": OGM}
+VARIANTS = ("paper", "official")
+
+
+def parts(method: str) -> list[str]:
+    """The methods joined in a name such as "opm+ogm", in the order of METHODS.
+
+    UsageError for a name that is unknown or stands twice.
+    """
+    names = method.split("+")
+    for name in names:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+    if len(set(names)) < len(names):
+        raise UsageError(f"Method '{method}' names one method twice. Name each once, as in opm+ogm.")
+    return sorted(names, key=list(METHODS).index)

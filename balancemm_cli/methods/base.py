@@ -1,0 +1,73 @@
+"""What methods share: the hooks that the engine calls, and the step that they see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from balancemm_cli.draws import Draws
+from balancemm_cli.methods.discrepancy import Discrepancy
+from balancemm_cli.models.network import Network
+
+
+@dataclass
+class Step:
+    """One training step, as methods see it."""
+
+    epoch: int
+    draws: Draws
+    labels: Tensor  # [B] int64
+    unimodal: dict[str, Tensor] = field(default_factory=dict)  # f^m [B, C] of undropped features
+    discrepancy: Discrepancy | None = None  # of those, without gradient; None with one modality
+    keep: Tensor | None = None  # [B, M] bool: which sample kept which modality; None: nothing was dropped
+    figures: dict[str, Tensor] = field(default_factory=dict)  # [M] each, written to steps.arrow
+
+
+class MethodSettings(BaseModel):
+    """A method's settings. A method names its own in a subclass; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EpochRange(MethodSettings):
+    """Settings of a method that can be confined to a range of epochs (counted from 0, both ends included)."""
+
+    first_epoch: int = Field(default=0, ge=0)
+    last_epoch: int | None = Field(default=None, ge=0)
+
+    def active(self, epoch: int) -> bool:
+        """Whether the method modulates in this epoch."""
+        return self.first_epoch <= epoch and (self.last_epoch is None or epoch <= self.last_epoch)
+
+
+class Method:
+    """Joint training as it is: every hook does nothing (the papers' "concatenation" or "baseline")."""
+
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    VARIANTS: ClassVar[dict[str, dict]] = {"paper": {}, "official": {}}
+
+    def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
+        self.modalities = modalities
+
+    def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """Before fusion: features [B, D_m] a modality in, features out."""
+        return features
+
+    def on_loss(self, loss: Tensor, step: Step) -> Tensor:
+        """After the loss (a scalar), before backward: a method adds its objectives here."""
+        return loss
+
+    def on_gradients(self, network: Network, step: Step) -> None:
+        """After backward, before the optimiser: gradients may be changed in place."""
+
+    def on_step_end(self, step: Step) -> None:
+        """After the optimiser."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""

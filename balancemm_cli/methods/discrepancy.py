@@ -1,0 +1,50 @@
+"""The discriminative discrepancy between modalities (Sec. 3.2, Eq. 6 and 7; ablations: Tables 14 and 15)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+
+class DiscrepancySettings(BaseModel):
+    """How the discrepancy is measured. The defaults are the paper's choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    form: Literal["ratio", "difference"] = "ratio"
+    z: Literal["tanh", "sigmoid"] = "tanh"
+    bias_split: tuple[float, ...] | None = None  # γ_m of Table 14; None: 1 / M each
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """How far each modality is ahead of the others; tensors of shape [M]."""
+
+    settings: DiscrepancySettings
+    scores: Tensor  # S^m: sum over the batch of the softmax probability of the true class
+    rho: Tensor  # ρ^m
+    ahead: Tensor  # bool: ρ^m > 1 (ratio) or > 0 (difference)
+    z: Tensor  # z(ρ^m): tanh(ρ^m − 1) or sigmoid(ρ^m)
+
+
+def measure(logits: Mapping[str, Tensor], labels: Tensor, settings: DiscrepancySettings) -> Discrepancy:
+    """Eq. 6 and 7 from uni-modal logits [B, C] a modality (two or more) and labels [B].
+
+    ρ^m = (1 / (M − 1)) Σ_{j≠m} S^m / S^j, or the mean of S^m − S^j for the form "difference".
+    """
+    stacked = torch.stack(list(logits.values()))  # [M, B, C]
+    true_class = labels.expand(len(stacked), -1)[..., None]
+    scores = stacked.softmax(-1).gather(-1, true_class).sum((1, 2))
+    others = len(scores) - 1
+    if settings.form == "ratio":
+        positive = scores.clamp_min(torch.finfo(scores.dtype).tiny ** 0.5)
+        rho = ((positive[:, None] / positive).sum(1) - 1) / others
+        ahead = rho > 1
+    else:
+        rho = (scores[:, None] - scores).sum(1) / others
+        ahead = rho > 0
+    z = torch.tanh(rho - 1) if settings.z == "tanh" else torch.sigmoid(rho)
+    return Discrepancy(settings, scores, rho, ahead, z)

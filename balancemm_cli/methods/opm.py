@@ -1,0 +1,109 @@
+"""OPM, On-the-fly Prediction Modulation (Sec. 3.3, Eq. 8, Algorithm 1).
+
+q^m = q_base · (1 + λ · z(ρ^m)), at most 1, where modality m is ahead, else 0; each sample keeps modality m with
+probability 1 − q^m, else its feature becomes zero. Paper and official code (BML_TPAMI2024) differ in:
+
+1. q at step t comes from step t − 1 (paper) or from step t itself (official).
+2. Executed at every step (paper) or on a batch with probability 0.7 (official).
+3. Features are not rescaled (paper) or divided by 1 − θ, θ = Σ_m D_m q^m / Σ_m D_m (official).
+4. No warm-up (paper), or epochs 0 to 5 unmodulated (official).
+5. No gradient through q (paper). In the official code q is not detached, and the backward of the rescaling
+   returns θ as the gradient of θ, so that θ · ∂θ/∂h is added to the gradient of every feature h: the same as ½ θ²
+   added to the loss. It looks like a slip, but the authors' numbers were made with it (models/Classifier.py,
+   `custom_autograd`).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from balancemm_cli.methods.base import EpochRange, Method, Step
+from balancemm_cli.methods.discrepancy import Discrepancy, measure
+
+
+class OPM(Method):
+    """On-the-fly Prediction Modulation: drop the features of the modality that is ahead."""
+
+    class Settings(EpochRange):
+        """The paper's settings; `VARIANTS` holds what the official code does instead."""
+
+        q_base: float = Field(default=0.5, ge=0, le=1)
+        lam: float = Field(default=0.5, ge=0)  # λ
+        previous_step: bool = True  # use the q computed at step t − 1
+        execute_probability: float = Field(default=1.0, ge=0, le=1)
+        rescale: bool = False
+        theta_gradient: bool = False
+
+    VARIANTS: ClassVar = {
+        "paper": {},
+        "official": {
+            "previous_step": False,
+            "execute_probability": 0.7,
+            "rescale": True,
+            "theta_gradient": True,
+            "first_epoch": 6,
+        },
+    }
+
+    def __init__(self, settings: Settings, modalities: list[str]) -> None:
+        super().__init__(settings, modalities)
+        self.settings = settings
+        self.q: Tensor | None = None  # [M]: computed at the step before
+        self._penalty: Tensor | None = None  # ½ θ² of this step
+
+    def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """Drop with the q at hand; keep the q that this step's discrepancy gives."""
+        assert step.discrepancy is not None
+        computed = self.drop_probability(step.discrepancy)
+        q = self.q if self.settings.previous_step else computed
+        self.q = computed
+        if q is None or not self._executes(step):
+            step.figures["q"] = torch.zeros_like(computed)
+            return features
+        step.figures["q"] = q
+        if self.settings.theta_gradient:
+            attached = measure(step.unimodal, step.labels, step.discrepancy.settings)
+            self._penalty = self._theta(features, self.drop_probability(attached)) ** 2 / 2
+        return self._drop(features, q, step)
+
+    def on_loss(self, loss: Tensor, step: Step) -> Tensor:
+        """The gradient of ½ θ² without its value, where the variant asks for it."""
+        penalty, self._penalty = self._penalty, None
+        return loss if penalty is None else loss + penalty - penalty.detach()
+
+    def drop_probability(self, discrepancy: Discrepancy) -> Tensor:
+        """q [M] of Eq. 8."""
+        q = self.settings.q_base * (1 + self.settings.lam * discrepancy.z)
+        return torch.where(discrepancy.ahead, q, 0).clamp(0, 1)
+
+    def _executes(self, step: Step) -> bool:
+        return (
+            self.settings.active(step.epoch) and step.draws.chance("opm") < self.settings.execute_probability
+        )
+
+    def _drop(self, features: dict[str, Tensor], q: Tensor, step: Step) -> dict[str, Tensor]:
+        u = step.draws.uniform((len(step.labels), len(features)), "drop", q.device)
+        step.keep = u < 1 - q
+        scale = 1 / (1 - self._theta(features, q)) if self.settings.rescale else 1
+        return {
+            name: feature * keep[:, None] * scale
+            for (name, feature), keep in zip(features.items(), step.keep.unbind(1), strict=True)
+        }
+
+    def _theta(self, features: dict[str, Tensor], q: Tensor) -> Tensor:
+        """The expected share of the feature that is dropped."""
+        widths = [feature.shape[1] for feature in features.values()]
+        return torch.stack([width * share for width, share in zip(widths, q, strict=True)]).sum() / sum(
+            widths
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The q for the next step."""
+        return {} if self.q is None else {"q": self.q}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up q."""
+        self.q = state.get("q")
