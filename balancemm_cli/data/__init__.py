@@ -1,0 +1,1 @@
+"""From media files to batches: data sets, decoding, the prepared folder, loading and transforms."""

@@ -1,0 +1,11 @@
+"""The data sets, one module each: where the media lie, the split, the labels, the quirks.
+
+A module has `plan(source, splits, allow_missing) -> Plan` and `HOW_TO_GET`, a sentence or two that say which
+files to get from where. A data set that makes its own media has `make(source, workers, on_progress)` too.
+"""
+
+from types import ModuleType
+
+from balancemm_cli.data.datasets import crema_d, manifest, synthetic
+
+DATASETS: dict[str, ModuleType] = {"synthetic": synthetic, "manifest": manifest, "crema-d": crema_d}

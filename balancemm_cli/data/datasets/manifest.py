@@ -1,0 +1,155 @@
+"""Your own data: a CSV with a row a sample, and a column a modality with the path of a video, audio or
+picture file.
+
+Columns: `id`, `label`, `split` (train, val or test), optionally `start` and `end` in seconds; every other
+column is a modality. Paths are relative to the CSV. A modality is sound or pictures by its header
+(`speech:audio`, `front:visual`), else by its name (KNOWN), else by the extensions of its files.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from balancemm_cli.data.datasets.plan import SPLITS, Clip, Plan, Sample, frames, no_lists, read_text, waveform
+from balancemm_cli.errors import InputError
+
+REQUIRED = ("id", "label", "split")
+TIMES = ("start", "end")
+KINDS: dict[str, dict[str, Any]] = {"audio": waveform(16000), "visual": frames(256, 256, 1.0)}
+KNOWN = {
+    "audio": {"audio", "sound", "speech"},
+    "visual": {"visual", "video", "image", "rgb", "frames", "face"},
+}
+AUDIO_FILES = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma"}
+PICTURE_FILES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+HOW_TO_GET = (
+    "Write a CSV with the columns id, label, split (train, val or test) and one column a modality with the "
+    "path of a file, relative to the CSV; then name it: `bmm prepare manifest --source my.csv`."
+)
+
+Row = tuple[int, dict[str, str]]  # line number, and the cells by header
+
+
+def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+    """The samples of the CSV. InputError, with the line, for a CSV that is not as described above."""
+    no_lists("manifest", splits)
+    path = _find(source)
+    header, rows = _read(path)
+    kinds = {column: _kind(path, column, rows) for column in header if column not in REQUIRED + TIMES}
+    if not kinds:
+        raise InputError(f"{path} has no column of a modality beside {', '.join(header)}. {HOW_TO_GET}")
+    names = [column.partition(":")[0].strip() for column in kinds]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
+    samples = list(_samples(path, rows, list(kinds)))
+    classes = sorted({sample.label for sample in samples})
+    modalities = {name: KINDS[kind] for name, kind in zip(names, kinds.values(), strict=True)}
+    remedy = f"Correct the paths in {path}; they are relative to {path.parent}."
+    return Plan(path.stem, samples, classes, modalities, remedy=remedy)
+
+
+def _find(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise InputError(f"There is no file or folder {source}. {HOW_TO_GET}")
+    if (source / "manifest.csv").is_file():
+        return source / "manifest.csv"
+    found = sorted(source.glob("*.csv"))
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} CSV files, none of them manifest.csv" if found else "no CSV file"
+    raise InputError(f"The folder {source} holds {what}. {HOW_TO_GET}")
+
+
+def _read(path: Path) -> tuple[list[str], list[Row]]:
+    """The header and the rows that are not blank, each with its line number."""
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    if not lines:
+        raise InputError(f"{path} is empty. {HOW_TO_GET}")
+    header = lines[0][1]
+    missing = [column for column in REQUIRED if column not in header]
+    if missing:
+        raise InputError(
+            f"{path} has no column '{missing[0]}'; its header is {', '.join(header)}. {HOW_TO_GET}"
+        )
+    for column in header:
+        if not column or header.count(column) > 1:
+            raise InputError(
+                f"{path} has a column without a name or two of one name ('{column}'). Rename it."
+            )
+    if len(lines) == 1:
+        raise InputError(f"{path} has a header, but no sample. {HOW_TO_GET}")
+    for number, cells in lines[1:]:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}. "
+                "Put quotes around cells with commas."
+            )
+    return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
+
+
+def _kind(path: Path, column: str, rows: list[Row]) -> str:
+    """Whether a modality is sound or pictures: as its header says, else by its name, else by its files."""
+    name, colon, kind = (part.strip() for part in column.partition(":"))
+    if colon:
+        if not name or kind not in KINDS:
+            raise InputError(f"{path}: the header '{column}' is not of the form name:audio or name:visual.")
+        return kind
+    for kind, known in KNOWN.items():
+        if name.lower() in known:
+            return kind
+    suffixes = {Path(row[column]).suffix.lower() for _, row in rows}
+    if suffixes <= AUDIO_FILES:
+        return "audio"
+    if suffixes <= PICTURE_FILES:
+        return "visual"
+    raise InputError(
+        f"{path}: it is not clear whether column '{column}' is sound or pictures (files: "
+        f"{', '.join(sorted(suffixes))[:60]}). Write '{column}:audio' or '{column}:visual' in the header."
+    )
+
+
+def _samples(path: Path, rows: list[Row], columns: list[str]) -> Iterator[Sample]:
+    lines: dict[str, int] = {}
+    for number, row in rows:
+        where = f"{path}, line {number}"
+        for column in (*REQUIRED, *columns):
+            if not row[column]:
+                raise InputError(f"{where}: the cell of '{column}' is empty. Fill it or delete the line.")
+        if row["id"] in lines:
+            raise InputError(
+                f"{where}: the id '{row['id']}' is that of line {lines[row['id']]} too. Rename one."
+            )
+        lines[row["id"]] = number
+        if row["split"] not in SPLITS:
+            raise InputError(f"{where}: the split '{row['split']}' is none of {', '.join(SPLITS)}.")
+        start, end = (_seconds(row.get(column, ""), column, where) for column in TIMES)
+        if end is not None and end <= (start or 0.0):
+            raise InputError(f"{where}: the end {end} s is not after the start {start or 0.0} s.")
+        clips = {
+            column.partition(":")[0].strip(): Clip(path.parent / row[column], row[column], start, end)
+            for column in columns
+        }
+        yield Sample(row["id"], row["split"], row["label"], clips)
+
+
+def _seconds(text: str, column: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{where}: the {column} '{text}' is not a number of seconds.")
+    return value

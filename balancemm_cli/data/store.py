@@ -1,0 +1,237 @@
+"""The prepared folder: Arrow shards read by memory map, with manifest.json and rejected.csv beside them.
+
+A prepared folder holds
+
+- `manifest.json`: format version, data set, classes, modalities, counts and shards of each split, hashes,
+  decoding settings, defects that were kept, tool version. No time stamps and no machine paths, so that the
+  same media give the same bytes everywhere.
+- `<split>-00000.arrow` …: Arrow IPC files; a row is a sample: `id` (string), `label` (int32) and a column a
+  modality: `list<binary>` of JPEG files for frames, `list<int16>` for a waveform.
+- `rejected.csv`: the samples that are in no shard (id, split, file, reason).
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from balancemm_cli.errors import InputError, UsageError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REJECTED = "rejected.csv"
+BATCH_BYTES = 64 * 2**20  # a record batch is closed beyond this, which bounds a writer's memory
+
+Row = dict[str, Any]
+
+
+class PreparedSplit:
+    """The samples of one split, in the order of the lists, memory-mapped."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self.ids: list[str] = table["id"].to_pylist()
+        self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def frames(self, modality: str, row: int) -> list[bytes]:
+        """The JPEG files of the frames of a sample, in order of time."""
+        return self._table[modality][row].as_py()
+
+    def waveform(self, modality: str, row: int) -> np.ndarray:
+        """The waveform of a sample, mono int16 [T], a read-only view of the file."""
+        return self._table[modality][row].values.to_numpy()
+
+
+class PreparedSet:
+    """A prepared data set. Made by `open_set`; `split` gives the samples.
+
+    `modalities` is ordered and maps a name to `{"kind": "waveform", "rate": Hz}` or to
+    `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": 3}`. `counts` are the samples in the
+    shards of each split, `expected` those that the lists ask for.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.name: str = manifest["dataset"]
+        self.classes: list[str] = manifest["classes"]
+        self.modalities: dict[str, dict[str, Any]] = manifest["modalities"]
+        self.counts: dict[str, int] = {name: part["prepared"] for name, part in manifest["splits"].items()}
+        self.expected: dict[str, int] = {name: part["expected"] for name, part in manifest["splits"].items()}
+        self.content_hash: str = manifest["content_hash"]
+        self.splits_hash: str = manifest["splits_hash"]
+
+    def split(self, name: str) -> PreparedSplit:
+        """Open a split and check its shards. UsageError when there is none of that name, InputError when a
+        shard is damaged."""
+        if name not in self.counts:
+            raise UsageError(
+                f"Data set '{self.name}' has no split '{name}'. Its splits: {', '.join(self.counts)}."
+            )
+        shards = self.manifest["splits"][name]["shards"]
+        tables = [_read_shard(self.folder / shard["file"], shard["sha256"]) for shard in shards]
+        schema = shard_schema(self.modalities)
+        for shard, table in zip(shards, tables, strict=True):
+            if table.schema != schema:
+                raise _damaged(self.folder / shard["file"], "has other columns than its manifest says")
+        return PreparedSplit(pa.concat_tables(tables) if tables else schema.empty_table())
+
+
+def open_set(folder: Path) -> PreparedSet:
+    """Read the manifest of a prepared folder. InputError when it is absent, damaged or of another format."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        version = manifest["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"There is no prepared data set in {folder}. Make it with `bmm prepare`.") from None
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(path, "is damaged") from None
+    if version != FORMAT:
+        raise InputError(
+            f"{path} is of format {version}, this program reads format {FORMAT}. "
+            "Delete the folder and prepare it again, or use the program's version that made it."
+        )
+    try:
+        prepared = PreparedSet(folder, manifest)
+        if content_hash(manifest) == prepared.content_hash:
+            return prepared
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise _damaged(path, "is damaged")
+
+
+def content_hash(manifest: dict[str, Any]) -> str:
+    """SHA-256 of what a run sees of a set: classes, modalities, and the shards of each split."""
+    splits = {
+        name: {"prepared": part["prepared"], "shards": part["shards"]}
+        for name, part in manifest["splits"].items()
+    }
+    return digest([FORMAT, manifest["classes"], list(manifest["modalities"].items()), splits])
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a plain value, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shard_schema(modalities: dict[str, dict[str, Any]]) -> pa.Schema:
+    """The Arrow columns of a shard."""
+    kinds = {"frames": pa.list_(pa.binary()), "waveform": pa.list_(pa.int16())}
+    columns = [(name, kinds[modality["kind"]]) for name, modality in modalities.items()]
+    return pa.schema([("id", pa.string()), ("label", pa.int32()), *columns])
+
+
+def write_shard(path: Path, rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> int:
+    """Write rows (`id`, `label`, and for each modality a list of JPEG files or an int16 array) as one shard.
+
+    The file appears whole or not at all. Returns the number of rows.
+    """
+    schema = shard_schema(modalities)
+    count = 0
+    with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
+        for rows_of_batch in _batches(rows, modalities):
+            count += len(rows_of_batch)
+            columns = [_column([row[field.name] for row in rows_of_batch], field.type) for field in schema]
+            writer.write_batch(pa.record_batch(columns, schema))
+    return count
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a plain value as JSON; the file appears whole or not at all."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_rejected(path: Path, rejected: Iterable[dict[str, str]]) -> None:
+    """Write rejected.csv (id, split, file, reason)."""
+    with atomic_file(path) as file:
+        lines = csv.DictWriter(_Text(file), ["id", "split", "file", "reason"], lineterminator="\n")
+        lines.writeheader()
+        lines.writerows(rejected)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a temporary name; flushed to the disk and renamed when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not know its file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _Text:
+    """What csv needs of a text file, over a binary one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode())
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if kind != pa.list_(pa.int16()):
+        return pa.array(values, kind)
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise InputError(
+            f"A waveform of {max(map(len, values)):,} samples is too long for one row of a shard."
+        )
+    return pa.ListArray.from_arrays(ends.astype(np.int32), np.concatenate(values).astype(np.int16))
+
+
+def _batches(rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(_bytes(row[name]) for name in modalities)
+        if size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _bytes(value: list[bytes] | np.ndarray) -> int:
+    return value.nbytes if isinstance(value, np.ndarray) else sum(map(len, value))
+
+
+def _read_shard(path: Path, sha256: str) -> pa.Table:
+    try:
+        if file_hash(path) != sha256:
+            raise _damaged(path, "is damaged: its SHA-256 is not the one of the manifest")
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path} {what}. Delete the folder {path.parent} and prepare it again.")
