@@ -1,0 +1,1 @@
+"""From finished runs to numbers a reader can judge: metrics, statistics, published numbers, tables."""

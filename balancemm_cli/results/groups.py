@@ -1,0 +1,287 @@
+"""Finds run folders and puts together the runs that differ in nothing but their seed.
+
+A run folder is one that holds a config.toml or a result.json. Nothing found is dropped in silence: whatever
+does not enter a group is named, with its reason, in `Collection.left_out`.
+"""
+
+import json
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from balancemm_cli.errors import InputError, unknown
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Selection = Literal["last", "best-test", "best-val"]
+SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+
+_ADVICE = "Run 'bmm train' first, or name the folder of your runs."
+
+METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
+
+
+class Selected(BaseModel):
+    """What a run reached at one selected epoch; fractions in 0–1."""
+
+    epoch: int
+    accuracy: Fraction
+    map: Fraction
+    macro_f1: Fraction
+    unimodal: dict[str, Fraction] = {}
+    map_classes_left_out: int = 0
+
+
+class Hashes(BaseModel):
+    """The hashes of result.json. `protocol` is of the settings without the seed, and of the data."""
+
+    protocol: str
+    data: str
+    splits: str | None = None
+
+
+class Result(BaseModel):
+    """A result.json of format 1; keys that the tables do not use are ignored."""
+
+    format: Literal[1]
+    status: Literal["finished", "diverged", "running", "interrupted"]
+    dataset: str
+    model: str
+    method: str
+    variant: str
+    recipe: str
+    seed: int
+    selections: dict[Selection, Selected] = {}
+    rho: dict[str, float | None] = {}
+    samples: dict[str, tuple[int, int]] = {}
+    hashes: Hashes
+
+
+def selection_named(name: str) -> Selection:
+    """`name` as a Selection; UsageError where there is none of that name."""
+    for selection in SELECTIONS:
+        if selection == name:
+            return selection
+    raise unknown("selection", name, SELECTIONS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what its result.json says."""
+
+    folder: Path
+    result: Result
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """config.toml with dotted keys; empty where the file is missing or damaged."""
+        try:
+            return flatten(tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    @cached_property
+    def environment(self) -> dict[str, object]:
+        """environment.json; empty where the file is missing or damaged."""
+        try:
+            content = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs of one protocol, one a seed; `settings` sets it apart from groups of the same names."""
+
+    runs: list[Run]
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Result:
+        """The result of the first run: what it says of names, data and hashes holds for all."""
+        return self.runs[0].result
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in order."""
+        return [run.result.seed for run in self.runs]
+
+    @property
+    def names(self) -> tuple[str, str, str, str, str]:
+        """Data set, model, method, variant, recipe: what every table shows."""
+        return (
+            self.first.dataset,
+            self.first.model,
+            self.first.method,
+            self.first.variant,
+            self.first.recipe,
+        )
+
+    @property
+    def common(self) -> dict[str, object]:
+        """The settings that all runs of the group share, with the hashes of data and splits."""
+        shared = dict(self.runs[0].settings)
+        for run in self.runs[1:]:
+            shared = {key: value for key, value in shared.items() if run.settings.get(key) == value}
+        hashes = {"data hash": self.first.hashes.data[:8]}
+        if self.first.hashes.splits:
+            hashes["splits hash"] = self.first.hashes.splits[:8]
+        return {key: value for key, value in shared.items() if key != "seed"} | hashes
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The groups in the order of a table, and a line for each run or folder that is in none of them."""
+
+    groups: list[Group]
+    left_out: list[str]
+
+
+def collect(folders: Sequence[Path], selection: Selection) -> Collection:
+    """Read every run under `folders` and group the finished ones that have this selection.
+
+    InputError where a folder does not exist, or where not one run can be shown (the message names why).
+    """
+    runs, left_out = _read_all(folders)
+    if not runs and not left_out:
+        places = ", ".join(str(folder) for folder in folders)
+        raise InputError(f"There are no runs under {places}. {_ADVICE}")
+    usable: list[Run] = []
+    for run in runs:
+        if run.result.status != "finished":
+            left_out.append(f"{run.folder}: {run.result.status}, not averaged.")
+        elif selection not in run.result.selections:
+            left_out.append(f"{run.folder}: it has no '{selection}' epoch (no such split), not averaged.")
+        else:
+            usable.append(run)
+    groups = _group(usable, left_out)
+    if not groups:
+        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        raise InputError(f"No finished run to report. {left_out[0]}{more}")
+    return Collection(groups, left_out)
+
+
+def _read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """All readable runs, and a line for each run folder that is not; a folder reached twice counts once."""
+    runs, unreadable = [], []
+    for folder in sorted({path.resolve(): path for path in _run_folders(folders)}.values()):
+        try:
+            runs.append(read_run(folder))
+        except InputError as error:
+            unreadable.append(str(error))
+    return runs, unreadable
+
+
+def _run_folders(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}. {_ADVICE}")
+        for name in ("config.toml", "result.json"):
+            yield from (path.parent for path in folder.rglob(name))
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`. InputError that names the folder where its result.json cannot be used."""
+    try:
+        return Run(folder, Result.model_validate_json((folder / "result.json").read_bytes()))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no result.json yet, the run has not started or was stopped.") from None
+    except OSError as error:
+        raise InputError(f"{folder}: result.json cannot be read ({error.strerror}).") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        detail = f"'{where}': {first['msg']}" if where else first["msg"]
+        raise InputError(f"{folder}: result.json is damaged ({detail}); train this run again.") from None
+
+
+def _group(runs: list[Run], left_out: list[str]) -> list[Group]:
+    """Group by protocol; a seed that a group has already goes to `left_out`."""
+    by_protocol: dict[str, dict[int, Run]] = defaultdict(dict)
+    for run in runs:
+        seeds = by_protocol[run.result.hashes.protocol]
+        twin = seeds.setdefault(run.result.seed, run)
+        if twin is not run:
+            left_out.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
+    groups = [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_protocol.values()]
+    return sorted(_tell_apart(groups), key=_order)
+
+
+def _tell_apart(groups: list[Group]) -> list[Group]:
+    """Give groups of the same names the settings in which they differ."""
+    told = []
+    for group in groups:
+        others = [other for other in groups if other is not group and other.names == group.names]
+        told.append(Group(group.runs, _differences(group, others)) if others else group)
+    return told
+
+
+def _differences(group: Group, others: list[Group]) -> dict[str, object]:
+    mine, theirs = group.common, [other.common for other in others]
+    keys = sorted(set(mine).union(*theirs))
+    missing = "unset"
+    found = {
+        key: mine.get(key, missing)
+        for key in keys
+        if any(other.get(key, missing) != mine.get(key, missing) for other in theirs)
+    }
+    return found or {"protocol": group.first.hashes.protocol[:8]}
+
+
+def _order(group: Group) -> tuple:
+    dataset, model, method, variant, recipe = group.names
+    rank = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
+    joint = not model.startswith("unimodal-")
+    return (
+        dataset,
+        joint,
+        model,
+        rank,
+        method,
+        variant,
+        recipe,
+        str(group.settings),
+        group.first.hashes.protocol,
+    )
+
+
+def labels(groups: list[Group]) -> list[str]:
+    """A short name for each group: its method, and of model, variant, recipe and settings what is needed."""
+    parts = [
+        {
+            "method": group.first.method,
+            "model": group.first.model,
+            "variant": group.first.variant,
+            "recipe": group.first.recipe,
+            "settings": describe(group.settings),
+        }
+        for group in groups
+    ]
+    shown = ["method"]
+    for name in ("model", "variant", "recipe", "settings"):
+        texts = Counter(tuple(part[key] for key in shown) for part in parts)
+        if any(count > 1 for count in texts.values()) and len({part[name] for part in parts}) > 1:
+            shown.append(name)
+    return [" · ".join(part[key] for key in shown if part[key]) for part in parts]
+
+
+def describe(settings: Mapping[str, object]) -> str:
+    """Settings as a person reads them: "train.lr=0.02, train.epochs=24"."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def flatten(tree: Mapping[str, object], separator: str = ".") -> dict[str, object]:
+    """Nested tables as one, their keys joined: {"train": {"lr": 1}} → {"train.lr": 1}."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}{separator}{inner}": item for inner, item in flatten(value, separator).items()}
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,101 @@
+"""The numbers that papers printed, from benchmarks/published/*.csv, and the rule for which one a row gets.
+
+A table of the report needs one number for a cell (source, data set, model, method, metric), where a paper may
+print several: in two tables, or under other settings that its note names. The rule, so that none are mixed:
+
+1. Where the source's main tables have rows for the cell (MAIN_TABLES, in that order), the first such table
+   decides; else all rows of the source do.
+2. If exactly one row is left, that is the number. If several are left, the cell is a gap: the papers print
+   ablations under one name, and picking among them would be a guess.
+
+A gap stays a gap: no number is ever filled in from another source.
+"""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from balancemm_cli.errors import InputError
+from balancemm_cli.resources import benchmarks_folder
+
+Source = Literal["tpami2024", "cvpr2022", "balancebenchmark2025", "independent"]
+SOURCES: tuple[Source, ...] = ("tpami2024", "cvpr2022", "balancebenchmark2025", "independent")
+"""The files with one row a number; the others in that folder are for reading (their README says why)."""
+
+MAIN_TABLES = {"tpami2024": ("12", "2"), "cvpr2022": ("1",)}
+
+_PUBLISHED_MODEL = {
+    "unimodal-audio": "unimodal-first",
+    "unimodal-rgb": "unimodal-first",
+    "unimodal-visual": "unimodal-second",
+    "unimodal-flow": "unimodal-second",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed number: `value` in `unit` ("%" or "x"), with the source's own table number and our note."""
+
+    source: str
+    table: str
+    dataset: str
+    model: str
+    method: str
+    metric: str
+    value: float
+    unit: str
+    note: str
+
+    @property
+    def fraction(self) -> float:
+        """The value in 0–1 where it is a percentage, else as it is."""
+        return round(self.value / 100, 6) if self.unit == "%" else self.value
+
+
+@cache
+def rows(source: Source = "tpami2024") -> tuple[Published, ...]:
+    """All numbers of one source, in its file's order. InputError where the file is missing or damaged."""
+    path = benchmarks_folder() / "published" / f"{source}.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: this installation is incomplete, install bmm again.") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): install bmm again.") from None
+
+
+def lookup(
+    dataset: str, model: str, method: str, metric: str, source: Source = "tpami2024"
+) -> Published | None:
+    """The published number beside a row of ours, by the rule above; None where there is a gap.
+
+    `model` is our name; `unimodal-audio` and `unimodal-rgb` are the papers' first modality,
+    `unimodal-visual` and `unimodal-flow` their second.
+    """
+    cell = (dataset, _PUBLISHED_MODEL.get(model, model), method, metric)
+    found = [row for row in rows(source) if (row.dataset, row.model, row.method, row.metric) == cell]
+    for table in MAIN_TABLES.get(source, ()):
+        in_table = [row for row in found if row.table == table]
+        if in_table:
+            found = in_table
+            break
+    return found[0] if len(found) == 1 else None
+
+
+def covers(dataset: str, source: Source = "tpami2024") -> bool:
+    """Whether the source prints any number for this data set."""
+    return any(row.dataset == dataset for row in rows(source))
+
+
+def tables(sources: Iterable[Source] = SOURCES) -> list[tuple[str, str, list[str]]]:
+    """(source, table, data sets) of each table that has numbers here, in the sources' order."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in sources:
+        for row in rows(source):
+            datasets = found.setdefault((row.source, row.table), [])
+            if row.dataset not in datasets:
+                datasets.append(row.dataset)
+    return [(source, table, datasets) for (source, table), datasets in found.items()]

@@ -1,0 +1,91 @@
+"""One report.md: the tables, the figures, and the command that makes each row again."""
+
+import json
+import shlex
+import tomllib
+from pathlib import Path
+
+from balancemm_cli.data.store import atomic_file
+from balancemm_cli.errors import BmmError, InputError
+from balancemm_cli.results.figures import draw_all
+from balancemm_cli.results.groups import Collection, Group, Selection, describe, flatten
+from balancemm_cli.results.tables import tables, to_markdown
+
+
+def write_report(collection: Collection, selection: Selection, folder: Path) -> list[str]:
+    """Write `folder`/report.md and the figures it shows; returns a line for each figure left out.
+
+    InputError where `folder` is a file; OSError where it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a folder. Name another one with --out.")
+    figures, left_out = draw_all(collection.groups, selection, folder / "figures")
+    parts = ["# Report\n", *(to_markdown(table) for table in tables(collection.groups, selection))]
+    if figures:
+        parts.append("## Figures\n\n" + "\n\n".join(_picture(path) for path in figures) + "\n")
+    parts.append(_reproduction(collection.groups))
+    missing = collection.left_out + left_out
+    if missing:
+        parts.append("## Left out\n\n" + "\n".join(f"- {line}" for line in missing) + "\n")
+    with atomic_file(folder / "report.md") as file:
+        file.write("\n".join(parts).encode())
+    return left_out
+
+
+def _picture(png: Path) -> str:
+    vector = f"figures/{png.stem}.svg"
+    return f"![{png.stem}](figures/{png.name})\n\nAs vectors: [{vector}]({vector})."
+
+
+def _reproduction(groups: list[Group]) -> str:
+    lines = [
+        "## How to make each row again\n",
+        "Prepare the data set with `bmm prepare` first, unless it is the embedded one.",
+        "A row's protocol is the hash of its settings without the seed, and of its data.\n",
+    ]
+    for group in groups:
+        name = ", ".join((*group.names, *filter(None, [describe(group.settings)])))
+        protocol = group.first.hashes.protocol[:8]
+        lines.append(f"- {name} (protocol {protocol}):\n\n  ```\n  {train_command(group)}\n  ```\n")
+    return "\n".join(lines)
+
+
+def train_command(group: Group) -> str:
+    """The `bmm train` command that makes a group's runs again.
+
+    Settings that are not those of the recipe are given with --set. Where the recipe is not known here (it was
+    the user's own file), the command ends in a comment that names the run's config.toml.
+    """
+    first = group.first
+    words = ["bmm", "train", "--dataset", first.dataset, "--model", first.model, "--method", first.method]
+    words += ["--variant", first.variant, "--recipe", first.recipe, "--seeds", seeds_text(group.seeds)]
+    try:
+        for key, value in _overrides(group).items():
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    except BmmError:
+        return f"{shlex.join(words)}  # settings: {group.runs[0].folder / 'config.toml'}"
+    return shlex.join(words)
+
+
+def _overrides(group: Group) -> dict[str, object]:
+    """The settings of the first run that its recipe does not give, by their --set key."""
+    from balancemm_cli.engine.config import all_keys, resolve  # imports torch
+
+    first, run = group.first, group.runs[0]
+    if not run.settings:
+        raise InputError(f"{run.folder}: config.toml is missing or damaged.")
+    recipe = resolve(first.dataset, first.model, first.method, first.variant, first.recipe, first.seed)
+    given = flatten(tomllib.loads(recipe.to_toml()))
+    known = set(all_keys())
+    return {
+        name: value
+        for key, value in run.settings.items()
+        if given.get(key) != value and (name := key.removeprefix("methods.")) in known
+    }
+
+
+def seeds_text(seeds: list[int]) -> str:
+    """Seeds as --seeds takes them: "0-4" for a range, else "0,2,5"."""
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(str(seed) for seed in seeds)

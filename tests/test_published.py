@@ -1,0 +1,92 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from balancemm_cli.errors import InputError
+from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.results import published
+
+SHARED = Path(__file__).parents[2] / "shared" / "published"
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "metric", "value", "table"),
+    [  # as Tables 12, 2 and 10 of the paper print them
+        ("concat", "baseline", "accuracy", 66.9, "12"),
+        ("concat", "opm+ogm", "accuracy", 76.7, "12"),
+        ("concat", "opm", "map", 81.2, "12"),
+        ("sum", "ogm", "accuracy", 63.4, "2"),
+        ("unimodal-audio", "baseline", "accuracy", 61.4, "2"),
+        ("unimodal-visual", "baseline", "accuracy", 50.9, "2"),
+        ("mlp", "opm", "accuracy", 71.9, "10"),
+    ],
+)
+def test_crema_d_numbers_of_the_paper(model, method, metric, value, table):
+    number = published.lookup("crema-d", model, method, metric)
+    assert number is not None
+    assert (number.value, number.unit, number.table, number.source) == (value, "%", table, "tpami2024")
+    assert number.fraction == pytest.approx(value / 100)
+
+
+def test_rgb_and_flow_are_the_first_and_second_modality():
+    first = published.lookup("ucf-101", "unimodal-rgb", "baseline", "accuracy")
+    second = published.lookup("ucf-101", "unimodal-flow", "baseline", "accuracy")
+    assert first is not None and second is not None
+    assert (first.value, second.value) == (77.2, 59.9)
+
+
+def test_a_gap_stays_a_gap():
+    assert published.lookup("crema-d", "sum", "opm+ogm", "accuracy") is None
+    assert published.lookup("synthetic", "concat", "opm", "accuracy") is None
+    assert published.lookup("crema-d", "unimodal-audio", "opm", "accuracy") is None
+
+
+def test_numbers_that_disagree_are_not_picked_among():
+    # Table 2 of the CVPR paper prints 62.3 and 61.1 (without noise), Table 6 63.1 and 58.9 (Adam).
+    cell = ("kinetics-sounds", "concat", "ogm", "accuracy")
+    rows = published.rows("cvpr2022")
+    values = {row.value for row in rows if (row.dataset, row.model, row.method, row.metric) == cell}
+    assert len(values) > 1
+    assert published.lookup("kinetics-sounds", "concat", "ogm", "accuracy", "cvpr2022") is None
+
+
+def test_sources_are_not_mixed():
+    of_cvpr = published.lookup("crema-d", "concat", "baseline", "accuracy", "cvpr2022")
+    assert of_cvpr is not None and (of_cvpr.value, of_cvpr.table) == (51.7, "1")
+    independent = published.lookup("crema-d", "concat", "opm+ogm", "accuracy", "independent")
+    assert independent is not None and independent.value == 69.84 and "5 seeds" in independent.note
+
+
+@pytest.mark.parametrize("source", published.SOURCES)
+def test_every_row_of_every_source_is_read(source):
+    lines = (benchmarks_folder() / "published" / f"{source}.csv").read_text("utf-8").splitlines()
+    assert len(published.rows(source)) == len(list(csv.reader(lines))) - 1
+
+
+def test_all_fifteen_tables_are_there():
+    names = [table for source, table, _ in published.tables() if source == "tpami2024"]
+    assert sorted(names, key=int) == [str(number) for number in range(1, 16)]
+
+
+def test_covers():
+    assert published.covers("crema-d")
+    assert not published.covers("synthetic")
+
+
+def test_files_are_those_of_the_transcription():
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared/published, the transcription that these files are copies of")
+    for path in SHARED.glob("*.csv"):
+        assert (benchmarks_folder() / "published" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, "source,table\nx,1\n", "not a csv"])
+def test_a_missing_or_damaged_file_is_named(content, tmp_path, monkeypatch):
+    (tmp_path / "published").mkdir()
+    path = tmp_path / "published" / "tpami2024.csv"
+    if content is not None:
+        path.write_text(content + "\nmore\n", encoding="utf-8")
+    monkeypatch.setattr(published, "benchmarks_folder", lambda: tmp_path)
+    with pytest.raises(InputError, match=r"tpami2024\.csv is (missing|damaged)"):
+        published.rows.__wrapped__("tpami2024")
