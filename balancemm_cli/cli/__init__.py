@@ -1,0 +1,72 @@
+"""The command line. One thin file a command: parse, call one function, print. Only this package prints."""
+
+import errno
+import sys
+
+import typer
+
+from balancemm_cli import __version__
+from balancemm_cli.cli.doctor import doctor
+from balancemm_cli.cli.eval import evaluate
+from balancemm_cli.cli.list import list_
+from balancemm_cli.cli.prepare import prepare
+from balancemm_cli.cli.report import report
+from balancemm_cli.cli.train import train
+from balancemm_cli.errors import BmmError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+app.command("prepare")(prepare)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("report")(report)
+app.command("list")(list_)
+app.command("doctor")(doctor)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    """Reproduce and compare balanced multimodal learning: prepare → train → eval → report.
+
+    Nothing prepared yet? `bmm train --method opm+ogm` works as it stands, on embedded data.
+    """
+
+
+def main() -> None:
+    """Run the program; turn errors a user can act on into one sentence and the right exit status."""
+    try:
+        app()
+    except (BmmError, OSError, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv:
+            raise
+        message, status = explain(error)
+        print(f"bmm: {message}", file=sys.stderr)
+        sys.exit(status)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The sentence and the exit status for an error that is not a bug of this program."""
+    match error:
+        case BmmError():
+            return str(error), error.exit_status
+        case KeyboardInterrupt():
+            return str(error) or "Interrupted. Run the same command to go on.", 130
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            where = f" for {error.filename}" if error.filename else ""
+            return f"No space left on the disk{where}. Free some, then run the same command to go on.", 3
+        case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS):
+            return f"No permission for {error.filename}. Change its rights or name another folder.", 3
+        case _:
+            return f"{error}.", 3

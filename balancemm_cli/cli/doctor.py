@@ -1,0 +1,178 @@
+"""`bmm doctor`: what this machine has, what is missing, and how to get it."""
+
+import importlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, NamedTuple
+
+from balancemm_cli import __version__
+from balancemm_cli.errors import InputError
+
+PACKAGES = {  # what is imported, and what to install for it
+    "av": "av",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "PIL": "pillow",
+    "pyarrow": "pyarrow",
+    "pydantic": "pydantic",
+    "rich": "rich",
+    "sklearn": "scikit-learn",
+    "scipy": "scipy",
+    "tomli_w": "tomli-w",
+    "torch": "torch",
+    "torchaudio": "torchaudio",
+    "torchvision": "torchvision",
+    "typer": "typer",
+}
+
+DECODERS = {  # FFmpeg's name, and what needs it
+    "h264": "MP4 video",
+    "flv": "CREMA-D's video",
+    "vp6f": "older FLV video",
+    "mpeg4": "AVI video",
+    "vp9": "WebM video",
+    "aac": "MP4 audio",
+    "mp3": "MP3 and FLV audio",
+    "opus": "WebM audio",
+    "pcm_s16le": "WAV audio",
+    "png": "pictures",
+    "mjpeg": "pictures and prepared frames",
+}
+
+
+class Check(NamedTuple):
+    """One line of the doctor: `missing` is required and absent, `optional` is absent and can stay so."""
+
+    state: Literal["ok", "missing", "optional"]
+    text: str
+
+
+def doctor() -> None:
+    """Say what this machine has, what is missing, and how to get it.
+
+    Exit status 0 unless something required is missing (then 3). Example: `bmm doctor`
+    """
+    missing = 0
+    for check in checks():
+        print(f"{check.state:<8}  {check.text}", flush=True)
+        missing += check.state == "missing"
+    if missing:
+        raise InputError(f"{missing} required thing(s) missing: see the lines above for how to get them.")
+
+
+def checks() -> Iterator[Check]:
+    """All checks, the quick ones first."""
+    yield Check("ok", f"bmm {__version__}")
+    yield _python()
+    loaded: dict[str, ModuleType] = {}
+    for module, package in PACKAGES.items():
+        check, found = _package(module, package)
+        if found:
+            loaded[module] = found
+        yield check
+    if "torch" in loaded:
+        yield from _devices(loaded["torch"])
+    if "av" in loaded:
+        yield from _codecs(loaded["av"])
+    yield Check("ok", f"processors: {_processors()}")
+    yield _memory()
+    yield _disk(Path.cwd())
+    yield _optional("cv2", "opencv", "optical flow (TV-L1)", "pip install opencv-contrib-python-headless")
+    yield _slurm()
+
+
+def _python() -> Check:
+    return Check("ok", f"python {platform.python_version()}, {platform.system()} {platform.machine()}")
+
+
+def _package(module: str, package: str) -> tuple[Check, ModuleType | None]:
+    """Whether a required package can be imported; a broken one counts as missing, with its reason."""
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        return Check("missing", f"{package}: pip install {package}"), None
+    except Exception as error:  # whatever a broken installation raises while it loads
+        reason = str(error).partition("\n")[0]
+        how = f"pip install --force-reinstall {package}"
+        return Check("missing", f"{package} is installed but broken ({reason}): {how}"), None
+    return Check("ok", f"{package} {version(package)}"), found
+
+
+def _devices(torch: ModuleType) -> Iterator[Check]:
+    yield Check("ok", f"device cpu: {torch.get_num_threads()} threads in torch")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(index)
+            yield Check("ok", f"device cuda:{index}: {gpu.name}, {_size(gpu.total_memory)}")
+    else:
+        yield Check("optional", "GPU: none that torch can use; training runs on the processor")
+
+
+def _codecs(av: ModuleType) -> Iterator[Check]:
+    absent = [f"{name} ({use})" for name, use in DECODERS.items() if not _decodes(av, name)]
+    if absent:
+        how = "pip install --force-reinstall av, whose wheel has them"
+        yield Check("missing", f"decoders {', '.join(absent)}: {how}")
+    else:
+        yield Check("ok", f"FFmpeg {av.ffmpeg_version_info} in av: decodes {', '.join(DECODERS)}")
+
+
+def _decodes(av: ModuleType, name: str) -> bool:
+    try:
+        av.Codec(name, "r")
+    except ValueError:  # av's UnknownCodecError
+        return False
+    return True
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> Check:
+    total = memory_bytes()
+    return Check("ok", f"memory: {_size(total)}" if total else "memory: this system does not say")
+
+
+def memory_bytes() -> int | None:
+    """Main memory in bytes, or the limit of this process's container where that is lower; None if unknown."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no container, or "max"
+        return total
+    return min(total, limit)
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    if not os.access(folder, os.W_OK):
+        return Check("missing", f"{folder} cannot be written: go to a folder of your own")
+    return Check("ok", f"disk: {_size(free)} free in {folder}")
+
+
+def _optional(module: str, name: str, use: str, how: str) -> Check:
+    if find_spec(module):
+        return Check("ok", f"{name}: {use}")
+    return Check("optional", f"{name} is not here, for {use}: {how}")
+
+
+def _slurm() -> Check:
+    if shutil.which("sbatch"):
+        return Check("ok", "slurm: sbatch is here")
+    return Check("optional", "slurm: no sbatch here, which matters on clusters only")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,121 @@
+"""`bmm list`: what there is, one line each, with where to read more."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from balancemm_cli.errors import unknown
+from balancemm_cli.resources import benchmarks_folder
+
+
+class Entry(NamedTuple):
+    """One line: a name to type, what it is, and the file that says more (a path in the repository)."""
+
+    name: str
+    what: str
+    where: str
+
+
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="datasets, methods, models, recipes, suites or tables; without it, all."),
+    ] = None,
+) -> None:
+    """List data sets, methods, models, recipes, suites and published tables, one line each.
+
+    Example: `bmm list methods`
+    """
+    if kind is None:
+        for name in KINDS:
+            print(f"{name}:")
+            _print(KINDS[name](), indent="  ")
+    elif kind in KINDS:
+        _print(KINDS[kind]())
+    else:
+        raise unknown("list of", kind, KINDS)
+
+
+def _print(entries: list[Entry], indent: str = "") -> None:
+    names = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        print(f"{indent}{entry.name:<{names}}  {entry.what}  [{entry.where}]")
+
+
+def datasets() -> list[Entry]:
+    """The data sets that `bmm prepare` and `--dataset` take."""
+    from balancemm_cli.data.datasets import DATASETS
+
+    return [Entry(name, _summary(module), f"docs/datasets/{name}.md") for name, module in DATASETS.items()]
+
+
+def methods() -> list[Entry]:
+    """The methods that `--method` takes; several are joined by "+"."""
+    from balancemm_cli.methods import METHODS
+
+    return [Entry(name, _summary(method), f"docs/methods/{name}.md") for name, method in METHODS.items()]
+
+
+def models() -> list[Entry]:
+    """The models that `--model` takes, with the pattern for one modality alone."""
+    from balancemm_cli.models import MODELS, UNIMODAL
+
+    where = "docs/models.md"
+    what = f"One modality and a linear head, trained alone (as in {UNIMODAL}visual)."
+    alone = Entry(f"{UNIMODAL}MODALITY", what, where)
+    return [*(Entry(name, _summary(model), where) for name, model in MODELS.items()), alone]
+
+
+def recipes() -> list[Entry]:
+    """The recipes that `--recipe` takes, as DATASET/RECIPE; a file says what it is in its first comment."""
+    return [
+        Entry(f"{path.parent.name}/{path.stem}", _first_comment(path), _in_repository(path))
+        for path in sorted((benchmarks_folder() / "recipes").glob("*/*.toml"))
+    ]
+
+
+def suites() -> list[Entry]:
+    """The suites that `--suite` takes."""
+    from balancemm_cli.engine.config import read_toml
+
+    return [
+        Entry(path.stem, str(read_toml(path).get("title", "")), _in_repository(path))
+        for path in sorted((benchmarks_folder() / "suites").glob("*.toml"))
+    ]
+
+
+def tables() -> list[Entry]:
+    """The tables of papers whose numbers the report can show, as SOURCE/TABLE."""
+    from balancemm_cli.results import published
+
+    return [
+        Entry(f"{source}/{table}", ", ".join(names), f"benchmarks/published/{source}.csv")
+        for source, table, names in published.tables()
+    ]
+
+
+KINDS: dict[str, Callable[[], list[Entry]]] = {
+    "datasets": datasets,
+    "methods": methods,
+    "models": models,
+    "recipes": recipes,
+    "suites": suites,
+    "tables": tables,
+}
+
+
+def _summary(documented: object) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def _in_repository(path: Path) -> str:
+    return f"benchmarks/{path.relative_to(benchmarks_folder()).as_posix()}"

@@ -1,0 +1,157 @@
+"""`bmm train`: one run, or every run of a suite."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from balancemm_cli.cli.progress import progress_bars, say, stderr
+from balancemm_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from balancemm_cli.engine.launch import Job, Outcome
+
+
+def train(
+    dataset: Annotated[str, typer.Option(help="A prepared data set's name.")] = "synthetic",
+    model: Annotated[str, typer.Option(help="concat, sum, mlp, or unimodal-<modality>.")] = "concat",
+    method: Annotated[str, typer.Option(help="A method, or several joined by +.")] = "baseline",
+    variant: Annotated[
+        Literal["paper", "official"], typer.Option(help="As in the paper, or in the code.")
+    ] = "paper",
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name or TOML file. [default: paper, or tuned]")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="One or several: 0, or 0-4, or 0,2,5.")] = "0",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: opm.q_base=0.4. Repeatable.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Train every run of a suite: its name or TOML file.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own.")] = 1,
+    data: Annotated[Path, typer.Option(help="Where prepared data sets are.")] = Path("data/prepared"),
+    runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads a run. [default: all, shared]")
+    ] = None,
+    loading: Annotated[
+        Literal["auto", "resident", "streaming"],
+        typer.Option(help="Decode all samples once, or batch by batch."),
+    ] = "auto",
+) -> None:
+    """Train a run, or every run of a suite; finished runs are skipped, interrupted ones go on.
+
+    Example: `bmm train --method opm+ogm --seeds 0-2`
+    """
+    from balancemm_cli.engine.config import resolve
+    from balancemm_cli.engine.launch import Job, check_jobs
+    from balancemm_cli.engine.suites import load_suite
+
+    name = None
+    if suite is not None:
+        name, loaded = load_suite(suite)
+        configs = loaded.configs(set_ or [])
+    else:
+        configs = [
+            resolve(dataset, model, method, variant, recipe, seed, set_ or []) for seed in parse_seeds(seeds)
+        ]
+    folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
+    work = [Job(config, folders[config.dataset], runs, name, device, threads, loading) for config in configs]
+    check_jobs(work)
+    if len(work) == 1:
+        _train_one(work[0])
+    else:
+        _train_many(work, jobs)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from `0`, `0-4` or `0,2,5-7`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or not (last or first).isdigit():
+            raise UsageError(f"--seeds takes numbers as in 0, 0-4 or 0,2,5, not '{text}'.")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds '{text}' holds no seed, or one twice.")
+    return seeds
+
+
+def _prepared(dataset: str, data: Path) -> Path:
+    """The folder of a prepared data set; the embedded one is prepared when it is absent."""
+    from balancemm_cli.data.datasets import DATASETS
+    from balancemm_cli.errors import unknown
+
+    folder = data / dataset
+    if folder.exists():
+        return folder
+    if dataset == "synthetic":
+        from balancemm_cli.cli.prepare import run_prepare
+
+        say(f"{folder} is absent: preparing the embedded data first.")
+        run_prepare(dataset, out=folder)
+        return folder
+    prepared = [path.name for path in data.glob("*") if path.is_dir()]
+    if dataset not in DATASETS:
+        raise unknown("data set", dataset, {*DATASETS, *prepared})
+    raise InputError(f"{folder} is absent. Prepare it first: bmm prepare {dataset}.")
+
+
+def _train_one(job: "Job") -> None:
+    from balancemm_cli.engine.launch import run_job
+
+    folder = job.folder()
+    epochs = job.config.settings.epochs
+    with progress_bars() as bars:
+        total = epochs * folder.data.counts["train"]
+        task = bars.add_task(job.name, total=total, unit="samples", note="")
+
+        def show(_: object, event: dict[str, Any]) -> None:
+            if "samples" in event:
+                bars.advance(task, event["samples"])
+                return
+            bars.update(task, note=f"epoch {event['epoch'] + 1}/{epochs} {_figures(event)}")
+            if not stderr.is_terminal:
+                say(f"epoch {event['epoch'] + 1}/{epochs}: {_figures(event)}")
+
+        result = run_job(job, show, say)
+    say(f"{job.name}: {result['status']}, {_selected(result)}")
+    print(folder.path)
+
+
+def _train_many(work: "list[Job]", jobs: int) -> None:
+    from balancemm_cli.engine.launch import run_jobs
+
+    with progress_bars() as bars:
+        total = sum(job.config.settings.epochs for job in work)
+        task = bars.add_task(f"{len(work)} runs", total=total, unit="epochs", note="")
+        done: dict[int, int] = {}  # epochs of each job
+
+        def show(job: "Job", event: dict[str, Any]) -> None:
+            done[id(job)] = event["epoch"] + 1
+            bars.update(task, completed=sum(done.values()), note=f"{job.name} {_figures(event)}")
+
+        def end(outcome: "Outcome") -> None:
+            done[id(outcome.job)] = outcome.job.config.settings.epochs
+            bars.update(task, completed=sum(done.values()))
+            state = _selected(outcome.result) if outcome.result else f"failed: {outcome.error}"
+            say(f"{outcome.job.name}: {state}")
+
+        outcomes = run_jobs(work, jobs, show, end)
+    for outcome in outcomes:
+        if outcome.result:
+            print(outcome.job.folder().path)
+    failed = [outcome for outcome in outcomes if outcome.exit_status]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(work)} runs failed; the reasons stand above.")
+
+
+def _figures(record: dict[str, Any]) -> str:
+    return f"loss {record['loss']:.3f}, test accuracy {record['accuracy']['test']:.3f}"
+
+
+def _selected(result: dict[str, Any]) -> str:
+    last = result["selections"]["last"]
+    return f"test accuracy {last['accuracy']:.3f} after {result['epochs']} epochs"

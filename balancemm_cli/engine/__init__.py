@@ -1,0 +1,1 @@
+"""Runs: configuration, training, evaluation, and many of them at once."""

@@ -1,0 +1,228 @@
+"""The configuration of a run: recipe, then `--set key=value`, checked and resolved."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.methods import METHODS, VARIANTS, Method, parts
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.resources import benchmarks_folder
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of the sections of a recipe. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizerSettings(Section):
+    """Optimiser and step schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
+    weight_decay: float = Field(default=1e-4, ge=0)
+    step_epochs: int | None = Field(
+        default=None, gt=0
+    )  # the learning rate is multiplied by gamma each so many epochs
+    gamma: float = Field(default=0.1, gt=0)
+
+
+class WaveformSettings(Section):
+    """How a waveform becomes a log spectrogram [1, n_fft / 2 + 1, T]."""
+
+    rate: int | None = Field(default=None, gt=0)  # Hz; None: as prepared
+    seconds: float = Field(default=3.0, gt=0)  # a shorter clip is repeated, a longer one cut
+    n_fft: int = Field(default=512, gt=0)
+    hop: int = Field(default=353, gt=0)
+    centred: bool = True  # windows centred on their times, the ends padded with zeros
+    floor: float = Field(default=1e-7, gt=0)  # log(|STFT| + floor)
+
+
+class FramesSettings(Section):
+    """How stored frames become pictures [C, T, size, size]."""
+
+    count: int = Field(default=1, gt=0)
+    choice: Literal["random", "uniform", "first-middle-last"] = (
+        "uniform"  # in training; else uniform or f-m-l
+    )
+    size: int = Field(default=224, gt=0)
+    crop: Literal["random-resized-crop", "resize"] = (
+        "random-resized-crop"  # in training; resize in evaluation
+    )
+    flip: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+class Recipe(Section):
+    """All settings of a run that a recipe names; methods' own settings are under `methods`."""
+
+    encoder: str = "resnet18"
+    epochs: int = Field(default=100, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    waveform: WaveformSettings = WaveformSettings()
+    frames: FramesSettings = FramesSettings()
+    discrepancy: DiscrepancySettings = DiscrepancySettings()
+
+
+class RunConfig(Section):
+    """Everything that decides what a run computes, besides the data."""
+
+    dataset: str
+    model: str
+    method: str
+    variant: Literal["paper", "official"]
+    recipe: str
+    seed: int
+    settings: Recipe
+    methods: dict[str, dict[str, Any]]  # resolved settings of each method in use
+
+    def hash(self, data_hash: str, *, with_seed: bool = True) -> str:
+        """SHA-256 over this configuration and the content of the data; without the seed: of the protocol."""
+        content = self.model_dump(exclude=set() if with_seed else {"seed"})
+        return hashlib.sha256(json.dumps([content, data_hash], sort_keys=True).encode()).hexdigest()
+
+    def build_methods(self, modalities: list[str]) -> list[Method]:
+        """The methods of the run, in the order in which their hooks are called."""
+        return [
+            METHODS[name](METHODS[name].Settings.model_validate(settings), modalities)
+            for name, settings in self.methods.items()
+        ]
+
+    def to_toml(self) -> str:
+        """This configuration as TOML; None is left out."""
+        content = self.model_dump(exclude_none=True)
+        settings = content.pop("settings")
+        return tomli_w.dumps({**content, **settings})
+
+
+def resolve(
+    dataset: str,
+    model: str = "concat",
+    method: str = "baseline",
+    variant: str = "paper",
+    recipe: str | None = None,
+    seed: int = 0,
+    overrides: Iterable[str | tuple[str, Any]] = (),
+) -> RunConfig:
+    """One run's configuration from a recipe (a name or a TOML file) and overrides such as "opm.q_base=0.4".
+
+    Raises UsageError for an unknown name or key (with the nearest one) and for a value out of range, and
+    InputError for a recipe file that can't be read.
+    """
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    names = parts(method)
+    name, content, source = load_recipe(dataset, recipe)
+    for override in overrides:
+        key, value = parse_override(override) if isinstance(override, str) else override
+        if key not in all_keys():
+            raise unknown("key", key, all_keys())
+        _set(content, key, value)
+    of_methods = {part: content.pop(part) for part in METHODS if part in content}
+    settings = validate(Recipe, content, source)
+    return RunConfig(
+        dataset=dataset,
+        model=model,
+        method="+".join(names),
+        variant=variant,  # pyright: ignore[reportArgumentType] - checked above
+        recipe=name,
+        seed=seed,
+        settings=settings,
+        methods={part: _method_settings(part, variant, of_methods.get(part, {}), source) for part in names},
+    )
+
+
+def _method_settings(name: str, variant: str, given: dict[str, Any], source: str) -> dict[str, Any]:
+    method = METHODS[name]
+    shared = {key: value for key, value in given.items() if key not in VARIANTS}
+    content = {**method.VARIANTS[variant], **shared, **given.get(variant, {})}
+    return validate(method.Settings, content, source, prefix=f"{name}.").model_dump(exclude_none=True)
+
+
+def recipes(dataset: str) -> dict[str, Path]:
+    """The recipes of a data set by name; a data set without recipes of its own uses those of `manifest`."""
+    folder = benchmarks_folder() / "recipes" / dataset
+    if not folder.is_dir():
+        folder = folder.parent / "manifest"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(dataset: str, recipe: str | None) -> tuple[str, dict[str, Any], str]:
+    """A recipe's name, content and file, by name, by the path of a TOML file, or (None) the default one."""
+    known = recipes(dataset)
+    if recipe is None:
+        recipe = "paper" if "paper" in known else next(iter(known))
+    path = known.get(recipe) or (Path(recipe) if recipe.endswith(".toml") else None)
+    if path is None:
+        raise unknown(f"recipe for {dataset}", recipe, known)
+    return path.stem, read_toml(path), str(path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; InputError when it is absent or damaged."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}. Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}. Mend it or restore it.") from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` to the key and the value read as TOML, or as plain text where it is no TOML value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set takes key=value, as in --set opm.q_base=0.4, not '{text}'.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - any TOML value
+    *path, last = key.split(".")
+    for part in path:
+        content = content.setdefault(part, {})
+    content[last] = value
+
+
+def validate(model: type[Model], content: Mapping[str, Any], source: str, prefix: str = "") -> Model:
+    """Check `content` against a section; UsageError names the key, the file and the nearest key."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = prefix + ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"key (in {source})", key, all_keys()) from None
+        raise UsageError(
+            f"Key '{key}' of {source} (or --set): {first['msg']}, not {first['input']!r}."
+        ) from None
+
+
+def all_keys() -> list[str]:
+    """All dotted keys that a recipe or --set may hold, those of the methods included."""
+    of_methods = [key for name, method in METHODS.items() for key in keys(method.Settings, f"{name}.")]
+    return keys(Recipe) + of_methods
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """All dotted keys that a section takes."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found += keys(kind, f"{prefix}{name}.") if is_section else [prefix + name]  # pyright: ignore[reportArgumentType]
+    return found

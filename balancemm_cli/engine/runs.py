@@ -1,0 +1,155 @@
+"""The run folder: what a run was, how it went and what came out, readable from its files alone."""
+
+import fcntl
+import json
+import platform
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from balancemm_cli import __version__
+from balancemm_cli.data.store import PreparedSet, atomic_file, write_json
+from balancemm_cli.engine.config import RunConfig, read_toml
+from balancemm_cli.errors import InputError
+from balancemm_cli.resources import PACKAGE
+
+FORMAT = 1
+
+
+class RunFolder:
+    """`<runs>/<suite or dataset>/<model>/<method>-<variant>-s<seed>-<hash8>/` and its files.
+
+    config.toml, environment.json, history.jsonl (a line an epoch), steps.arrow (a row a step),
+    predictions.arrow (test scores of each selection), result.json, checkpoints/.
+    """
+
+    def __init__(self, root: Path, config: RunConfig, data: PreparedSet, suite: str | None = None) -> None:
+        self.config, self.data = config, data
+        self.hash = config.hash(data.content_hash)
+        name = f"{config.method}-{config.variant}-s{config.seed}-{self.hash[:8]}"
+        self.path = root / (suite or config.dataset) / config.model / name
+        self.checkpoints = self.path / "checkpoints"
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Make the folder, or check that an existing one is of the same run; keep other processes out.
+
+        InputError when config.toml differs or is damaged, or when the run is being trained elsewhere.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path} is being trained by another process. Wait for it.") from None
+            self._check_or_write_config()
+            yield
+
+    def _check_or_write_config(self) -> None:
+        path = self.path / "config.toml"
+        if not path.exists():
+            with atomic_file(path) as file:
+                file.write(self.config.to_toml().encode())
+        elif read_toml(path) != tomllib.loads(self.config.to_toml()):
+            raise InputError(
+                f"{path} holds other settings than this run's. Restore it, or delete the folder to train again."
+            )
+
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json, or None. InputError when it is damaged."""
+        return read_result(self.path)
+
+    def write_environment(self, device: torch.device) -> None:
+        """Record the versions, the device, the threads and the hashes that the run uses."""
+        write_json(
+            self.path / "environment.json",
+            {
+                "version": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "platform": platform.platform(),
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+                "threads": torch.get_num_threads(),
+                "git": git_state(),
+                "data": self.data.content_hash,
+                "splits": self.data.splits_hash,
+            },
+        )
+
+    def write_result(self, status: str, epochs: int, **parts: Any) -> None:  # noqa: ANN401 - plain values
+        """Write result.json. `parts` are selections, rho, time and what else the status needs."""
+        config = self.config
+        write_json(
+            self.path / "result.json",
+            {
+                "format": FORMAT,
+                "status": status,
+                **{
+                    key: getattr(config, key)
+                    for key in ("dataset", "model", "method", "variant", "recipe", "seed")
+                },
+                "epochs": epochs,
+                **parts,
+                "samples": {name: [n, self.data.expected[name]] for name, n in self.data.counts.items()},
+                "hashes": {
+                    "config": self.hash,
+                    "protocol": config.hash(self.data.content_hash, with_seed=False),
+                    "data": self.data.content_hash,
+                    "splits": self.data.splits_hash,
+                },
+            },
+        )
+
+    def write_history(self, records: list[dict[str, Any]]) -> None:
+        """Write history.jsonl, a line an epoch."""
+        with atomic_file(self.path / "history.jsonl") as file:
+            file.writelines(json.dumps(record).encode() + b"\n" for record in records)
+
+    def write_steps(self, table: pa.Table) -> None:
+        """Write steps.arrow."""
+        write_table(self.path / "steps.arrow", table)
+
+    def write_predictions(self, table: pa.Table) -> None:
+        """Write predictions.arrow."""
+        write_table(self.path / "predictions.arrow", table)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The content of a run folder's result.json, or None where there is none. InputError when damaged."""
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text("utf-8"))
+        if result["format"] == FORMAT:
+            return result
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path} is damaged or of another format. Delete the run folder to train it again.")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write an Arrow IPC file, whole or not at all."""
+    with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def git_state() -> str | None:
+    """The commit of the program's checkout, with `+` behind it where files were changed; None outside one."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=PACKAGE,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None if described.returncode == 0 else None

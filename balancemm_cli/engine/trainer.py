@@ -1,0 +1,366 @@
+"""Training one run: the step, the epochs, and a resume that is exact to the bit."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from balancemm_cli import models
+from balancemm_cli.data.loading import Loading, make_resident
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine.evaluator import Evaluation, evaluate
+from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate, update
+from balancemm_cli.engine.runs import RunFolder
+from balancemm_cli.errors import InputError
+from balancemm_cli.methods.base import Method, Step
+from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
+from balancemm_cli.models.network import Network
+
+
+def train_step(
+    network: Network,
+    methods: Sequence[Method],
+    optimizer: Optimizer,
+    inputs: Mapping[str, Tensor],
+    step: Step,
+    discrepancy: DiscrepancySettings,
+) -> Tensor:
+    """One update. Returns the loss, a 0-dim tensor on the device; nothing here waits for the device.
+
+    The discrepancy is measured once, on undropped features, and serves every method. A batch that lost all its
+    samples, or whose loss is not finite, changes neither weights nor optimiser.
+    """
+    features = network.encode(inputs)
+    if len(features) > 1:
+        step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
+        with torch.no_grad():
+            step.discrepancy = measure(step.unimodal, step.labels, discrepancy)
+    for method in methods:
+        features = method.on_features(features, step)
+    loss, skip = _loss(network.classify(features), step)
+    for method in methods:
+        loss = method.on_loss(loss, step)
+    loss.backward()
+    for method in methods:
+        method.on_gradients(network, step)
+    loss = loss.detach()
+    update(optimizer, skip | ~loss.isfinite())
+    for method in methods:
+        method.on_step_end(step)
+    return loss
+
+
+def _loss(logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy over the samples that kept a modality, and whether none did."""
+    if step.keep is None:
+        return torch.nn.functional.cross_entropy(logits, step.labels), logits.new_zeros((), dtype=torch.bool)
+    losses = torch.nn.functional.cross_entropy(logits, step.labels, reduction="none")
+    kept = step.keep.any(1)
+    count = kept.sum()
+    # where, not a product: a lost sample's loss is left out even if it is not finite
+    return torch.where(kept, losses, 0).sum() / count.clamp_min(1), count == 0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop; its state is kept."""
+
+
+class Trainer:
+    """Trains the run of a folder, from the start or from its last checkpoint.
+
+    `on_progress` is called with a dict: {"samples": n} after a step, an epoch's history record after an epoch.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        device: torch.device,
+        loading: Loading = "auto",
+        on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+        on_message: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.device, self.on_progress = folder, device, on_progress
+        self.config, self.recipe, self.data = folder.config, folder.config.settings, folder.data
+        self.modalities = models.modalities_of(self.config.model, list(self.data.modalities))
+        if not self.data.counts.get("test"):
+            raise InputError(
+                f"{self.data.folder} has no test split to evaluate on. Add one and prepare it again."
+            )
+        self.inputs = Inputs(self.data, self.modalities, self.recipe)
+        splits = [name for name in ("train", "val", "test") if self.data.counts.get(name)]
+        self.sources = {name: self.inputs.source(self.data.split(name)) for name in splits}
+        on_message(make_resident(self.sources.values(), loading))
+        self._start()
+
+    def _start(self) -> None:
+        """Everything as it is before the first step."""
+        seed = Draws(self.config.seed).key("weights")
+        classes = len(self.data.classes)
+        network = models.build(self.config.model, self.recipe.encoder, self.inputs.channels, classes, seed)
+        self.network = network.to(self.device)
+        self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+        self.methods = self.config.build_methods(self.modalities)
+        self.epoch = self.step = 0  # the next step to train, counted within its epoch
+        self.figures = self._empty_figures()
+        self.history: list[dict[str, Any]] = []
+        self.past_figures: list[Tensor] = []
+        self.selections: dict[str, dict[str, Any]] = {}
+        self.seconds = 0.0
+        self.trained_samples = 0
+
+    # ---- one epoch ------------------------------------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch; the last batch may be smaller."""
+        return -(-len(self.sources["train"]) // self.recipe.batch_size)
+
+    @property
+    def columns(self) -> list[str]:
+        """The figures of a step, as in steps.arrow."""
+        if len(self.modalities) < 2:
+            return ["loss", "kept"]
+        return ["loss", "kept"] + [
+            f"{figure}_{name}" for figure in ("rho", "q", "k") for name in self.modalities
+        ]
+
+    def _empty_figures(self) -> Tensor:
+        return torch.zeros(self.steps_per_epoch, len(self.columns), dtype=torch.float64, device=self.device)
+
+    def run(self) -> None:
+        """Train to the end. Raises InputError when the run diverges and Interrupted when asked to stop."""
+        self._resume()
+        self.folder.write_environment(self.device)
+        self._write_result("running")
+        with _stop_requests() as stopped:
+            while self.epoch < self.recipe.epochs:
+                started = time.monotonic()
+                for index, loss_figures in self._steps():
+                    self.figures[index] = loss_figures
+                    self.step = index + 1
+                    if stopped() and self.step < self.steps_per_epoch:
+                        self._stop(started)
+                self._finish_epoch(started)
+                if stopped() and self.epoch < self.recipe.epochs:
+                    self._stop(time.monotonic())
+        self._write_predictions()
+        self._write_result("finished")
+
+    def _steps(self) -> Iterator[tuple[int, Tensor]]:
+        """Train the epoch's remaining steps; each gives its index and its figures on the device."""
+        set_learning_rate(self.optimizer, learning_rate(self.recipe.optimizer, self.epoch))
+        train = self.sources["train"]
+        shuffle = np.random.default_rng(Draws(self.config.seed, self.epoch).key("shuffle"))
+        batches = np.split(
+            shuffle.permutation(len(train)), range(self.recipe.batch_size, len(train), self.recipe.batch_size)
+        )
+        draws = [Draws(self.config.seed, self.epoch, index) for index in range(len(batches))]
+        left = slice(self.step, None)
+        served = train.batches(batches[left], draws[left], self.device)
+        for drawn, (raw, labels) in zip(draws[left], served, strict=True):
+            step = Step(self.epoch, drawn, labels)
+            inputs = self.inputs(raw, drawn)
+            loss = train_step(
+                self.network, self.methods, self.optimizer, inputs, step, self.recipe.discrepancy
+            )
+            self.trained_samples += len(labels)
+            self.on_progress({"samples": len(labels)})
+            yield drawn.step, self._figures_of(loss, step)
+
+    def _figures_of(self, loss: Tensor, step: Step) -> Tensor:
+        kept = loss.new_full((), len(step.labels)) if step.keep is None else step.keep.any(1).sum()
+        figures = [loss[None], kept[None]]
+        if step.discrepancy is not None:
+            rho = step.discrepancy.rho
+            q = step.figures.get("q", torch.zeros_like(rho))
+            k = step.figures.get("k", torch.ones_like(rho))
+            figures += [rho, q, k]
+        return torch.cat([figure.to(torch.float64) for figure in figures])
+
+    def _finish_epoch(self, started: float) -> None:
+        figures = self.figures.cpu()
+        finite = figures[:, 0].isfinite()
+        if not finite.all():
+            self._diverged(int((~finite).nonzero()[0]))
+        try:
+            evaluations = {
+                name: evaluate(self.network, source, self.inputs, self.device)
+                for name, source in self.sources.items()
+                if name != "train"
+            }
+        except FloatingPointError:
+            self._diverged(self.steps_per_epoch - 1)
+        self.past_figures.append(figures)
+        self.history.append(self._record(figures, evaluations))
+        self._select(evaluations)
+        self.epoch, self.step, self.figures = self.epoch + 1, 0, self._empty_figures()
+        self.folder.write_history(self.history)
+        self.folder.write_steps(self._steps_table())
+        self._save(started)
+        self.on_progress(self.history[-1])
+
+    def _record(self, figures: Tensor, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+        """An epoch's line of history.jsonl. The loss is the mean over the samples that were kept."""
+        means = dict(zip(self.columns, figures.mean(0).tolist(), strict=True))
+        kept = figures[:, 1]
+        record: dict[str, Any] = {
+            "epoch": self.epoch,
+            "loss": float((figures[:, 0] * kept).sum() / kept.sum().clamp_min(1)),
+            "lr": learning_rate(self.recipe.optimizer, self.epoch),
+            "accuracy": {name: found.metrics["accuracy"] for name, found in evaluations.items()},
+            "unimodal": {name: found.metrics["unimodal"] for name, found in evaluations.items()},
+        }
+        if len(self.modalities) > 1:
+            for figure in ("rho", "q", "k"):
+                record[figure] = {name: means[f"{figure}_{name}"] for name in self.modalities}
+        return record
+
+    def _select(self, evaluations: Mapping[str, Evaluation]) -> None:
+        """Keep the test results of the last epoch, and of the epochs that are best on test and on val."""
+        test = evaluations["test"]
+        found = {"epoch": self.epoch, "metrics": test.metrics, "scores": torch.from_numpy(test.scores)}
+        self.selections["last"] = found
+        for split in evaluations:
+            accuracy = evaluations[split].metrics["accuracy"]
+            best = self.selections.get(f"best-{split}")
+            if best is None or accuracy > best["criterion"]:
+                self.selections[f"best-{split}"] = {**found, "criterion": accuracy}
+
+    # ---- stopping, resuming, writing ------------------------------------------------------------------------
+
+    def _stop(self, started: float) -> None:
+        self._save(started)
+        self._write_result("interrupted")
+        raise Interrupted(
+            f"Interrupted in epoch {self.epoch} at step {self.step}. The state is kept in {self.folder.path}; "
+            "run the same command to go on."
+        )
+
+    def _diverged(self, step: int) -> NoReturn:
+        self._write_result("diverged", diverged={"epoch": self.epoch, "step": step})
+        raise InputError(diverged_message(self.folder, self.epoch, step))
+
+    def _save(self, started: float) -> None:
+        self.seconds += time.monotonic() - started
+        state = {
+            "run": self.folder.hash,
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "methods": [method.state_dict() for method in self.methods],
+            "figures": self.figures,
+            "past_figures": self.past_figures,
+            "history": self.history,
+            "selections": self.selections,
+            "seconds": self.seconds,
+            "trained_samples": self.trained_samples,
+        }
+        checkpoint.save(self.folder.checkpoints, self.epoch * self.steps_per_epoch + self.step, state)
+
+    def _resume(self) -> None:
+        state = checkpoint.load_last(self.folder.checkpoints)
+        if state is None:
+            return
+        if state["run"] != self.folder.hash:
+            raise InputError(
+                f"The checkpoints in {self.folder.checkpoints} are of another run. "
+                "Delete the run folder to start again."
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for method, of_method in zip(self.methods, state["methods"], strict=True):
+            method.load_state_dict({name: value.to(self.device) for name, value in of_method.items()})
+        self.figures = state["figures"].to(self.device)
+        for name in ("epoch", "step", "past_figures", "history", "selections", "seconds", "trained_samples"):
+            setattr(self, name, state[name])
+
+    def _steps_table(self) -> pa.Table:
+        figures = torch.cat(self.past_figures).numpy()
+        epochs = np.repeat(np.arange(len(self.past_figures), dtype=np.int32), self.steps_per_epoch)
+        steps = np.tile(np.arange(self.steps_per_epoch, dtype=np.int32), len(self.past_figures))
+        named = dict(zip(self.columns, figures.T, strict=True))
+        return pa.table({"epoch": epochs, "step": steps, **named, "kept": named["kept"].astype(np.int32)})
+
+    def _write_predictions(self) -> None:
+        test = self.sources["test"]
+        tables = [
+            pa.table(
+                {
+                    "selection": [name] * len(test),
+                    "id": test.ids,
+                    "label": test.labels.numpy().astype(np.int32),
+                    "scores": pa.array(list(found["scores"].numpy()), pa.list_(pa.float32())),
+                }
+            )
+            for name, found in self.selections.items()
+        ]
+        self.folder.write_predictions(pa.concat_tables(tables))
+
+    def _write_result(self, status: str, **parts: Any) -> None:  # noqa: ANN401 - plain values
+        if self.past_figures and len(self.modalities) > 1:
+            means = dict(zip(self.columns, torch.cat(self.past_figures).mean(0).tolist(), strict=True))
+            parts["rho"] = {name: means[f"rho_{name}"] for name in self.modalities}
+        selections = {
+            name: {"epoch": found["epoch"], **found["metrics"]} for name, found in self.selections.items()
+        }
+        rate = self.trained_samples / self.seconds if self.seconds else None
+        self.folder.write_result(
+            status,
+            len(self.history),
+            selections=selections,
+            time={"seconds": self.seconds, "samples_per_second": rate},
+            **parts,
+        )
+
+
+def diverged_message(folder: RunFolder, epoch: int, step: int) -> str:
+    """What to tell about a run whose loss is not finite."""
+    return (
+        f"The loss is not finite in epoch {epoch} at step {step} of {folder.path}; the last good checkpoint is kept "
+        "there. Try a lower optimizer.lr."
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a request that is honoured at the next step boundary."""
+    requested: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: requested.append(number)) for number in signals]
+    try:
+        yield lambda: bool(requested)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def train_run(
+    folder: RunFolder,
+    device: torch.device,
+    loading: Loading = "auto",
+    on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train the run of a folder unless it has finished; returns its result.
+
+    InputError when it diverges, or diverged before: then nothing is trained again.
+    """
+    with folder.open():
+        result = folder.result()
+        if result and result["status"] == "diverged":
+            raise InputError(diverged_message(folder, **result["diverged"]))
+        if not result or result["status"] != "finished":
+            Trainer(folder, device, loading, on_progress, on_message).run()
+            result = folder.result()
+    assert result is not None
+    return result

@@ -1,0 +1,128 @@
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+from run_folders import write_demo, write_run
+
+from balancemm_cli.results import figures
+from balancemm_cli.results.groups import collect
+
+KINDS = ("accuracy", "modulation", "epochs")
+
+
+def draw(root, folder):
+    return figures.draw_all(collect([root], "last").groups, "last", folder)
+
+
+def test_every_figure_as_png_and_svg(tmp_path):
+    written, left_out = draw(write_demo(tmp_path / "runs", 2), tmp_path / "figures")
+    assert left_out == []
+    assert [path.name for path in written] == [f"synthetic-concat-{kind}.png" for kind in KINDS]
+    for path in written:
+        with Image.open(path) as picture:
+            assert picture.width > 600
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 3
+        ET.parse(path.with_suffix(".svg"))
+    assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".png"] * 3 + [".svg"] * 3
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    runs = write_demo(tmp_path / "runs", 1)
+    draw(runs, tmp_path / "a")
+    draw(runs, tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+        assert b"<dc:date>" not in path.read_bytes()
+
+
+def test_one_modality_alone_is_a_reference_of_its_own_terms_only(tmp_path):
+    write_demo(tmp_path, 1)
+    (panel,) = figures.panels(collect([tmp_path], "last").groups)
+    assert sorted(panel.alone) == ["audio", "visual"]
+    assert len(panel.groups) == 4
+    write_run(tmp_path, model="unimodal-audio", data="beef" * 16)
+    (panel,) = figures.panels(collect([tmp_path], "last").groups)
+    assert sorted(panel.alone) == ["audio", "visual"]
+    write_run(tmp_path, model="unimodal-audio", overrides=("optimizer.lr=0.5",))
+    (panel,) = figures.panels(collect([tmp_path], "last").groups)
+    assert sorted(panel.alone) == ["visual"]
+
+
+def test_bars_show_the_numbers_of_the_table(tmp_path):
+    for seed, accuracy in enumerate((0.90, 0.94)):
+        write_run(tmp_path, "opm", seed, accuracy=accuracy)
+    (panel,) = figures.panels(collect([tmp_path], "last").groups)
+    figure = figures.draw_accuracy(panel, "last")
+    (axes,) = figure.axes
+    heights = [float(container.lines[0].get_ydata()[0]) for container in axes.containers]
+    assert heights == pytest.approx([92, 92 * 0.9, 92 * 0.8])
+
+
+def test_lines_of_the_steps_are_means_over_seeds(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "opm", seed)
+    (group,) = collect([tmp_path], "last").groups
+    (panel,) = figures.panels([group])
+    figure = figures.draw_modulation(panel)
+    rho = np.mean([figures._read_steps(run)["rho_audio"] for run in group.runs], axis=0)
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "audio")
+    np.testing.assert_allclose(line.get_ydata(), rho)
+
+
+@pytest.mark.parametrize("length", [1, 149, 150, 151, 600, 601])
+def test_windows_keep_the_mean(length):
+    column = np.random.default_rng(0).random(length)
+    places, means = figures._windows([column, 2 * column])
+    assert len(places) == means.shape[1] <= figures.WINDOWS
+    assert places[0] >= 0 and places[-1] <= length - 1
+    if length % max(1, -(-length // figures.WINDOWS)) == 0:
+        assert means[0].mean() == pytest.approx(column.mean())
+    np.testing.assert_allclose(means[1], 2 * means[0])
+
+
+def test_a_damaged_file_costs_its_own_figure_only(tmp_path):
+    runs = write_demo(tmp_path / "runs", 1)
+    next(runs.rglob("opm-*/steps.arrow")).write_bytes(b"ARROW1 no more")
+    written, left_out = draw(runs, tmp_path / "figures")
+    assert [path.stem.rsplit("-", 1)[1] for path in written] == ["accuracy", "epochs"]
+    assert len(left_out) == 1 and "steps.arrow cannot be read" in left_out[0]
+
+
+@pytest.mark.parametrize("line", ['{"epoch": 0}', "{", "[]"])
+def test_a_damaged_history_costs_its_own_figure_only(tmp_path, line):
+    runs = write_demo(tmp_path / "runs", 1)
+    path = next(runs.rglob("ogm-*/history.jsonl"))
+    path.write_text(path.read_text() + line + "\n")
+    written, left_out = draw(runs, tmp_path / "figures")
+    assert len(written) == 2
+    assert len(left_out) == 1 and str(path) in left_out[0]
+
+
+def test_three_modalities(tmp_path):
+    for seed in (0, 1):
+        folder = write_run(tmp_path / "runs", "baseline", seed)
+        path = folder / "result.json"
+        result = json.loads(path.read_text())
+        for selected in result["selections"].values():
+            selected["unimodal"]["flow"] = 0.5
+        path.write_text(json.dumps(result))
+        lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["unimodal"]["test"]["flow"] = 0.5
+        (folder / "history.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    written, left_out = draw(tmp_path / "runs", tmp_path / "figures")
+    assert (len(written), left_out) == (3, [])
+    (panel,) = figures.panels(collect([tmp_path / "runs"], "last").groups)
+    assert [axes.get_title() for axes in figures.draw_epochs(panel).axes] == [
+        "fused",
+        "audio",
+        "visual",
+        "flow",
+    ]
+
+
+def test_runs_of_one_modality_only_have_no_figure(tmp_path):
+    write_run(tmp_path / "runs", model="unimodal-audio")
+    assert draw(tmp_path / "runs", tmp_path / "figures") == ([], [])

@@ -1,0 +1,214 @@
+"""The user's own data: any mix of media, and clear errors for CSVs that are not right."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+from media_files import MEDIA, needs_media, tone, write_csv, write_video, write_wav
+from PIL import Image
+
+from balancemm_cli.data.datasets import manifest
+from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.errors import InputError, UsageError
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A sound, a video with sound, and a picture."""
+    write_wav(tmp_path / "a.wav", tone(1.0))
+    write_video(tmp_path / "v.mkv", [10 * i for i in range(20)], samples=tone(4.0))
+    Image.fromarray(np.full((20, 30, 3), 77, np.uint8)).save(tmp_path / "p.png")
+    return tmp_path
+
+
+def prepare(path, **options):
+    return prepare_dataset("manifest", path, out=path.parent / "out", workers=1, **options)
+
+
+def rejected(prepared):
+    with (prepared.folder / "rejected.csv").open(newline="") as file:
+        return {line["id"]: line for line in csv.DictReader(file)}
+
+
+def test_one_modality(files):
+    prepared = prepare(
+        write_csv(files / "mine.csv", "id,label,split,speech", "x,a,train,a.wav", "y,b,train,v.mkv")
+    )
+    assert prepared.name == "mine" and list(prepared.modalities) == ["speech"]
+    split = prepared.split("train")
+    np.testing.assert_array_equal(split.waveform("speech", 0), tone(1.0))
+    assert len(split.waveform("speech", 1)) == 64000
+
+
+def test_two_and_three_modalities_with_times(files):
+    prepared = prepare(
+        write_csv(
+            files / "m.csv",
+            "id,label,split,start,end,audio,video,still:visual",
+            "x,a,train,1,3,v.mkv,v.mkv,p.png",
+            "y,b,train,,,a.wav,v.mkv,p.png",
+            "z,a,test,0.5,,v.mkv,v.mkv,v.mkv",
+        )
+    )
+    assert {name: kind["kind"] for name, kind in prepared.modalities.items()} == {
+        "audio": "waveform",
+        "video": "frames",
+        "still": "frames",
+    }
+    train, test = prepared.split("train"), prepared.split("test")
+    np.testing.assert_array_equal(train.waveform("audio", 0), tone(4.0)[16000:48000])
+    assert [len(train.frames("video", row)) for row in (0, 1)] == [2, 4]
+    assert [len(train.frames("still", row)) for row in (0, 1)] == [1, 1]
+    assert len(test.frames("video", 0)) == 4 and len(test.waveform("audio", 0)) == 56000
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [("x:audio", "waveform"), ("x:visual", "frames"), ("Sound", "waveform"), ("face", "frames"), ("x", None)],
+)
+def test_the_kind_of_a_modality(files, header, kind):
+    path = write_csv(files / "m.csv", f"id,label,split,{header}", "x,a,train,v.mkv")
+    if kind is None:
+        with pytest.raises(InputError, match="Write 'x:audio' or 'x:visual'"):
+            manifest.plan(path, None, False)
+    else:
+        (modality,) = manifest.plan(path, None, False).modalities.values()
+        assert modality["kind"] == kind
+
+
+@pytest.mark.parametrize(("file", "kind"), [("a.wav", "waveform"), ("p.png", "frames")])
+def test_the_kind_by_extension(files, file, kind):
+    path = write_csv(files / "m.csv", "id,label,split,x", f"x,a,train,{file}")
+    assert manifest.plan(path, None, False).modalities["x"]["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("id,label,split,audio\n", "no sample"),
+        ("id,split,audio\nx,train,a.wav\n", "no column 'label'"),
+        ("id,label,split\nx,a,train\n", "no column of a modality"),
+        ("id,label,split,audio,audio\nx,a,train,a.wav,a.wav\n", "two of one name"),
+        ("id,label,split,b:audio,b:visual\nx,a,train,a.wav,v.mkv\n", "two columns for one modality"),
+        ("id,label,split,b:smell\nx,a,train,a.wav\n", "name:audio or name:visual"),
+        ("id,label,split,audio\nx,a,train,a.wav\nx,a,train,a.wav\n", "line 3: the id 'x' is that of line 2"),
+        ("id,label,split,audio\nx,,train,a.wav\n", "line 2: the cell of 'label' is empty"),
+        ("id,label,split,audio\n\nx,a,train,\n", "line 3: the cell of 'audio' is empty"),
+        ("id,label,split,audio\nx,a,tset,a.wav\n", "line 2: the split 'tset'"),
+        ("id,label,split,audio\nx,a,train,a.wav,b\n", "line 2: 5 cells"),
+        ("id,label,split,audio,start\nx,a,train,a.wav,soon\n", "line 2: the start 'soon'"),
+        ("id,label,split,audio,start\nx,a,train,a.wav,-1\n", "line 2: the start '-1'"),
+        ("id,label,split,audio,end\nx,a,train,a.wav,nan\n", "line 2: the end 'nan'"),
+        ("id,label,split,audio,start,end\nx,a,train,a.wav,2,1\n", "line 2: the end 1.0 s is not after"),
+        ('id,label,split,audio\nx,a,train,"a.wav\n', "this is no CSV"),
+        ("id,label,split,audio\nx,a,test,a.wav\n", "no sample of the split 'train'"),
+        ("id,label,split,audio\nx,a,train,a.wav\ny,b,test,a.wav\n", "Class 'b' .* has no sample"),
+    ],
+)
+def test_bad_csvs(files, text, message):
+    path = files / "m.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        prepare(path)
+    assert "\n" not in str(caught.value)
+    assert not (files / "out").exists()
+
+
+def test_not_text(files):
+    (files / "m.csv").write_bytes(b"id,label\xff\n")
+    with pytest.raises(InputError, match="not UTF-8"):
+        prepare(files / "m.csv")
+
+
+def test_byte_order_mark_and_crlf(files):
+    (files / "m.csv").write_bytes("\ufeffid,label,split,audio\r\nx,a,train,a.wav\r\n\r\n".encode())
+    assert prepare(files / "m.csv").split("train").ids == ["x"]
+
+
+def test_source_may_be_a_folder(files):
+    with pytest.raises(InputError, match="no CSV file"):
+        manifest.plan(files, None, False)
+    path = write_csv(files / "one.csv", "id,label,split,audio", "x,a,train,a.wav")
+    assert manifest.plan(files, None, False).name == "one"
+    path.with_name("two.csv").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="2 CSV files"):
+        manifest.plan(files, None, False)
+    path.rename(files / "manifest.csv")
+    assert manifest.plan(files, None, False).name == "manifest"
+    with pytest.raises(InputError, match="no file or folder"):
+        manifest.plan(files / "nowhere", None, False)
+    with pytest.raises(UsageError, match="no split lists"):
+        manifest.plan(files, files, False)
+
+
+def test_missing_files_need_leave(files):
+    path = write_csv(files / "m.csv", "id,label,split,audio", "x,a,train,a.wav", "y,a,train,gone.wav")
+    with pytest.raises(
+        InputError, match=r"1 of the 2 files .* missing \(first: gone\.wav\).*--allow-missing"
+    ):
+        prepare(path)
+    prepared = prepare(path, allow_missing=True)
+    assert rejected(prepared)["y"] == {"id": "y", "split": "train", "file": "gone.wav", "reason": "missing"}
+    assert prepared.counts == {"train": 1} and prepared.expected == {"train": 2}
+
+
+def test_a_class_that_rejection_emptied(files):
+    write_wav(files / "silent.wav", np.zeros(8000, np.int16))
+    path = write_csv(files / "m.csv", "id,label,split,audio", "x,a,train,a.wav", "y,b,train,silent.wav")
+    with pytest.raises(InputError, match=r"class 'b' has no sample.*rejected\.csv says why"):
+        prepare(path)
+    assert not (files / "out").exists()
+    assert "silent" in (files / ".out.partial" / "rejected.csv").read_text()
+    write_wav(files / "silent.wav", tone(1.0))
+    assert prepare(path).counts == {"train": 2}
+
+
+def test_a_part_beyond_the_media(files):
+    path = write_csv(
+        files / "m.csv", "id,label,split,audio,start,end", "x,a,train,a.wav,0,0.5", "y,a,train,a.wav,0.5,9"
+    )
+    prepared = prepare(path)
+    assert rejected(prepared)["y"]["reason"].startswith("outside: the media end at 1.00 s")
+
+
+SILENT_OR_WITHOUT = {"cockatoo.mp4": "silent", "no_duration.webm": "silent", "silent_zeros_16k.wav": "silent"}
+
+
+@needs_media
+def test_every_shared_file_is_taken_in_or_named(tmp_path):
+    """All media of the shared folder, each as a sound and as a picture: none is lost, none crashes."""
+    files = sorted(path for path in MEDIA.glob("*/*") if path.is_file())
+    lines = []
+    for index, path in enumerate(files):
+        name = os.path.relpath(path, tmp_path)
+        lines.append(f"{path.name},{'ab'[index % 2]},train,{name}")
+    counts = {}
+    for modality in ("audio", "visual"):
+        csv_file = write_csv(tmp_path / f"{modality}.csv", f"id,label,split,{modality}", *lines)
+        prepared = prepare_dataset("manifest", csv_file, out=tmp_path / modality, workers=2)
+        out = rejected(prepared)
+        assert len(prepared.split("train")) + len(out) == len(files)
+        assert {*prepared.split("train").ids, *out} == {path.name for path in files}
+        counts[modality] = out
+    audio, visual = counts["audio"], counts["visual"]
+    for name, reason in {
+        "lfs_pointer.wav": "git-LFS pointer",
+        "html_error_page.mp4": "web page",
+        "zero_bytes.mp4": "empty file",
+        "truncated_half.avi": "truncated",
+        "truncated_half.flv": "truncated",
+        "bbb_truncated_5pct.webm": "truncated",
+        "truncated_moov_missing.mp4": "truncated",
+        "bitflips_h264_aac.mp4": "damaged",
+    }.items():
+        assert audio[name]["reason"].startswith(reason) and visual[name]["reason"].startswith(reason)
+    for name, reason in SILENT_OR_WITHOUT.items():
+        assert audio[name]["reason"].startswith(reason)
+    healthy = {path.name for path in files if path.parent.name in ("video", "derived")}
+    assert set(visual) & healthy == {"1001_IEO_NEU_XX.wav", "bbb_10s_audio_only.mp4"}
+    assert {line["reason"] for name, line in visual.items() if name in healthy} == {"no video stream"}
+    assert not {path.name for path in files if path.parent.name == "audio"} & set(audio)
+    with_sound = {name for name, line in audio.items() if line["reason"] == "no audio stream"}
+    assert "bikes.mp4" in with_sound and "bbb_10s_h264_aac.mp4" not in audio

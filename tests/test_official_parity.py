@@ -1,0 +1,136 @@
+"""Step for step, the official variants compute what the authors' two code bases computed (float64, 8 steps).
+
+The trajectories and the way weights and batches are filled come from tests/official_trajectories.json and the
+functions below; BMM_GOLDEN names another file of the same form to run instead.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.engine.optimizer import build_optimizer
+from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.methods import METHODS, parts
+from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.models import build
+
+GOLDEN = Path(os.environ.get("BMM_GOLDEN") or Path(__file__).with_name("official_trajectories.json"))
+CASES = json.loads(GOLDEN.read_text())
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def wave(shape, phase):
+    n = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.sin(phase + 0.7310 * n).reshape(shape).float().double()
+
+
+@torch.no_grad()
+def fill_encoder(encoder, phase):
+    kernels = (weight for weight in encoder.parameters() if weight.ndim == 4)
+    for k, weight in enumerate(kernels):
+        weight.copy_(wave(tuple(weight.shape), phase + 1.37 * k) * (2 / weight[0].numel()) ** 0.5 * 2**0.5)
+
+
+@torch.no_grad()
+def fill_linear(layer, phase):
+    layer.weight.copy_(wave(tuple(layer.weight.shape), phase) / layer.weight.shape[1] ** 0.5)
+    layer.bias.copy_(0.1 * wave(tuple(layer.bias.shape), phase + 0.5))
+
+
+def make_batch(step, case):
+    size = case["batch_size"]
+    labels = torch.tensor([(7 * step + 3 * i) % case["classes"] for i in range(size)])
+    audio = [wave(case["audio_shape"], 0.9 * int(y) + 0.01 * (step * size + i)) for i, y in enumerate(labels)]
+    visual = [
+        wave(case["visual_shape"], 0.05 * int(y) + 0.77 * (step * size + i)) for i, y in enumerate(labels)
+    ]
+    return {"audio": torch.stack(audio)[:, None], "visual": torch.stack(visual)}, labels
+
+
+def make_network(case):
+    network = build(case.get("fusion", "concat"), "resnet18", {"audio": 1, "visual": 3}, case["classes"], 0)
+    fill_encoder(network.encoders["audio"], 0.3)
+    fill_encoder(network.encoders["visual"], 0.6)
+    if case.get("fusion") == "sum":
+        fill_linear(network.fusion.heads["audio"], 0.2)
+        fill_linear(network.fusion.heads["visual"], 0.4)
+    else:
+        fill_linear(network.fusion.head, 0.2)
+    return network
+
+
+def make_methods(case):
+    """The methods in variant official, without noise, modulated in all epochs, the drop always executed."""
+    kind = case.get("kind") or {"Normal": "baseline"}.get(case["modulation"], "ogm")
+    given = {
+        "opm": {
+            "q_base": case.get("q_base", 0.5),
+            "lam": case.get("lam", 0.5),
+            "execute_probability": 1.0,
+            "first_epoch": 0,
+        },
+        "ogm": {"alpha": case["alpha"], "noise": "none"},
+        "baseline": {},
+    }
+    methods = []
+    for name in parts(kind):
+        method = METHODS[name]
+        settings = method.Settings(**{**method.VARIANTS["official"], **given[name]})
+        methods.append(method(settings, ["audio", "visual"]))
+    return methods
+
+
+class GoldenDraws(Draws):
+    """The uniform numbers that the recorded keep masks were drawn with."""
+
+    def uniform(self, shape, purpose, device):
+        return (wave(shape, 0.17 + self.step) + 1) / 2
+
+
+def train(case):
+    network, methods = make_network(case), make_methods(case)
+    optimizer = build_optimizer(network, OptimizerSettings(**case["optimizer"]))
+    for index in range(len(case["loss"])):
+        inputs, labels = make_batch(index, case)
+        step = Step(0, GoldenDraws(0, 0, index), labels)
+        loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
+        losses = {
+            name: float(torch.nn.functional.cross_entropy(logits, labels))
+            for name, logits in step.unimodal.items()
+        }
+        yield float(loss), losses, step
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_trajectory(name):
+    case = CASES[name]
+    close = lambda value: pytest.approx(value, rel=1e-6)  # noqa: E731
+    for index, (loss, unimodal, step) in enumerate(train(case)):
+        assert loss == close(case["loss"][index]), f"loss at step {index}"
+        assert unimodal["audio"] == close(case["loss_audio"][index])
+        assert unimodal["visual"] == close(case["loss_visual"][index])
+        scores, rho = step.discrepancy.scores.tolist(), step.discrepancy.rho.tolist()
+        if "score_audio" in case:
+            assert scores == close([case["score_audio"][index], case["score_visual"][index]])
+        if "ratio_visual_over_audio" in case:
+            assert rho[1] == close(case["ratio_visual_over_audio"][index])
+            assert step.figures["k"].tolist() == close([case["k_audio"][index], case["k_visual"][index]])
+        if "q" in case:
+            assert step.figures["q"].tolist() == close(case["q"][index])
+            assert step.keep.int().tolist() == case["keep"][index]
+        if "kept" in case:
+            kept = len(step.labels) if step.keep is None else int(step.keep.any(1).sum())
+            assert kept == case["kept"][index]

@@ -1,0 +1,300 @@
+"""balancemm_cli.data.prepare: the same bytes whatever happens on the way, and clear refusals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_files import contents, tone, write_csv, write_video, write_wav
+
+from balancemm_cli.data import prepare as module
+from balancemm_cli.data.datasets import DATASETS
+from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.errors import InputError, UsageError
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = 90
+SHARD = 8  # samples a shard in these tests, so that there are several
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from balancemm_cli.data import prepare
+if __name__ == "__main__":
+    prepare.SHARD_SAMPLES = {shard}
+    source, out, workers = sys.argv[1:4]
+    print("ready", flush=True)
+    prepare.prepare_dataset("manifest", Path(source), out=Path(out), workers=int(workers))
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A manifest of short videos with sound, some of them silent."""
+    folder = tmp_path_factory.mktemp("media")
+    lines = []
+    for index in range(SAMPLES):
+        name = f"{index:03d}.mkv"
+        samples = tone(0.6, frequency=200 + index) if index % 10 else np.zeros(9600, np.int16)
+        write_video(folder / name, [index, 2 * index, 255 - index], 5, 160, 240, samples)
+        lines.append(f"{index},{'ab'[index % 2]},{'test' if index % 3 == 0 else 'train'},{name},{name}")
+    return write_csv(folder / "small.csv", "id,label,split,audio,visual", *lines)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(module, "SHARD_SAMPLES", SHARD)
+
+
+@pytest.fixture(scope="module")
+def reference(source, tmp_path_factory):
+    """The files of an undisturbed call with one worker."""
+    out = tmp_path_factory.mktemp("reference") / "set"
+    before, module.SHARD_SAMPLES = module.SHARD_SAMPLES, SHARD
+    prepare_dataset("manifest", source, out=out, workers=1)
+    module.SHARD_SAMPLES = before
+    return contents(out)
+
+
+def start(source, out, workers=2):
+    """Prepare in another process, in a session of its own, once it is about to begin."""
+    command = [sys.executable, "-c", SCRIPT.format(shard=SHARD), str(source), str(out), str(workers)]
+    script = out.parent / "script.py"
+    script.write_text(SCRIPT.format(shard=SHARD))
+    command = [sys.executable, str(script), str(source), str(out), str(workers)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_the_result(source, tmp_path):
+    seen, said = [], []
+    prepared = prepare_dataset(
+        "manifest",
+        source,
+        out=tmp_path / "set",
+        workers=2,
+        on_progress=lambda *x: seen.append(x),
+        on_message=said.append,
+    )
+    assert prepared.expected == {"test": 30, "train": 60}
+    assert prepared.manifest["rejected"] == {"silent": 9}
+    assert sum(prepared.counts.values()) == SAMPLES - 9
+    assert seen[-1] == ("decode", SAMPLES, SAMPLES) and said == []
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    text = (tmp_path / "set" / "manifest.json").read_text()
+    assert str(tmp_path) not in text and str(source.parent) not in text
+    again = prepare_dataset("manifest", source, out=tmp_path / "set", on_message=said.append)
+    assert again.content_hash == prepared.content_hash and "is prepared already" in said[0]
+
+
+def test_two_workers_give_the_same_bytes(source, reference, tmp_path):
+    prepare_dataset("manifest", source, out=tmp_path / "set", workers=2)
+    assert contents(tmp_path / "set") == reference
+
+
+def test_kills_at_random_moments(source, reference, tmp_path):
+    """SIGKILL of the parent: never a half-written folder, no worker left behind, the same bytes at the end."""
+    out = tmp_path / "set"
+    moments = random.Random(3)
+    kills = 0
+    while not out.exists() and kills < 5:
+        process = start(source, out)
+        time.sleep(moments.uniform(0.2, 1.6))
+        process.kill()
+        process.communicate(timeout=20)
+        kills += process.returncode == -signal.SIGKILL
+        if out.exists():
+            break
+        assert not (out / "manifest.json").exists()
+    assert kills >= 1
+    said = []
+    prepare_dataset("manifest", source, out=out, workers=2, on_message=said.append)
+    assert contents(out) == reference
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def wait_for_shards(work, count):
+    for _ in range(400):
+        if (work / "done").is_dir() and len(list((work / "done").glob("*.json"))) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no shard in time")
+
+
+def test_a_later_call_keeps_the_shards_that_are_done(source, reference, tmp_path):
+    process = start(source, tmp_path / "set", workers=1)
+    work = tmp_path / ".set.partial"
+    wait_for_shards(work, 3)
+    process.kill()
+    process.communicate(timeout=20)
+    if (tmp_path / "set").exists():
+        pytest.skip("finished before it was killed")
+    done = {path: path.stat().st_mtime_ns for path in (work / "set").glob("[!.]*.arrow")}
+    damaged = min(done)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (work / "set" / "left over").touch()
+    said = []
+    prepare_dataset("manifest", source, out=tmp_path / "set", workers=1, on_message=said.append)
+    assert "Going on: " in said[0] and f"{SAMPLES} clips were done before" in said[0]
+    assert contents(tmp_path / "set") == reference
+    for path, moment in done.items():
+        kept = (tmp_path / "set" / path.name).stat().st_mtime_ns == moment
+        assert kept == (path != damaged)
+
+
+def test_interrupt_keeps_state_and_says_so(source, reference, tmp_path):
+    process = start(source, tmp_path / "set", workers=2)
+    wait_for_shards(tmp_path / ".set.partial", 1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, stderr = process.communicate(timeout=20)
+    if process.returncode == 0:
+        pytest.skip("finished before it was interrupted")
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("KeyboardInterrupt: Interrupted. Its state is kept in")
+    assert stderr.count("Traceback") == 1 + stderr.count("During handling") + stderr.count("direct cause")
+    assert not (tmp_path / "set").exists()
+    prepare_dataset("manifest", source, out=tmp_path / "set", workers=2)
+    assert contents(tmp_path / "set") == reference
+
+
+def children(pid):
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+    ).stdout
+    return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
+
+
+def test_a_worker_that_dies_is_named_and_the_call_goes_on(source, reference, tmp_path):
+    process = start(source, tmp_path / "set", workers=1)
+    wait_for_shards(tmp_path / ".set.partial", 1)
+    for child in children(process.pid):
+        os.kill(child, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=20)
+    if process.returncode == 0:
+        pytest.skip("finished before the worker was killed")
+    assert "InputError: A worker process died, most likely for lack of memory" in stderr
+    assert not (tmp_path / "set").exists()
+    prepare_dataset("manifest", source, out=tmp_path / "set", workers=1)
+    assert contents(tmp_path / "set") == reference
+
+
+def test_one_call_at_a_time(source, tmp_path):
+    process = start(source, tmp_path / "set", workers=1)
+    wait_for_shards(tmp_path / ".set.partial", 1)
+    try:
+        if process.poll() is None:
+            with pytest.raises(InputError, match="Another process is preparing"):
+                prepare_dataset("manifest", source, out=tmp_path / "set")
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+def test_another_plan_is_refused(source, tmp_path):
+    lines = source.read_text().splitlines()
+    part = write_csv(source.with_name("part.csv"), *lines[:20])
+    prepare_dataset("manifest", part, out=tmp_path / "set", workers=1)
+    before = contents(tmp_path / "set")
+    write_csv(part, *lines[:21])
+    with pytest.raises(InputError, match="prepared from other media, lists or settings.*--out"):
+        prepare_dataset("manifest", part, out=tmp_path / "set")
+    assert contents(tmp_path / "set") == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(InputError, match="exists and is no prepared data set"):
+        prepare_dataset("manifest", part, out=tmp_path / "other")
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_bytes())
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps({**manifest, "format": 7}))
+    with pytest.raises(InputError, match="format 7"):
+        prepare_dataset("manifest", part, out=tmp_path / "set")
+
+
+def test_a_damaged_shard_is_found(source, tmp_path):
+    prepared = prepare_dataset("manifest", source, out=tmp_path / "set", workers=2)
+    path = prepared.folder / "train-00001.arrow"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(InputError, match=r"train-00001\.arrow is damaged"):
+        prepare_dataset("manifest", source, out=tmp_path / "set")
+
+
+def test_usage(tmp_path):
+    with pytest.raises(UsageError, match="no data set 'crema_d'. Did you mean 'crema-d'"):
+        prepare_dataset("crema_d")
+    with pytest.raises(UsageError, match="--workers is 0"):
+        prepare_dataset("crema-d", tmp_path, workers=0)
+
+
+def test_no_write_permission(source, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError) as caught:
+            # The CSV of another user's private folder is copied where both may read it.
+            prepare_dataset("manifest", readable_copy(source), out=folder / "set", workers=1)
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+    assert str(folder) in str(caught.value.filename)
+
+
+def readable_copy(source):
+    """A one-line manifest in a folder that every user may read."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    write_wav(folder / "a.wav", tone(0.5))
+    return write_csv(folder / "m.csv", "id,label,split,audio", "x,a,train,a.wav")
+
+
+def test_a_disk_that_fills_up(source, reference, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(map(len, reference.values())) // 2
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True
+    ).returncode
+    if mounted != 0:
+        pytest.skip("this user cannot mount a small disk")
+    try:
+        with pytest.raises(InputError, match="no space left for .*free some and run the same command"):
+            prepare_dataset("manifest", source, out=disk / "set", workers=2)
+        assert not (disk / "set").exists()
+        assert not list((disk / ".set.partial" / "set").glob("*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        prepare_dataset("manifest", source, out=disk / "set", workers=2)
+        assert contents(disk / "set") == reference
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_every_data_set_says_how_to_get_it():
+    for data_set in DATASETS.values():
+        assert data_set.__doc__ and data_set.HOW_TO_GET and callable(data_set.plan)
+
+
+def test_the_names_are_cheap():
+    code = "import sys; from balancemm_cli.data.datasets import DATASETS; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"av", "pyarrow", "torch", "numpy", "pandas"} & set(loaded.stdout.split())

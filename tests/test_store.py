@@ -1,0 +1,154 @@
+"""balancemm_cli.data.store: round trip, damage, other versions."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from balancemm_cli.data import store
+from balancemm_cli.errors import InputError, UsageError
+
+MODALITIES = {
+    "sound": {"kind": "waveform", "rate": 8000},
+    "front": {"kind": "frames", "height": 4, "width": 4, "fps": 1.0, "channels": 3},
+}
+
+
+def rows(count):
+    generator = np.random.default_rng(0)
+    return [
+        {
+            "id": f"clip {i}",
+            "label": i % 3,
+            "sound": generator.integers(-30000, 30000, 10 * i, dtype=np.int16),
+            "front": [generator.bytes(5 + k) for k in range(i % 4)],
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A prepared folder with two shards of train, none of test."""
+    shards = []
+    for number, part in enumerate((rows(7)[:4], rows(7)[4:])):
+        path = tmp_path / f"train-{number:05d}.arrow"
+        assert store.write_shard(path, part, MODALITIES) == len(part)
+        shards.append({"file": path.name, "rows": len(part), "sha256": store.file_hash(path)})
+    manifest = {
+        "format": store.FORMAT,
+        "dataset": "small",
+        "classes": ["a", "b", "c"],
+        "modalities": MODALITIES,
+        "splits": {
+            "train": {"expected": 9, "prepared": 7, "shards": shards},
+            "test": {"expected": 0, "prepared": 0, "shards": []},
+        },
+        "splits_hash": "0",
+    }
+    store.write_json(tmp_path / "manifest.json", {**manifest, "content_hash": store.content_hash(manifest)})
+    return tmp_path
+
+
+def test_rows_come_back(folder):
+    prepared = store.open_set(folder)
+    assert (prepared.name, prepared.classes, list(prepared.modalities)) == (
+        "small",
+        list("abc"),
+        ["sound", "front"],
+    )
+    assert prepared.counts == {"train": 7, "test": 0} and prepared.expected == {"train": 9, "test": 0}
+    split = prepared.split("train")
+    assert len(split) == 7 and split.labels.dtype == np.int64
+    for index, row in enumerate(rows(7)):
+        assert split.ids[index] == row["id"] and split.labels[index] == row["label"]
+        assert split.frames("front", index) == row["front"]
+        waveform = split.waveform("sound", index)
+        assert waveform.dtype == np.int16
+        np.testing.assert_array_equal(waveform, row["sound"])
+    assert len(prepared.split("test")) == 0
+
+
+def test_shards_are_plain_arrow(folder):
+    with pa.ipc.open_file(str(folder / "train-00000.arrow")) as file:
+        table = file.read_all()
+    assert table.schema.field("sound").type == pa.list_(pa.int16())
+    assert table.schema.field("front").type == pa.list_(pa.binary())
+    assert table["label"].to_pylist() == [0, 1, 2, 0]
+
+
+def test_large_rows_are_cut_into_batches(tmp_path, monkeypatch):
+    path = tmp_path / "a.arrow"
+    monkeypatch.setattr(store, "BATCH_BYTES", 100)
+    store.write_shard(path, rows(20), MODALITIES)
+    with pa.ipc.open_file(str(path)) as file:
+        assert file.num_record_batches > 5
+        assert file.read_all()["id"].to_pylist() == [row["id"] for row in rows(20)]
+
+
+def test_unknown_split(folder):
+    with pytest.raises(UsageError, match="no split 'val'"):
+        store.open_set(folder).split("val")
+
+
+def test_absent_folder(tmp_path):
+    with pytest.raises(InputError, match="no prepared data set"):
+        store.open_set(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"format": 1}', '{"format": 1, "splits": 3}'])
+def test_damaged_manifest(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json is damaged.*prepare it again"):
+        store.open_set(folder)
+
+
+@pytest.mark.parametrize("key", ["classes", "modalities", "splits"])
+def test_changed_manifest(folder, key):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest[key] = manifest[key][::-1] if key == "classes" else dict(list(manifest[key].items())[:1])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="is damaged"):
+        store.open_set(folder)
+
+
+def test_other_format(folder):
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    with pytest.raises(InputError, match="format 99.*reads format 1"):
+        store.open_set(folder)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "folder"])
+def test_damaged_shard(folder, damage):
+    path = folder / "train-00001.arrow"
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif damage == "cut":
+        path.write_bytes(data[:-10])
+    elif damage == "folder":
+        path.mkdir()
+    with pytest.raises(InputError, match=r"train-00001\.arrow.*Delete the folder.*prepare it again"):
+        store.open_set(folder).split("train")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    def broken():
+        yield rows(2)[1]
+        raise RuntimeError("decoder")
+
+    with pytest.raises(RuntimeError):
+        store.write_shard(tmp_path / "a.arrow", broken(), MODALITIES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rejected_is_csv(tmp_path):
+    line = {"id": "a,b", "split": "train", "file": 'x "y".mp4', "reason": "truncated: 1, 2 ü"}
+    store.write_rejected(tmp_path / "rejected.csv", [line])
+    with (tmp_path / "rejected.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [line]
