@@ -43,6 +43,12 @@ def test_by_hand():
     assert "map_classes_left_out" not in values
 
 
+def test_average_precision_by_hand():
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]])
+    # Class 0 has its positives at ranks 1 and 3, class 1 at ranks 1 and 3 too: (1/1 + 2/3) / 2.
+    assert evaluate_scores(scores, np.array([0, 1, 0, 1]))["map"] == pytest.approx((1 + 2 / 3) / 2)
+
+
 def test_a_class_without_a_sample_is_left_out_and_counted():
     scores = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     with warnings.catch_warnings():

@@ -4,6 +4,7 @@ import errno
 import sys
 
 import typer
+from typer.core import TyperGroup
 
 from balancemm_cli import __version__
 from balancemm_cli.cli.doctor import doctor
@@ -14,8 +15,27 @@ from balancemm_cli.cli.report import report
 from balancemm_cli.cli.train import train
 from balancemm_cli.errors import BmmError
 
+
+class _Interrupted(BmmError):
+    exit_status = 130
+
+
+class _Program(TyperGroup):
+    """Typer would end on Ctrl-C without the message that says how to go on."""
+
+    def invoke(self, ctx):  # noqa: ANN001, ANN202 - signature of click
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(explain(error)[0]) from error
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+    cls=_Program,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 app.command("prepare")(prepare)
 app.command("train")(train)

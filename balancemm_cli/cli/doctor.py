@@ -57,7 +57,9 @@ class Check(NamedTuple):
 def doctor() -> None:
     """Say what this machine has, what is missing, and how to get it.
 
-    Exit status 0 unless something required is missing (then 3). Example: `bmm doctor`
+    Exit status 0 unless something required is missing (then 3).
+
+    Example: `bmm doctor`
     """
     missing = 0
     for check in checks():

@@ -77,7 +77,7 @@ def evaluate(
     fetched = torch.cat(scores).float().cpu().numpy()
     if not np.isfinite(fetched).all():
         raise FloatingPointError("The scores are not finite.")
-    accuracies = (torch.stack(hits).sum(0) / len(source)).tolist()
+    accuracies = [count / len(source) for count in torch.stack(hits).sum(0).tolist()]
     unimodal = dict(zip(network.modalities, accuracies, strict=True))
     return Evaluation(fetched, {**evaluate_scores(fetched, source.labels.numpy()), "unimodal": unimodal})
 

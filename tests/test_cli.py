@@ -1,0 +1,59 @@
+"""The program as a whole: help, start-up, errors, exit status."""
+
+import subprocess
+import sys
+
+import pytest
+
+from balancemm_cli import __version__
+from balancemm_cli.cli import explain
+from balancemm_cli.errors import InputError, UsageError
+
+HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy", "av")
+
+
+def run(*args):
+    return subprocess.run([sys.executable, "-m", "balancemm_cli", *args], capture_output=True, text=True)
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['bmm', '--help']\n"
+        "from balancemm_cli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+    for command in ("prepare", "train", "eval", "report", "list", "doctor"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "eval", "report", "list", "doctor"])
+def test_each_command_has_help_with_an_example(command):
+    done = run(command, "--help")
+    assert done.returncode == 0 and f"bmm {command}" in done.stdout
+
+
+def test_version_and_usage():
+    assert run("--version").stdout.strip() == __version__
+    assert run("no-such-command").returncode == 2
+    assert run("train", "--no-such-option").returncode == 2
+
+
+def test_errors_become_a_sentence_and_a_status(tmp_path):
+    assert explain(UsageError("a")) == ("a", 2)
+    assert explain(InputError("b")) == ("b", 3)
+    assert explain(KeyboardInterrupt())[1] == 130
+    assert explain(OSError(28, "No space left on device", "x.arrow")) == (
+        "No space left on the disk for x.arrow. Free some, then run the same command to go on.",
+        3,
+    )
+    assert explain(PermissionError(13, "Permission denied", "/x"))[0].startswith("No permission for /x.")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    plain, debug = run("eval", str(tmp_path)), run("--debug", "eval", str(tmp_path))
+    assert plain.returncode == 3 and "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr and "InputError" in debug.stderr

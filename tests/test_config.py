@@ -1,0 +1,125 @@
+"""Configurations: recipes, overrides, what is refused and how it is said."""
+
+import tomllib
+
+import pytest
+
+from balancemm_cli.engine.config import recipes, resolve
+from balancemm_cli.engine.restore import read_config
+from balancemm_cli.engine.suites import load_suite, suites
+from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.resources import benchmarks_folder
+
+
+def test_overrides_go_over_the_recipe():
+    config = resolve(
+        "synthetic", method="opm", overrides=["opm.q_base=0.3", "optimizer.lr=0.5", "encoder=resnet18"]
+    )
+    assert config.methods["opm"]["q_base"] == 0.3
+    assert config.settings.optimizer.lr == 0.5 and config.settings.optimizer.momentum == 0.9
+    assert config.settings.encoder == "resnet18"
+
+
+def test_variant_decides_the_defaults_and_the_recipe_the_rest():
+    paper, official = (
+        resolve("synthetic", method="ogm", variant=v).methods["ogm"] for v in ("paper", "official")
+    )
+    assert paper["coefficient"] == "1-alpha*z(rho)" and "last_epoch" not in paper
+    assert official["coefficient"] == "1-tanh(alpha*rho)" and official["last_epoch"] == 50
+    reply = resolve("crema-d", method="ogm", variant="official", recipe="authors-reply")
+    assert reply.methods["ogm"]["alpha"] == 2.6 and reply.methods["ogm"]["last_epoch"] == 80
+
+
+def test_default_recipe():
+    assert resolve("crema-d").recipe == "paper"
+    assert resolve("synthetic").recipe == "tuned"
+    assert resolve("my-own-data").recipe == "tuned"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": "omp"}, "Did you mean 'opm'"),
+        ({"recipe": "papr", "dataset": "crema-d"}, "Did you mean 'paper'"),
+        ({"variant": "offical"}, "Did you mean 'official'"),
+        ({"overrides": ["opm.qbase=0.4"]}, "Did you mean 'opm.q_base'"),
+        ({"overrides": ["optimiser.lr=0.4"]}, "Did you mean 'optimizer.lr'"),
+        ({"overrides": ["optimizer.lr=fast"]}, "optimizer.lr"),
+        ({"overrides": ["optimizer.lr"]}, "--set takes key=value"),
+        ({"overrides": ["opm.q_base=1.4"], "method": "opm"}, "opm.q_base"),
+        ({"overrides": ["epochs=0"]}, "epochs"),
+        ({"overrides": ["optimizer=3"]}, "optimizer"),
+    ],
+)
+def test_what_is_wrong_is_named(given, said):
+    with pytest.raises(UsageError, match=said.replace(".", r"\.")):
+        resolve(**{"dataset": "synthetic", **given})
+
+
+def test_recipe_files(tmp_path):
+    path = tmp_path / "mine.toml"
+    with pytest.raises(InputError, match=r"There is no file .*mine\.toml"):
+        resolve("synthetic", recipe=str(path))
+    path.write_text("epochs = ")
+    with pytest.raises(InputError, match=r"mine\.toml is not valid TOML"):
+        resolve("synthetic", recipe=str(path))
+    path.write_text("[optimizer]\nlearning_rate = 1")
+    with pytest.raises(UsageError, match=r"optimizer\.learning_rate"):
+        resolve("synthetic", recipe=str(path))
+    path.write_text("epochs = 3")
+    assert resolve("synthetic", recipe=str(path)).settings.epochs == 3
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_config_toml_gives_the_config_back(tmp_path, variant):
+    config = resolve(
+        "crema-d", "mlp", "opm+ogm", variant, seed=3, overrides=["discrepancy.bias_split=[0.3, 0.7]"]
+    )
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert read_config(tmp_path) == config
+
+
+def test_hashes():
+    config, other = resolve("synthetic", seed=0), resolve("synthetic", seed=1)
+    assert config.hash("data") != other.hash("data")
+    assert config.hash("data", with_seed=False) == other.hash("data", with_seed=False)
+    assert config.hash("data") != config.hash("other data")
+    slower = resolve("synthetic", overrides=["optimizer.lr=0.01"])
+    assert config.hash("data", with_seed=False) != slower.hash("data", with_seed=False)
+
+
+def test_every_recipe_and_suite_that_is_shipped_is_valid():
+    for folder in (benchmarks_folder() / "recipes").iterdir():
+        for recipe in recipes(folder.name):
+            for variant in ("paper", "official"):
+                resolve(folder.name, method="opm+ogm", variant=variant, recipe=recipe)
+    for name in suites():
+        assert load_suite(name)[1].configs()
+
+
+def test_suites(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'title = "mine"\n[[runs]]\ndataset = "synthetic"\nmodels = ["concat", "sum"]\nmethods = ["opm"]\n'
+        'seeds = [1, 2]\nsettings = { "opm.q_base" = 0.2 }\n'
+    )
+    name, suite = load_suite(str(path))
+    configs = suite.configs(["epochs=2"])
+    assert name == "mine" and [(c.model, c.seed) for c in configs] == [
+        ("concat", 1),
+        ("sum", 1),
+        ("concat", 2),
+        ("sum", 2),
+    ]
+    assert all(c.methods["opm"]["q_base"] == 0.2 and c.settings.epochs == 2 for c in configs)
+    with pytest.raises(UsageError, match="Did you mean 'demo'"):
+        load_suite("dmeo")
+    path.write_text('title = "mine"\n[[runs]]\ndataset = "synthetic"\nmethod = "opm"\n')
+    with pytest.raises(UsageError, match="method"):
+        load_suite(str(path))
+
+
+def test_every_recipe_states_its_source():
+    for path in (benchmarks_folder() / "recipes").glob("*/*.toml"):
+        assert path.read_text().startswith("# ")
+        tomllib.loads(path.read_text())

@@ -1,0 +1,106 @@
+"""Batches: resident and streaming give the same; frames and waveforms are chosen as said."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balancemm_cli.data import loading
+from balancemm_cli.data.loading import FramesColumn, Source, WaveformColumn, free_memory, make_resident
+from balancemm_cli.data.media import encode_jpeg
+from balancemm_cli.data.store import open_set
+from balancemm_cli.draws import Draws
+from balancemm_cli.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def source_of(prepared):
+    split = open_set(prepared / "synthetic").split("train")
+    columns = {
+        "audio": WaveformColumn(split, "audio", 12_000),
+        "visual": FramesColumn(split, "visual", (48, 48, 3), 2, "random"),
+    }
+    return Source(split, columns)
+
+
+def test_resident_and_streaming_give_the_same_batches(prepared):
+    streaming, resident = source_of(prepared), source_of(prepared)
+    assert make_resident([streaming], "streaming").startswith("Streaming")
+    assert make_resident([resident], "resident").startswith("Resident")
+    rows = [np.array([5, 1, 90]), np.arange(20, 30)]
+    draws = [Draws(0, 0, 0), Draws(0, 0, 1)]
+    for one, two in zip(*(source.batches(rows, draws, CPU) for source in (streaming, resident)), strict=True):
+        assert torch.equal(one[1], two[1])
+        for name in one[0]:
+            assert torch.equal(one[0][name], two[0][name])
+    assert one[0]["audio"].dtype == torch.int16 and one[0]["audio"].shape == (10, 12_000)
+    assert one[0]["visual"].dtype == torch.uint8 and one[0]["visual"].shape == (10, 2, 48, 48, 3)
+
+
+class FakeSplit:
+    """Waveforms and grey frames of given counts; frame t of a sample has the value 10 · t."""
+
+    def __init__(self, counts):
+        self.ids = [str(count) for count in counts]
+        self.labels = np.zeros(len(counts), np.int64)
+        self.counts = counts
+
+    def __len__(self):
+        return len(self.counts)
+
+    def frames(self, modality, row):
+        return [encode_jpeg(np.full((8, 8, 3), 10 * t, np.uint8)) for t in range(self.counts[row])]
+
+    def waveform(self, modality, row):
+        return np.arange(self.counts[row], dtype=np.int16)
+
+
+def chosen(counts, count, choice, draws=None):
+    column = FramesColumn(FakeSplit(counts), "visual", (8, 8, 3), count, choice)
+    pictures = column.batch(np.arange(len(counts)), draws)
+    return (pictures[:, :, 0, 0, 0].float() / 10).round().int().tolist()
+
+
+def test_frames_by_hand():
+    assert chosen([5, 10, 1], 3, "first-middle-last") == [[0, 2, 4], [0, 4, 9], [0, 0, 0]]
+    assert chosen([9, 3, 2], 3, "uniform") == [[1, 4, 7], [0, 1, 2], [0, 1, 1]]
+    assert chosen([9], 1, "uniform") == [[4]]
+    assert chosen([9], 1, "first-middle-last") == [[4]]
+    assert chosen([9], 1, "random") == [[4]]  # in evaluation nothing is random
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    stored=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    count=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_random_frames_are_distinct_as_far_as_they_suffice_and_in_order(stored, count, seed):
+    found = chosen(stored, count, "random", Draws(seed))
+    assert found == chosen(stored, count, "random", Draws(seed))
+    for frames, available in zip(found, stored, strict=True):
+        assert frames == sorted(frames) and 0 <= frames[0] and frames[-1] < available
+        assert len(set(frames)) == min(count, available)
+
+
+def test_each_frame_is_drawn_as_often():
+    found = [chosen([3], 1, "random", Draws(0, 0, step))[0][0] for step in range(600)]
+    assert np.bincount(found, minlength=3) / 600 == pytest.approx([1 / 3] * 3, abs=0.07)
+
+
+def test_a_short_waveform_is_repeated_and_a_long_one_cut():
+    column = WaveformColumn(FakeSplit([3, 9]), "audio", 7)
+    assert column.batch(np.array([0, 1]), None).tolist() == [[0, 1, 2, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5, 6]]
+
+
+def test_resident_without_the_memory_says_what_to_do(prepared, monkeypatch):
+    monkeypatch.setattr(loading, "free_memory", lambda: 1000)
+    with pytest.raises(InputError, match="Use --loading streaming"):
+        make_resident([source_of(prepared)], "resident")
+    assert make_resident([source_of(prepared)], "auto").startswith("Streaming")
+
+
+def test_free_memory_is_plausible():
+    assert 2**26 < free_memory() < 2**46

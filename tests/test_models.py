@@ -1,0 +1,134 @@
+"""Networks: uni-modal logits, encoders against torchvision, weights from the seed."""
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from balancemm_cli.errors import UsageError
+from balancemm_cli.models import build, modalities_of
+from balancemm_cli.models.encoders import ResNet18, SmallResNet
+from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
+
+WIDTHS = {"a": 4, "b": 6, "c": 5}
+
+
+def features(batch=3):
+    return {name: torch.randn(batch, width) for name, width in WIDTHS.items()}
+
+
+def filled(fusion):
+    for weight in fusion.parameters():
+        torch.nn.init.normal_(weight)
+    return fusion
+
+
+@pytest.mark.parametrize("kind", [Concat, Sum])
+def test_exact_split_adds_up_to_the_prediction(kind):
+    fusion, given = filled(kind(WIDTHS, 7)), features()
+    parts = fusion.unimodal_logits(given, None)
+    assert list(parts) == list(WIDTHS)
+    torch.testing.assert_close(sum(parts.values()), fusion(given))
+
+
+@pytest.mark.parametrize("kind", [Concat, Sum])
+def test_zero_out_equals_the_exact_split_but_for_the_bias(kind):
+    fusion, given = filled(kind(WIDTHS, 7)), features()
+    for name, bias in fusion.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(bias)
+    exact = fusion.unimodal_logits(given, None)
+    for name, logits in Fusion.unimodal_logits(fusion, given, None).items():
+        torch.testing.assert_close(logits, exact[name])
+
+
+def test_bias_split_by_hand():
+    fusion = Concat({"a": 1, "b": 1}, 1)
+    with torch.no_grad():
+        fusion.head.weight.copy_(torch.tensor([[2.0, 3.0]]))
+        fusion.head.bias.fill_(6.0)
+    given = {"a": torch.tensor([[10.0]]), "b": torch.tensor([[100.0]])}
+    logits = fusion.unimodal_logits(given, (1 / 3, 2 / 3))
+    assert {name: values.item() for name, values in logits.items()} == pytest.approx({"a": 22.0, "b": 304.0})
+    for other in (Sum, ConcatMLP):
+        with pytest.raises(UsageError, match="bias_split"):
+            other({"a": 1, "b": 1}, 1).unimodal_logits(given, (0.5, 0.5))
+    with pytest.raises(UsageError, match="2 numbers"):
+        fusion.unimodal_logits(given, (1.0,))
+
+
+def test_zero_out_is_the_output_with_the_others_at_zero():
+    fusion, given = ConcatMLP(WIDTHS, 7), features()
+    found = fusion.unimodal_logits(given, None)
+    for kept in WIDTHS:
+        alone = {name: value if name == kept else value * 0 for name, value in given.items()}
+        torch.testing.assert_close(found[kept], fusion(alone))
+
+
+def test_zero_out_leaves_batch_norm_and_training_mode_alone():
+    class Normed(Fusion):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(15)
+
+        def forward(self, features):
+            return self.norm(torch.cat(list(features.values()), 1))
+
+    fusion = Normed()
+    before = {name: value.clone() for name, value in fusion.state_dict().items()}
+    fusion.unimodal_logits(features(), None)
+    assert fusion.training and fusion.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in fusion.state_dict().items())
+
+
+@pytest.mark.parametrize("model", ["concat", "sum", "mlp"])
+def test_unimodal_logits_send_no_gradient_to_the_weights(model):
+    network = build(model, "small", {"audio": 1, "visual": 3}, 4, seed=0)
+    inputs = {"audio": torch.randn(2, 1, 16, 16), "visual": torch.randn(2, 3, 1, 16, 16)}
+    given = {name: value.detach().requires_grad_() for name, value in network.encode(inputs).items()}
+    sum(logits.sum() for logits in network.unimodal_logits(given).values()).backward()
+    assert all(weight.grad is None for weight in network.parameters())
+    assert all(value.grad is not None for value in given.values())
+
+
+def test_resnet18_is_torchvisions():
+    encoder, reference = ResNet18(3).eval(), resnet18().eval()
+    reference.load_state_dict(encoder.body.state_dict(), strict=False)
+    reference.fc = torch.nn.Identity()
+    picture = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(encoder(picture), reference(picture))
+    assert sum(p.numel() for p in encoder.parameters()) == sum(p.numel() for p in reference.parameters())
+
+
+@pytest.mark.parametrize("kind", [ResNet18, SmallResNet])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_frames_are_averaged_after_the_network(kind, channels):
+    encoder = kind(channels).eval()
+    clip = torch.randn(2, channels, 3, 48, 48)
+    each = torch.stack([encoder(clip[:, :, t]) for t in range(3)])
+    torch.testing.assert_close(encoder(clip), each.mean(0), rtol=1e-4, atol=1e-5)
+    assert encoder(clip).shape == (2, kind.features)
+
+
+def test_modulated_weights_are_the_convolutions():
+    encoder = ResNet18(3)
+    assert all(weight.ndim == 4 for weight in encoder.modulated())
+    assert len(encoder.modulated()) == 20
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = build("concat", "small", {"a": 1}, 3, seed=5).state_dict()
+    torch.manual_seed(2)
+    again, other = (build("concat", "small", {"a": 1}, 3, seed=seed).state_dict() for seed in (5, 6))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["fusion.head.weight"], other["fusion.head.weight"])
+
+
+def test_unknown_names_give_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean 'concat'"):
+        modalities_of("concta", ["audio", "visual"])
+    with pytest.raises(UsageError, match="unimodal-visual"):
+        modalities_of("unimodal-visul", ["audio", "visual"])
+    with pytest.raises(UsageError, match="resnet18"):
+        build("concat", "resnet19", {"a": 1}, 2, seed=0)
+    assert modalities_of("unimodal-visual", ["audio", "visual"]) == ["visual"]

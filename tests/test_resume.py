@@ -1,0 +1,190 @@
+"""A run that is killed or interrupted goes on and ends bit for bit where an uninterrupted one ends."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine.config import resolve
+from balancemm_cli.engine.launch import Job, run_job
+from balancemm_cli.engine.trainer import Interrupted
+from balancemm_cli.errors import InputError
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
+
+
+def job(prepared, runs, **given):
+    config = resolve("synthetic", method="opm+ogm", overrides=["epochs=5", "frames.flip=true"], **given)
+    return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
+
+
+def train(job, steps=None):
+    run_job(job, lambda _, event: steps.send(event) if steps else None, lambda _: None)
+
+
+def train_in_child(job, steps):
+    try:
+        train(job, steps)
+    except Interrupted:
+        os._exit(130)
+
+
+def start(job):
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=train_in_child, args=(job, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def assert_same_run(one, two):
+    for name in ("history.jsonl", "steps.arrow", "predictions.arrow", "config.toml"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+    assert results[0].pop("time") and results[1].pop("time")
+    assert results[0] == results[1] and results[0]["status"] == "finished"
+    states = [checkpoint.load_last(folder / "checkpoints") for folder in (one, two)]
+    for state in states:
+        state.pop("seconds")
+    assert_equal(*states)
+
+
+def assert_equal(one, two):
+    assert type(one) is type(two)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_equal(one[key], two[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two)
+        for a, b in zip(one, two, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == two
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared, tmp_path_factory):
+    whole = job(prepared, tmp_path_factory.mktemp("whole"))
+    process, _ = start(whole)
+    process.join()
+    assert process.exitcode == 0
+    return whole.folder().path
+
+
+def test_killed_five_times(prepared, tmp_path, uninterrupted):
+    killed, chance = job(prepared, tmp_path), random.Random()
+    seed = chance.randrange(2**32)
+    print(f"moments drawn with seed {seed}")
+    chance.seed(seed)
+    for _ in range(5):
+        process, steps = start(killed)
+        for _ in range(chance.randint(1, 4)):
+            steps.recv()
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    process, _ = start(killed)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_run(killed.folder().path, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_keeps_the_step(prepared, tmp_path, uninterrupted, number):
+    stopped = job(prepared, tmp_path)
+    process, steps = start(stopped)
+    for _ in range(5):  # three steps and an epoch's record, then one step of the second epoch
+        steps.recv()
+    os.kill(process.pid, number)
+    process.join()
+    folder = stopped.folder()
+    if process.exitcode:  # else it had ended before the signal came
+        assert process.exitcode == 130
+        assert folder.result()["status"] == "interrupted"
+    process, _ = start(stopped)
+    process.join()
+    assert_same_run(folder.path, uninterrupted)
+
+
+def test_a_stop_within_an_epoch_resumes_at_that_step(prepared, tmp_path, uninterrupted):
+    stopped, seen = job(prepared, tmp_path), []
+
+    def interrupt(_, event):
+        seen.append(event)
+        if len(seen) == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="epoch 1 at step 2"):
+        torch.set_num_threads(1)
+        run_job(stopped, interrupt, lambda _: None)
+    assert checkpoint.load_last(stopped.folder().checkpoints)["step"] == 2
+    process, _ = start(stopped)
+    process.join()
+    assert_same_run(stopped.folder().path, uninterrupted)
+
+
+def test_a_finished_run_is_not_trained_again(prepared, uninterrupted):
+    runs = uninterrupted.parents[2]
+    before = (uninterrupted / "result.json").stat().st_mtime_ns
+    train(job(prepared, runs))
+    assert (uninterrupted / "result.json").stat().st_mtime_ns == before
+
+
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_named(prepared, tmp_path):
+    damaged, seen = job(prepared, tmp_path), []
+
+    def interrupt(_, event):
+        seen.append(event)
+        if len(seen) == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run_job(damaged, interrupt, lambda _: None)
+    found = checkpoint.checkpoints(damaged.folder().checkpoints)
+    assert len(found) == 2
+    found[-1].write_bytes(found[-1].read_bytes()[:5000])
+    with pytest.raises(
+        InputError, match=f"{found[-1].name} is damaged. Delete it to go on from {found[0].name}"
+    ):
+        train(damaged)
+    found[-1].unlink()
+    train(damaged)
+    assert damaged.folder().result()["status"] == "finished"
+
+
+def test_other_settings_in_the_run_folder_are_refused(prepared, tmp_path):
+    mine = job(prepared, tmp_path)
+    folder = mine.folder()
+    with folder.open():
+        pass
+    path = folder.path / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("seed = 0", "seed = 1"))
+    with pytest.raises(InputError, match="holds other settings"):
+        train(mine)
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(InputError, match=r"config\.toml (is not valid TOML|holds other settings)"):
+        train(mine)
+    path.write_text(text)
+    with folder.open(), pytest.raises(InputError, match="being trained by another process"):
+        train(mine)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path):
+    config = resolve("synthetic", overrides=["optimizer.lr=1e20", "epochs=2"])
+    wild = Job(config, prepared / "synthetic", tmp_path, device="cpu")
+    for _ in range(2):  # the second time it is said at once
+        with pytest.raises(InputError, match=r"not finite in epoch 0 at step \d.*lower optimizer\.lr"):
+            train(wild)
+    assert wild.folder().result()["status"] == "diverged"

@@ -1,0 +1,106 @@
+"""Batched transforms against torchaudio, scipy and torchvision."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import scipy.stats
+import torch
+import torchaudio
+from torchvision.transforms import v2
+
+from balancemm_cli.data.transforms import LogSpectrogram, Pictures, random_boxes
+from balancemm_cli.draws import Draws
+
+WAVES = torch.randint(-8000, 8000, (3, 4000), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(512, 353), (512, 159), (128, 168)])
+def test_spectrogram_equals_torchaudios(n_fft, hop):
+    reference = torchaudio.transforms.Spectrogram(n_fft, hop_length=hop, power=1, pad_mode="constant")
+    expected = torch.log(reference(WAVES.float() / 2**15) + 1e-7)
+    found = LogSpectrogram(16000, None, n_fft, hop, True, 1e-7)(WAVES)
+    torch.testing.assert_close(found[:, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_spectrogram_without_padding_equals_scipys():
+    window = scipy.signal.get_window("hann", 512)
+    signal = WAVES[0].numpy() / 2**15
+    frames = [signal[start : start + 512] * window for start in range(0, 4000 - 511, 159)]
+    expected = np.log(np.abs(np.fft.rfft(frames, axis=1)).T + 1e-7)
+    found = LogSpectrogram(16000, 16000, 512, 159, False, 1e-7)(WAVES)[0, 0]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+
+
+def test_shapes_of_the_paper_and_of_the_code():
+    def shape(rate, seconds, hop, centred, stored=16000):
+        waves = torch.zeros(1, stored * seconds, dtype=torch.int16)
+        return tuple(LogSpectrogram(stored, rate, 512, hop, centred, 1e-7)(waves).shape[2:])
+
+    assert shape(16000, 10, 159, False) == (257, 1004)
+    assert shape(16000, 3, 159, False) == (257, 299)
+    assert shape(22050, 3, 353, True) == (257, 188)
+
+
+def test_crops_are_distributed_as_torchvisions():
+    height, width, count = 120, 160, 4000
+    ours = random_boxes(count, height, width, Draws(0), "crop", torch.device("cpu"))
+    torch.manual_seed(0)
+    picture = torch.zeros(3, height, width)
+    theirs = [v2.RandomResizedCrop(64).make_params([picture]) for _ in range(count)]
+    left, top, right, bottom = ours.unbind(1)
+    for mine, key in ((left, "left"), (top, "top"), (right - left, "width"), (bottom - top, "height")):
+        reference = [params[key] for params in theirs]
+        assert scipy.stats.ks_2samp(mine.numpy(), reference).pvalue > 1e-3, key
+    assert (ours[:, :2] >= 0).all() and (right <= width).all() and (bottom <= height).all()
+
+
+def test_a_crop_that_never_fits_is_central():
+    boxes = random_boxes(50, 4, 400, Draws(0), "crop", torch.device("cpu"))
+    fallback = boxes[(boxes[:, 3] - boxes[:, 1]) == 4]
+    assert fallback.tolist().count([197.0, 0.0, 202.0, 4.0]) > 10  # 4 high, 5 wide: within the ratio 4/3
+
+
+def smooth_pictures(batch=4, frames=2, height=60, width=80):
+    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 3, width), indexing="ij")
+    waves = torch.stack([torch.sin(x * (b + 1)) * torch.cos(y) for b in range(batch)])
+    pictures = (127 + 120 * waves).to(torch.uint8)
+    return pictures[:, None, :, :, None].expand(-1, frames, -1, -1, 3).contiguous()
+
+
+def test_a_random_crop_shows_what_torchvisions_crop_shows():
+    pictures, draws = smooth_pictures(), Draws(1)
+    found = Pictures(32, True, False, (0, 0, 0), (1, 1, 1))(pictures, draws, "visual")
+    boxes = random_boxes(4, 60, 80, draws, "visual/crop", torch.device("cpu")).int().tolist()
+    for sample, (left, top, right, bottom) in enumerate(boxes):
+        frame = pictures[sample, 0].permute(2, 0, 1)
+        expected = v2.functional.resized_crop(
+            frame.float() / 255, top, left, bottom - top, right - left, [32, 32], antialias=True
+        )
+        for shown in found[sample].unbind(1):
+            torch.testing.assert_close(shown, expected, rtol=0, atol=0.02)
+
+
+def test_evaluation_resizes_and_normalises_as_torchvision():
+    pictures = smooth_pictures()
+    found = Pictures(32, True, True, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))(pictures)
+    expected = v2.functional.resize(
+        pictures[:, 0].permute(0, 3, 1, 2).float() / 255, [32, 32], antialias=True
+    )
+    expected = v2.functional.normalize(expected, [0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+    torch.testing.assert_close(found[:, :, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_half_of_the_samples_are_mirrored_whole():
+    pictures = smooth_pictures(batch=4).repeat(100, 1, 1, 1, 1)
+    plain = Pictures(60, False, False, (0,), (1,))(pictures[..., :1])
+    flipped = Pictures(60, False, True, (0,), (1,))(pictures[..., :1], Draws(0), "visual")
+    mirrored = torch.tensor([torch.equal(one, two.flip(-1)) for one, two in zip(flipped, plain, strict=True)])
+    same = torch.tensor([torch.equal(one, two) for one, two in zip(flipped, plain, strict=True)])
+    assert (mirrored ^ same).all()
+    assert 0.4 < mirrored.float().mean() < 0.6
+
+
+def test_the_same_draws_give_the_same_pictures():
+    transform = Pictures(32, True, True, (0, 0, 0), (1, 1, 1))
+    one, two, other = (transform(smooth_pictures(), Draws(0, 2, step), "visual") for step in (5, 5, 6))
+    assert torch.equal(one, two) and not torch.equal(one, other)
