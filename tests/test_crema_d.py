@@ -126,7 +126,7 @@ def test_pointers_and_missing_files_need_leave(tree, monkeypatch):
     with pytest.raises(InputError, match=r"1 of the 16 files .*AudioWAV/1001_IEO_SAD_XX\.wav.*mirror"):
         prepare(tree, allow_missing=False)
     shutil.copy(MEDIA / "broken" / "lfs_pointer.wav", tree / "crema-d" / "AudioWAV" / f"{TRAIN[2]}.wav")
-    with pytest.raises(InputError, match="1 of 16 files .* git-LFS pointers.*git lfs pull.*gitlab"):
+    with pytest.raises(InputError, match=r"1 of 16 files .* git-LFS pointers.*git lfs pull.*gitlab"):
         prepare(tree, allow_missing=False)
     add(tree / "crema-d", TRAIN[2])
     assert prepare(tree, allow_missing=False).manifest["notes"] == []
@@ -171,7 +171,7 @@ def test_what_to_get(tree):
     (tree / "empty").mkdir()
     with pytest.raises(InputError, match="is empty"):
         prepare_dataset("crema-d", tree / "empty")
-    with pytest.raises(InputError, match="OGM-GE_CVPR2022.*--splits"):
+    with pytest.raises(InputError, match=r"OGM-GE_CVPR2022.*--splits"):
         prepare(tree, splits=None)
     with pytest.raises(InputError, match=r"holds neither train\.csv"):
         prepare(tree, splits=tree / "empty")

@@ -81,7 +81,7 @@ def test_random_frames_are_distinct_as_far_as_they_suffice_and_in_order(stored, 
     found = chosen(stored, count, "random", Draws(seed))
     assert found == chosen(stored, count, "random", Draws(seed))
     for frames, available in zip(found, stored, strict=True):
-        assert frames == sorted(frames) and 0 <= frames[0] and frames[-1] < available
+        assert frames == sorted(frames) and frames[0] >= 0 and frames[-1] < available
         assert len(set(frames)) == min(count, available)
 
 

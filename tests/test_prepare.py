@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from balancemm_cli.data.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]
-SAMPLES = 90
+SAMPLES = 180
 SHARD = 8  # samples a shard in these tests, so that there are several
 
 SCRIPT = """
@@ -42,7 +43,7 @@ def source(tmp_path_factory):
     for index in range(SAMPLES):
         name = f"{index:03d}.mkv"
         samples = tone(0.6, frequency=200 + index) if index % 10 else np.zeros(9600, np.int16)
-        write_video(folder / name, [index, 2 * index, 255 - index], 5, 160, 240, samples)
+        write_video(folder / name, [index, index // 2, 255 - index], 5, 160, 240, samples)
         lines.append(f"{index},{'ab'[index % 2]},{'test' if index % 3 == 0 else 'train'},{name},{name}")
     return write_csv(folder / "small.csv", "id,label,split,audio,visual", *lines)
 
@@ -64,7 +65,6 @@ def reference(source, tmp_path_factory):
 
 def start(source, out, workers=2):
     """Prepare in another process, in a session of its own, once it is about to begin."""
-    command = [sys.executable, "-c", SCRIPT.format(shard=SHARD), str(source), str(out), str(workers)]
     script = out.parent / "script.py"
     script.write_text(SCRIPT.format(shard=SHARD))
     command = [sys.executable, str(script), str(source), str(out), str(workers)]
@@ -92,9 +92,9 @@ def test_the_result(source, tmp_path):
         on_progress=lambda *x: seen.append(x),
         on_message=said.append,
     )
-    assert prepared.expected == {"test": 30, "train": 60}
-    assert prepared.manifest["rejected"] == {"silent": 9}
-    assert sum(prepared.counts.values()) == SAMPLES - 9
+    assert prepared.expected == {"test": 60, "train": 120}
+    assert prepared.manifest["rejected"] == {"silent": 18}
+    assert sum(prepared.counts.values()) == SAMPLES - 18
     assert seen[-1] == ("decode", SAMPLES, SAMPLES) and said == []
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     text = (tmp_path / "set" / "manifest.json").read_text()
@@ -114,15 +114,15 @@ def test_kills_at_random_moments(source, reference, tmp_path):
     moments = random.Random(3)
     kills = 0
     while not out.exists() and kills < 5:
-        process = start(source, out)
-        time.sleep(moments.uniform(0.2, 1.6))
+        process = start(source, out, workers=1 + kills % 2)
+        time.sleep(moments.uniform(0.05, 0.9))
         process.kill()
         process.communicate(timeout=20)
         kills += process.returncode == -signal.SIGKILL
         if out.exists():
             break
         assert not (out / "manifest.json").exists()
-    assert kills >= 1
+    assert kills >= 2
     said = []
     prepare_dataset("manifest", source, out=out, workers=2, on_message=said.append)
     assert contents(out) == reference
@@ -174,10 +174,9 @@ def test_interrupt_keeps_state_and_says_so(source, reference, tmp_path):
 
 
 def children(pid):
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
-    ).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
+    """The workers among the child processes."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def test_a_worker_that_dies_is_named_and_the_call_goes_on(source, reference, tmp_path):
@@ -212,7 +211,7 @@ def test_another_plan_is_refused(source, tmp_path):
     prepare_dataset("manifest", part, out=tmp_path / "set", workers=1)
     before = contents(tmp_path / "set")
     write_csv(part, *lines[:21])
-    with pytest.raises(InputError, match="prepared from other media, lists or settings.*--out"):
+    with pytest.raises(InputError, match=r"prepared from other media, lists or settings.*--out"):
         prepare_dataset("manifest", part, out=tmp_path / "set")
     assert contents(tmp_path / "set") == before
     (tmp_path / "other").mkdir()
@@ -234,36 +233,34 @@ def test_a_damaged_shard_is_found(source, tmp_path):
 
 
 def test_usage(tmp_path):
-    with pytest.raises(UsageError, match="no data set 'crema_d'. Did you mean 'crema-d'"):
+    with pytest.raises(UsageError, match=r"no data set 'crema_d'\. Did you mean 'crema-d'"):
         prepare_dataset("crema_d")
     with pytest.raises(UsageError, match="--workers is 0"):
         prepare_dataset("crema-d", tmp_path, workers=0)
 
 
-def test_no_write_permission(source, tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    folder.chmod(0o555)
-    if os.geteuid() == 0:
+@pytest.fixture
+def public_folder():
+    """A folder that every user may enter, which tmp_path is not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_no_write_permission(public_folder):
+    write_wav(public_folder / "a.wav", tone(0.5))
+    csv = write_csv(public_folder / "m.csv", "id,label,split,audio", "x,a,train,a.wav")
+    (public_folder / "locked").mkdir(mode=0o555)
+    root = os.geteuid() == 0
+    if root:
         os.seteuid(65534)
     try:
         with pytest.raises(PermissionError) as caught:
-            # The CSV of another user's private folder is copied where both may read it.
-            prepare_dataset("manifest", readable_copy(source), out=folder / "set", workers=1)
+            prepare_dataset("manifest", csv, out=public_folder / "locked" / "set", workers=1)
     finally:
-        if os.getuid() == 0:
+        if root:
             os.seteuid(0)
-    assert str(folder) in str(caught.value.filename)
-
-
-def readable_copy(source):
-    """A one-line manifest in a folder that every user may read."""
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    write_wav(folder / "a.wav", tone(0.5))
-    return write_csv(folder / "m.csv", "id,label,split,audio", "x,a,train,a.wav")
+    assert str(public_folder / "locked") in caught.value.filename
 
 
 def test_a_disk_that_fills_up(source, reference, tmp_path):
@@ -276,7 +273,7 @@ def test_a_disk_that_fills_up(source, reference, tmp_path):
     if mounted != 0:
         pytest.skip("this user cannot mount a small disk")
     try:
-        with pytest.raises(InputError, match="no space left for .*free some and run the same command"):
+        with pytest.raises(InputError, match=r"no space left for .*free some and run the same command"):
             prepare_dataset("manifest", source, out=disk / "set", workers=2)
         assert not (disk / "set").exists()
         assert not list((disk / ".set.partial" / "set").glob("*.tmp"))
@@ -298,3 +295,65 @@ def test_the_names_are_cheap():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not {"av", "pyarrow", "torch", "numpy", "pandas"} & set(loaded.stdout.split())
+
+
+def bmm(folder, *words):
+    """Run the command in a folder."""
+    command = [sys.executable, "-m", "balancemm_cli", "prepare", *map(str, words)]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+
+
+def test_the_command(source, tmp_path):
+    result = bmm(tmp_path, "manifest", "--source", source)
+    assert result.returncode == 0 and result.stdout == "data/prepared/small\n"
+    assert "train: 108 of 120 samples prepared, 12 rejected (12 silent)." in result.stderr
+    assert "data/prepared/small/rejected.csv" in result.stderr
+    assert (tmp_path / "data" / "prepared" / "small" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("crema-d",), 3, "There is no folder data/raw/crema-d. Get AudioWAV/"),
+        (("creme-d",), 2, "There is no data set 'creme-d'. Did you mean 'crema-d'?"),
+        (("manifest", "--source", "no.csv"), 3, "There is no file or folder no.csv."),
+        (("synthetic", "--workers", "0"), 2, "--workers is 0"),
+    ],
+)
+def test_errors_of_the_command(tmp_path, words, status, message):
+    result = bmm(tmp_path, *words)
+    assert result.returncode == status and result.stdout == ""
+    assert result.stderr.startswith(f"bmm: {message}") and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupting_the_command(source, tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "balancemm_cli",
+            "prepare",
+            "manifest",
+            "--source",
+            str(source),
+            "--workers",
+            "1",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    work = tmp_path / "data" / "prepared" / ".small.partial"
+    for _ in range(400):
+        if work.exists():
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr.startswith("bmm: Interrupted. Its state is kept in") and "Traceback" not in stderr

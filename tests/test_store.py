@@ -117,7 +117,7 @@ def test_changed_manifest(folder, key):
 def test_other_format(folder):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(InputError, match="format 99.*reads format 1"):
+    with pytest.raises(InputError, match=r"format 99.*reads format 1"):
         store.open_set(folder)
 
 

@@ -197,8 +197,12 @@ def _decode_missing(
     if kept:
         say(f"Going on: {kept:,} of {total:,} clips were done before.")
     report = (lambda done: on_progress("decode", kept + done, total)) if on_progress else None
-    if todo:
-        run(_decode_group, todo, processes, report)
+    try:
+        if todo:
+            run(_decode_group, todo, processes, report)
+    finally:
+        for path in (work / "set").glob(".*.tmp"):  # of workers that were ended
+            path.unlink()
 
 
 def _is_done(group: _Group) -> bool:

@@ -1,0 +1,91 @@
+"""Every command that README and docs show works, and everything there is has a page."""
+
+import glob
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from media_files import tone, write_csv, write_video, write_wav
+
+from balancemm_cli.cli import app, main
+from balancemm_cli.data.datasets import DATASETS, synthetic
+from balancemm_cli.methods import METHODS
+from balancemm_cli.models import MODELS
+from balancemm_cli.models.encoders import ENCODERS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ORDER = ["prepare", "train", "eval", "report", "list", "doctor"]  # each needs what comes before it
+
+
+def shown_commands():
+    found = (line for page in PAGES for line in re.findall(r"^(?: {4})?(bmm .*)$", page.read_text(), re.M))
+    lines = [line for line in found if "[" not in line]  # else a synopsis
+    return sorted(dict.fromkeys(lines), key=lambda line: ORDER.index(line.split()[1]))
+
+
+def write_my_data(folder):
+    rows = []
+    for number, (split, label) in enumerate(
+        2 * [("train", "low"), ("train", "high"), ("test", "low"), ("test", "high")]
+    ):
+        frequency = 300 if label == "low" else 2000
+        write_wav(folder / f"{number}.wav", tone(1.0, frequency=frequency))
+        write_video(folder / f"{number}.mkv", [30 * number + 9] * 5)
+        rows.append(f"{number},{label},{split},{number}.wav,{number}.mkv")
+    write_csv(folder / "my.csv", "id,label,split,audio,video", *rows)
+
+
+def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
+    """As typed, but on a small synthetic set and for one epoch."""
+    monkeypatch.chdir(tmp_path)
+    synthetic.make(tmp_path / "data" / "raw" / "synthetic", 1, counts={"train": 96, "test": 60})
+    write_my_data(tmp_path)
+    write_my_data(tmp_path / "folder")
+    for command in shown_commands():
+        words = [
+            word
+            for part in shlex.split(command, comments=True)
+            for word in (sorted(glob.glob(part)) or [part])
+        ]
+        if words[1] == "train":
+            words += ["--set", "epochs=1", "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        if words[1:3] == ["prepare", "crema-d"]:  # its media can't be had here: it says where they are
+            assert ended.value.code == 3 and "CREMA-D" in err, command
+        else:
+            assert not ended.value.code, f"{command}: {err}"
+            assert out.strip(), command
+
+
+def test_the_commands_are_found():
+    kinds = {command.split()[1] for command in shown_commands()}
+    assert kinds >= {"prepare", "train", "eval", "report", "list"}
+
+
+def test_everything_has_a_page():
+    for kind, names in (("datasets", DATASETS), ("methods", METHODS)):
+        for name in names:
+            assert (ROOT / "docs" / kind / f"{name}.md").is_file(), name
+    models = (ROOT / "docs" / "models.md").read_text()
+    assert all(f"`{name}`" in models for name in [*MODELS, *ENCODERS])
+    for command in app.registered_commands:
+        page = ROOT / "docs" / "commands" / f"{command.name}.md"
+        assert page.is_file(), command.name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_of_a_method_is_on_its_page(name):
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+    assert all(f"`{name}.{key}`" in page for key in METHODS[name].Settings.model_fields)
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
