@@ -53,6 +53,9 @@ class FakeSplit:
     def frames(self, modality, row):
         return [encode_jpeg(np.full((8, 8, 3), 10 * t, np.uint8)) for t in range(self.counts[row])]
 
+    def frame_counts(self, modality):
+        return np.array(self.counts)
+
     def waveform(self, modality, row):
         return np.arange(self.counts[row], dtype=np.int16)
 

@@ -108,7 +108,7 @@ def train(case):
         step = Step(0, GoldenDraws(0, 0, index), labels)
         loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
         losses = {
-            name: float(torch.nn.functional.cross_entropy(logits, labels))
+            name: torch.nn.functional.cross_entropy(logits, labels).item()
             for name, logits in step.unimodal.items()
         }
         yield float(loss), losses, step

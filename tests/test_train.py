@@ -137,6 +137,7 @@ def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
         (["--set", "opm.qbase=1"], 2, "Did you mean 'opm.q_base'"),
         (["--seeds", "one"], 2, "--seeds"),
         (["--suite", "dem"], 2, "Did you mean 'demo'"),
+        (["--suite", "demo", "--method", "opm"], 2, "--method and --suite"),
         (["--device", "cuda:9"], 2, "no device 'cuda:9'"),
         (["--set", "encoder=small2"], 2, "no encoder 'small2'"),
     ],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option(help="A prepared data set's name.")] = "synthetic",
     model: Annotated[str, typer.Option(help="concat, sum, mlp, or unimodal-<modality>.")] = "concat",
     method: Annotated[str, typer.Option(help="A method, or several joined by +.")] = "baseline",
@@ -51,6 +52,7 @@ def train(
 
     name = None
     if suite is not None:
+        refuse_beside_suite(context)
         name, loaded = load_suite(suite)
         configs = loaded.configs(set_ or [])
     else:
@@ -64,6 +66,16 @@ def train(
         _train_one(work[0])
     else:
         _train_many(work, jobs)
+
+
+def refuse_beside_suite(context: typer.Context) -> None:
+    """UsageError for options that say which run to train, where a suite says it."""
+    for option in ("dataset", "model", "method", "variant", "recipe", "seeds"):
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{option} and --suite exclude each other: the suite says which runs to train."
+            )
 
 
 def parse_seeds(text: str) -> list[int]:

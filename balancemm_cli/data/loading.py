@@ -75,7 +75,7 @@ class FramesColumn:
         self, split: PreparedSplit, modality: str, shape: tuple[int, int, int], count: int, choice: str
     ) -> None:
         self.split, self.modality, self.shape, self.count, self.choice = split, modality, shape, count, choice
-        self._stored = np.array([len(split.frames(modality, row)) for row in range(len(split))], np.int64)
+        self._stored = split.frame_counts(modality)
         self._starts = np.cumsum(self._stored) - self._stored
         self._all: Tensor | None = None
 

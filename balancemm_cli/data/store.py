@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from balancemm_cli.errors import InputError, UsageError
 
@@ -46,6 +47,10 @@ class PreparedSplit:
     def frames(self, modality: str, row: int) -> list[bytes]:
         """The JPEG files of the frames of a sample, in order of time."""
         return self._table[modality][row].as_py()
+
+    def frame_counts(self, modality: str) -> np.ndarray:
+        """How many frames each sample has, int64 [N]."""
+        return pc.list_value_length(self._table[modality]).to_numpy().astype(np.int64)
 
     def waveform(self, modality: str, row: int) -> np.ndarray:
         """The waveform of a sample, mono int16 [T], a read-only view of the file."""
