@@ -50,7 +50,8 @@ class PreparedSplit:
 
     def frame_counts(self, modality: str) -> np.ndarray:
         """How many frames each sample has, int64 [N]."""
-        return pc.list_value_length(self._table[modality]).to_numpy().astype(np.int64)
+        counts = pc.list_value_length(self._table[modality])  # pyright: ignore[reportAttributeAccessIssue]
+        return counts.to_numpy().astype(np.int64)
 
     def waveform(self, modality: str, row: int) -> np.ndarray:
         """The waveform of a sample, mono int16 [T], a read-only view of the file."""
