@@ -56,16 +56,20 @@ class ResNet18(FrameEncoder):
 
 
 class SmallResNet(FrameEncoder):
-    """Three residual blocks of width 16, 32 and 64, for small pictures on a CPU; 64 features."""
+    """Three residual blocks of width 16, 32 and 64, for small pictures on a CPU; 64 features.
+
+    The stem halves the resolution by averaging, not by a stride, which would alias what is a few pixels wide.
+    """
 
     features = 64
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(channels, 16, 3, padding=1, bias=False),
             nn.BatchNorm2d(16),
             nn.ReLU(inplace=True),
+            nn.AvgPool2d(2),
         )
         self.blocks = nn.Sequential(_block(16, 16, 1), _block(16, 32, 2), _block(32, 64, 2))
         for module in self.modules():
