@@ -4,9 +4,9 @@ Six classes. The sound holds a pair of tones that codes the class, in noise; it 
 the clips have noise only, so that sound alone cannot exceed 0.8 + 0.2/6 = 83 % in expectation. The picture
 holds a small grating whose orientation is the class, always, at a random place and in a random colour and
 phase, of low contrast (0.4 of the full range), on noise with a distracting blob. So the sound is learnt
-first, and only the picture can solve the task. The noise of the picture was set so that a small residual
-network learns from the pictures alone (about 92 % after 24 epochs, one seed), with no regard to any method.
-truth.csv says of each clip whether its sound is informative.
+first, and only the picture can solve the task. The noise of the picture was set by how well a
+network learns from the pictures alone, with no regard to any method. truth.csv says of each clip whether its
+sound is informative.
 
 The clips are real media, Matroska files with an FFV1 video and a FLAC sound track, both lossless and written
 bit-exactly, and prepared like any other set. Every clip has its own random numbers, keyed by split and
