@@ -11,7 +11,7 @@ install: $(STAMP)
 # uv where it is installed, plain venv and pip where not
 $(STAMP): pyproject.toml constraints.txt
 	@if command -v uv > /dev/null; then \
-		uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+		uv venv --quiet --seed --allow-existing --python $(PYTHON) .venv && \
 		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
 	else \
 		$(PYTHON) -m venv .venv && \
