@@ -1,6 +1,7 @@
 """Errors that a user can act on. Each carries one or two sentences and the exit status of the program."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -29,3 +30,16 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(names)}." if len(names) <= 20 or not near else ""
     return UsageError(f"There is no {kind} '{name}'.{hint}{listing}")
+
+
+def os_error_sentence(error: OSError) -> str:
+    """What to tell a user about an error of the file system."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            where = f" for {error.filename}" if error.filename else ""
+            return f"No space left on the disk{where}. Free some, then run the same command to go on."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"No permission for {error.filename}. Change its rights or name another folder."
+    return (
+        f"{error.filename or 'The system'}: {error.strerror or error}. Check the path, or name another one."
+    )

@@ -1,5 +1,8 @@
 """Small real media for tests, written through PyAV, and where the shared ones are."""
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,3 +65,21 @@ def write_csv(path: Path, header: str, *lines: str) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of every file of a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A disk of `size` bytes mounted at `folder`; the test is skipped for users who cannot mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def enlarge(disk: Path) -> None:
+    """Give a small disk 64 MiB."""
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)

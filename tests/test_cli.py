@@ -50,6 +50,10 @@ def test_errors_become_a_sentence_and_a_status(tmp_path):
         "No space left on the disk for x.arrow. Free some, then run the same command to go on.",
         3,
     )
+    assert explain(NotADirectoryError(20, "Not a directory", "/x")) == (
+        "/x: Not a directory. Check the path, or name another one.",
+        3,
+    )
     assert explain(PermissionError(13, "Permission denied", "/x"))[0].startswith("No permission for /x.")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_files import contents, tone, write_csv, write_video, write_wav
+from media_files import contents, enlarge, small_disk, tone, write_csv, write_video, write_wav
 
 from balancemm_cli.data import prepare as module
 from balancemm_cli.data.datasets import DATASETS
@@ -264,24 +264,15 @@ def test_no_write_permission(public_folder):
 
 
 def test_a_disk_that_fills_up(source, reference, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
     size = sum(map(len, reference.values())) // 2
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True
-    ).returncode
-    if mounted != 0:
-        pytest.skip("this user cannot mount a small disk")
-    try:
+    with small_disk(tmp_path / "disk", size) as disk:
         with pytest.raises(InputError, match=r"no space left for .*free some and run the same command"):
             prepare_dataset("manifest", source, out=disk / "set", workers=2)
         assert not (disk / "set").exists()
         assert not list((disk / ".set.partial" / "set").glob("*.tmp"))
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        enlarge(disk)
         prepare_dataset("manifest", source, out=disk / "set", workers=2)
         assert contents(disk / "set") == reference
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_every_data_set_says_how_to_get_it():

@@ -1,5 +1,6 @@
 """A run that is killed or interrupted goes on and ends bit for bit where an uninterrupted one ends."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -9,12 +10,13 @@ import time
 
 import pytest
 import torch
+from media_files import enlarge, small_disk
 
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.trainer import Interrupted
-from balancemm_cli.errors import InputError
+from balancemm_cli.errors import InputError, os_error_sentence
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
@@ -179,6 +181,21 @@ def test_other_settings_in_the_run_folder_are_refused(prepared, tmp_path):
     path.write_text(text)
     with folder.open(), pytest.raises(InputError, match="being trained by another process"):
         train(mine)
+
+
+def test_a_disk_that_fills_up(prepared, tmp_path, uninterrupted):
+    with small_disk(tmp_path / "disk", 2**19) as disk:
+        full = job(prepared, disk)
+        for _ in range(2):
+            with pytest.raises(OSError) as raised:
+                train(full)
+            assert raised.value.errno == errno.ENOSPC
+            assert os_error_sentence(raised.value).startswith(f"No space left on the disk for {disk}")
+            assert not list(full.folder().checkpoints.glob(".*"))
+        enlarge(disk)
+        process, _ = start(full)
+        process.join()
+        assert_same_run(full.folder().path, uninterrupted)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path):

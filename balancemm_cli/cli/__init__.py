@@ -1,6 +1,5 @@
 """The command line. One thin file a command: parse, call one function, print. Only this package prints."""
 
-import errno
 import sys
 
 import typer
@@ -13,7 +12,7 @@ from balancemm_cli.cli.list import list_
 from balancemm_cli.cli.prepare import prepare
 from balancemm_cli.cli.report import report
 from balancemm_cli.cli.train import train
-from balancemm_cli.errors import BmmError
+from balancemm_cli.errors import BmmError, os_error_sentence
 
 
 class _Interrupted(BmmError):
@@ -83,10 +82,7 @@ def explain(error: BaseException) -> tuple[str, int]:
             return str(error), error.exit_status
         case KeyboardInterrupt():
             return str(error) or "Interrupted. Run the same command to go on.", 130
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            where = f" for {error.filename}" if error.filename else ""
-            return f"No space left on the disk{where}. Free some, then run the same command to go on.", 3
-        case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS):
-            return f"No permission for {error.filename}. Change its rights or name another folder.", 3
+        case OSError():
+            return os_error_sentence(error), 3
         case _:
-            return f"{error}.", 3
+            raise error

@@ -124,9 +124,10 @@ def _train_one(job: "Job") -> None:
             if "samples" in event:
                 bars.advance(task, event["samples"])
                 return
-            bars.update(task, note=f"epoch {event['epoch'] + 1}/{epochs} {_figures(event)}")
+            epoch = f"epoch {event['epoch'] + 1}/{epochs}"
+            bars.update(task, description=epoch, note=f"test {event['accuracy']['test']:.3f}")
             if not stderr.is_terminal:
-                say(f"epoch {event['epoch'] + 1}/{epochs}: {_figures(event)}")
+                say(f"{epoch}: {_figures(event)}")
 
         result = run_job(job, show, say)
     say(f"{job.name}: {result['status']}, {_selected(result)}")
@@ -143,7 +144,7 @@ def _train_many(work: "list[Job]", jobs: int) -> None:
 
         def show(job: "Job", event: dict[str, Any]) -> None:
             done[id(job)] = event["epoch"] + 1
-            bars.update(task, completed=sum(done.values()), note=f"{job.name} {_figures(event)}")
+            bars.update(task, completed=sum(done.values()), note=job.name)
 
         def end(outcome: "Outcome") -> None:
             done[id(outcome.job)] = outcome.job.config.settings.epochs

@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, written whole or not at all, the last two kept."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` as the checkpoint after `step` steps of the run, and delete all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.pt"
+    content = io.BytesIO()  # torch turns a disk that is full into an error without that word
+    torch.save({"format": FORMAT, **state}, content)
     with atomic_file(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        file.write(content.getbuffer())
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink()
     return path

@@ -19,7 +19,7 @@ from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.engine.config import RunConfig
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
-from balancemm_cli.errors import BmmError, UsageError
+from balancemm_cli.errors import BmmError, UsageError, os_error_sentence
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,6 @@ def _work(job: Job, threads: int, parent: Connection) -> None:
     except BrokenPipeError:
         return  # the parent is gone; what was trained is in the checkpoint
     except OSError as error:
-        parent.send((None, f"{error}.", 3))
+        parent.send((None, os_error_sentence(error), 3))
     except KeyboardInterrupt as error:
         parent.send((None, str(error), 130))
