@@ -63,8 +63,9 @@ def write_csv(path: Path, header: str, *lines: str) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """The bytes of every file below a folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @contextmanager

@@ -100,6 +100,7 @@ def test_killed_five_times(prepared, tmp_path, uninterrupted):
     process.join()
     assert process.exitcode == 0
     assert_same_run(killed.folder().path, uninterrupted)
+    assert not list(tmp_path.rglob(".*.tmp"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import random
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -48,6 +52,26 @@ def test_prepared_like_any_other_set(source, tmp_path):
     assert split.labels.tolist() == [i % 6 for i in range(24)]
     assert {len(split.waveform("audio", row)) for row in range(24)} == {8000}
     assert {len(split.frames("visual", row)) for row in range(24)} == {1}
+
+
+def test_writing_killed_at_random_moments_gives_the_same_bytes(tmp_path):
+    counts = {"train": 300, "test": 60}
+    synthetic.make(tmp_path / "whole", 2, counts=counts)
+    program = (
+        "import sys; from pathlib import Path; from balancemm_cli.data.datasets import synthetic\n"
+        f"if __name__ == '__main__': synthetic.make(Path(sys.argv[1]), 2, counts={counts})"
+    )
+    script = tmp_path / "make.py"
+    script.write_text(program)
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "killed")], stderr=subprocess.DEVNULL
+        )
+        time.sleep(random.uniform(0.2, 0.9))
+        process.kill()
+        process.wait()
+    synthetic.make(tmp_path / "killed", 2, counts=counts)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_writing_goes_on_and_gives_the_same_bytes(source, tmp_path):

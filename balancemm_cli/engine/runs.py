@@ -48,6 +48,8 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.path} is being trained by another process. Wait for it.") from None
+            for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink()
             self._check_or_write_config()
             yield
 

@@ -82,16 +82,17 @@ def make(
     from balancemm_cli.data.store import write_json
 
     if not (source / "design.json").exists():
-        if source.is_dir() and any(source.iterdir()):
+        if source.is_dir() and any(not path.name.startswith(".") for path in source.iterdir()):
             raise InputError(f"{source} holds other files. Name an empty folder with --source.")
-        for split in counts or COUNTS:
-            (source / split).mkdir(parents=True, exist_ok=True)
+        source.mkdir(parents=True, exist_ok=True)
         write_json(source / "design.json", {"design": DESIGN, "counts": counts or COUNTS})
     planned = _design(source)["counts"]
     if counts not in (None, planned):
         raise InputError(f"{source} was made with the counts {planned}. Delete it or name another folder.")
     if (source / "truth.csv").exists():
         return
+    for split in planned:
+        (source / split).mkdir(exist_ok=True)
     tasks = [
         _Task(source, split, range(first, min(first + TASK, count)))
         for split, count in planned.items()
@@ -104,6 +105,8 @@ def make(
         pool.cores(workers),
         lambda done: on_progress("write", done, total) if on_progress else None,
     )
+    for path in source.rglob(".*.tmp"):  # of calls that were killed
+        path.unlink(missing_ok=True)
     os.sync()  # truth.csv says that all clips are there
     _write_truth(source / "truth.csv", [row for part in truths for row in part])
 
