@@ -4,6 +4,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class BmmError(Exception):
     """An error shown to the user as its message alone: what is wrong, where, and what to do."""
@@ -34,12 +36,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 def os_error_sentence(error: OSError) -> str:
     """What to tell a user about an error of the file system."""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            where = f" for {error.filename}" if error.filename else ""
-            return f"No space left on the disk{where}. Free some, then run the same command to go on."
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"No permission for {error.filename}. Change its rights or name another folder."
+    if error.errno in DISK_FULL:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"No space left on the disk{where}. Free some, then run the same command to go on."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"No permission for {error.filename}. Change its rights or name another folder."
     return (
         f"{error.filename or 'The system'}: {error.strerror or error}. Check the path, or name another one."
     )

@@ -9,3 +9,8 @@ def benchmarks_folder() -> Path:
     """The folder that holds published/, recipes/ and suites/."""
     installed = PACKAGE / "benchmarks"
     return installed if installed.is_dir() else PACKAGE.parent / "benchmarks"
+
+
+def suites() -> dict[str, Path]:
+    """The suite files that come with the program, by name."""
+    return {path.stem: path for path in sorted((benchmarks_folder() / "suites").glob("*.toml"))}

@@ -6,9 +6,9 @@ import pytest
 
 from balancemm_cli.engine.config import recipes, resolve
 from balancemm_cli.engine.restore import read_config
-from balancemm_cli.engine.suites import load_suite, suites
+from balancemm_cli.engine.suites import load_suite
 from balancemm_cli.errors import InputError, UsageError
-from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.resources import benchmarks_folder, suites
 
 
 def test_overrides_go_over_the_recipe():

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from balancemm_cli import __version__
+from balancemm_cli.data.workers import cores
 from balancemm_cli.errors import InputError
 
 PACKAGES = {  # what is imported, and what to install for it
@@ -83,7 +84,7 @@ def checks() -> Iterator[Check]:
         yield from _devices(loaded["torch"])
     if "av" in loaded:
         yield from _codecs(loaded["av"])
-    yield Check("ok", f"processors: {_processors()}")
+    yield Check("ok", f"processors: {cores(None)}")
     yield _memory()
     yield _disk(Path.cwd())
     yield _optional("cv2", "opencv", "optical flow (TV-L1)", "pip install opencv-contrib-python-headless")
@@ -132,11 +133,6 @@ def _decodes(av: ModuleType, name: str) -> bool:
     except ValueError:  # av's UnknownCodecError
         return False
     return True
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> Check:

@@ -7,8 +7,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from balancemm_cli import resources
 from balancemm_cli.errors import unknown
-from balancemm_cli.resources import benchmarks_folder
 
 
 class Entry(NamedTuple):
@@ -73,7 +73,7 @@ def recipes() -> list[Entry]:
     """The recipes that `--recipe` takes, as DATASET/RECIPE; a file says what it is in its first comment."""
     return [
         Entry(f"{path.parent.name}/{path.stem}", _first_comment(path), _in_repository(path))
-        for path in sorted((benchmarks_folder() / "recipes").glob("*/*.toml"))
+        for path in sorted((resources.benchmarks_folder() / "recipes").glob("*/*.toml"))
     ]
 
 
@@ -82,8 +82,8 @@ def suites() -> list[Entry]:
     from balancemm_cli.engine.config import read_toml
 
     return [
-        Entry(path.stem, str(read_toml(path).get("title", "")), _in_repository(path))
-        for path in sorted((benchmarks_folder() / "suites").glob("*.toml"))
+        Entry(name, str(read_toml(path).get("title", "")), _in_repository(path))
+        for name, path in resources.suites().items()
     ]
 
 
@@ -118,4 +118,4 @@ def _first_comment(path: Path) -> str:
 
 
 def _in_repository(path: Path) -> str:
-    return f"benchmarks/{path.relative_to(benchmarks_folder()).as_posix()}"
+    return f"benchmarks/{path.relative_to(resources.benchmarks_folder()).as_posix()}"

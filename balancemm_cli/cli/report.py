@@ -8,7 +8,7 @@ import typer
 
 from balancemm_cli.cli.progress import say
 from balancemm_cli.errors import InputError, unknown
-from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.resources import suites
 
 if TYPE_CHECKING:
     from balancemm_cli.results.groups import Group, Selection
@@ -62,9 +62,8 @@ def report(
 def _suite_folder(suite: str) -> Path:
     folder = RUNS / suite
     if not folder.is_dir():
-        suites = {path.stem for path in (benchmarks_folder() / "suites").glob("*.toml")}
-        if suite not in suites:
-            raise unknown("suite", suite, suites)
+        if suite not in suites():
+            raise unknown("suite", suite, suites())
         raise InputError(f"There are no runs in {folder}. Run 'bmm train --suite {suite}' first.")
     return folder
 

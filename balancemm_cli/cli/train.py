@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from balancemm_cli.cli.progress import progress_bars, say, stderr
-from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
     from balancemm_cli.engine.launch import Job, Outcome
@@ -94,7 +94,6 @@ def parse_seeds(text: str) -> list[int]:
 def _prepared(dataset: str, data: Path) -> Path:
     """The folder of a prepared data set; the embedded one is prepared when it is absent."""
     from balancemm_cli.data.datasets import DATASETS
-    from balancemm_cli.errors import unknown
 
     folder = data / dataset
     if folder.exists():

@@ -7,7 +7,6 @@ finished folder into place, so a prepared folder is whole or absent, and its byt
 of workers, on interruptions or on the order in which workers end.
 """
 
-import errno
 import fcntl
 import json
 import shutil
@@ -27,10 +26,9 @@ from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample
 from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.data.workers import cores, run, tick
-from balancemm_cli.errors import InputError, unknown
+from balancemm_cli.errors import DISK_FULL, InputError, unknown
 
 SHARD_SAMPLES = 256
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Progress = Callable[[str, int, int], None]
 
@@ -266,8 +264,7 @@ def _finish(plan: Plan, groups: list[_Group], out: Path) -> None:
     records = {group.file: json.loads(group.record.read_bytes()) for group in groups}
     work = groups[0].work
     rejected = [entry for record in records.values() for entry in record["rejected"]]
-    lines = [{key: entry[key] for key in ("id", "split", "file", "reason")} for entry in rejected]
-    store.write_rejected(work / store.REJECTED, lines)
+    store.write_rejected(work / store.REJECTED, rejected)
     _check_left(plan, records, work / store.REJECTED)
     (work / store.REJECTED).replace(work / "set" / store.REJECTED)
     store.write_json(work / "set" / store.MANIFEST, _manifest(plan, records, rejected))

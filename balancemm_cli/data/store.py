@@ -12,9 +12,10 @@ A prepared folder holds
 
 import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -167,11 +168,19 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_rejected(path: Path, rejected: Iterable[dict[str, str]]) -> None:
-    """Write rejected.csv (id, split, file, reason)."""
+    """Write rejected.csv (id, split, file, reason); other keys of the entries are left out."""
+    columns = ("id", "split", "file", "reason")
+    write_csv(path, columns, ([entry[column] for column in columns] for entry in rejected))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV; the file appears whole or not at all."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(header)
+    lines.writerows(rows)
     with atomic_file(path) as file:
-        lines = csv.DictWriter(_Text(file), ["id", "split", "file", "reason"], lineterminator="\n")
-        lines.writeheader()
-        lines.writerows(rejected)
+        file.write(text.getvalue().encode())
 
 
 @contextmanager
@@ -190,16 +199,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-class _Text:
-    """What csv needs of a text file, over a binary one."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        return self._file.write(text.encode())
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -23,7 +23,9 @@ def cores(workers: int | None) -> int:
     UsageError."""
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; it must be 1 or more.")
-    return workers or len(os.sched_getaffinity(0))
+    if workers:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(

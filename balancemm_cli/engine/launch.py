@@ -1,7 +1,6 @@
 """Many runs on one machine: a process for each, so many at a time."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import torch
 
 from balancemm_cli import models
 from balancemm_cli.data.loading import Loading
-from balancemm_cli.data.store import PreparedSet, open_set
+from balancemm_cli.data.store import open_set
+from balancemm_cli.data.workers import cores
 from balancemm_cli.engine.config import RunConfig
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
@@ -40,9 +40,9 @@ class Job:
         config = self.config
         return f"{config.model} {config.method} ({config.variant}, seed {config.seed})"
 
-    def folder(self, data: PreparedSet | None = None) -> RunFolder:
+    def folder(self) -> RunFolder:
         """The run's folder."""
-        return RunFolder(self.runs, self.config, data or open_set(self.data), self.suite)
+        return RunFolder(self.runs, self.config, open_set(self.data), self.suite)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Refuse what can't work before anything is trained: the data, the model's and the encoder's names."""
+    """Refuse what can't work before anything is trained: the data, the models' names, a method without a use."""
     data = {job.data: open_set(job.data) for job in jobs}
     for job in jobs:
         available = list(data[job.data].modalities)
@@ -110,7 +110,7 @@ def run_jobs(
     context.set_forkserver_preload(["balancemm_cli.engine.launch"])  # torch is imported once, not once a run
     waiting, running = list(reversed(jobs)), {}
     outcomes: list[Outcome] = []
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    threads = max(1, cores(None) // at_once)
     on_terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from balancemm_cli.engine.config import RunConfig, Section, read_toml, resolve, validate
 from balancemm_cli.errors import unknown
-from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.resources import suites
 
 
 class RunGroup(Section):
@@ -49,11 +49,6 @@ class Suite(Section):
     def configs(self, overrides: Sequence[str] = ()) -> list[RunConfig]:
         """All runs of the suite; `overrides` as with --set."""
         return [config for group in self.runs for config in group.configs(overrides)]
-
-
-def suites() -> dict[str, Path]:
-    """The suites that come with the program, by name."""
-    return {path.stem: path for path in sorted((benchmarks_folder() / "suites").glob("*.toml"))}
 
 
 def load_suite(suite: str) -> tuple[str, Suite]:

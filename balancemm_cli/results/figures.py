@@ -9,7 +9,6 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def draw_all(groups: list[Group], selection: Selection, folder: Path) -> tuple[l
         for kind, draw in figures.items():
             name = f"{panel.name}-{kind}"
             try:
-                with _style():
+                with matplotlib.rc_context(STYLE):
                     written.append(save(draw(panel), folder / name))
             except (OSError, ValueError, KeyError) as error:
                 left_out.append(f"Figure {name} was not drawn: {error}")
@@ -323,12 +322,6 @@ def _over_seeds(groups: list[Group], what: str) -> str:
 
 def _colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(STYLE):
-        yield
 
 
 def save(figure: Figure, stem: Path) -> Path:

@@ -15,7 +15,6 @@ number.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable
@@ -79,7 +78,7 @@ def make(
     another design.
     """
     from balancemm_cli.data import workers as pool
-    from balancemm_cli.data.store import write_json
+    from balancemm_cli.data.store import write_csv, write_json
 
     if not (source / "design.json").exists():
         if source.is_dir() and any(not path.name.startswith(".") for path in source.iterdir()):
@@ -108,7 +107,8 @@ def make(
     for path in source.rglob(".*.tmp"):  # of calls that were killed
         path.unlink(missing_ok=True)
     os.sync()  # truth.csv says that all clips are there
-    _write_truth(source / "truth.csv", [row for part in truths for row in part])
+    rows = [row for part in truths for row in part]
+    write_csv(source / "truth.csv", ("id", "label", "audio_informative"), rows)
 
 
 def draw(split: str, number: int) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -193,15 +193,6 @@ def _write_clip(path: Path, sound: np.ndarray, picture: np.ndarray) -> None:
         container.mux(audio.encode(frame))
         for stream in (video, audio):
             container.mux(stream.encode(None))
-
-
-def _write_truth(path: Path, rows: list[tuple[str, str, int]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["id", "label", "audio_informative"])
-        lines.writerows(rows)
-    os.replace(temporary, path)
 
 
 def _design(source: Path) -> dict:
