@@ -32,6 +32,7 @@ def write_run(
     accuracy: float | None = None,
     data: str = "da7a" * 16,
     samples: tuple[int, int] = (1200, 1200),
+    split: str = "",
     selections: tuple[str, ...] = ("last", "best-test"),
     epochs: int = 8,
     steps: int = 5,
@@ -56,6 +57,7 @@ def write_run(
         "epochs": epochs,
         "selections": {name: {**chosen, "unimodal": unimodal} for name in selections},
         "rho": rho,
+        "split": split,
         "samples": {"train": [800, 800], "test": list(samples)},
         "hashes": {
             "config": config.hash(data),

@@ -36,6 +36,11 @@ def test_default_recipe():
     assert resolve("my-own-data").recipe == "tuned"
 
 
+def test_another_split_of_a_data_set_has_its_recipes():
+    assert recipes("crema-d-relearn") == recipes("crema-d")
+    assert recipes("crema-done") == recipes("manifest") != recipes("crema-d")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -58,7 +58,7 @@ def test_the_small_tree(tree):
     assert prepared.counts == prepared.expected == {"train": 6, "test": 2}
     split = prepared.split("train")
     assert split.ids == TRAIN and split.labels.tolist() == list(range(6))
-    assert len(split.waveform("audio", 0)) == 49120  # the WAV's own samples, not those of the FLV
+    assert len(split.array("audio", 0)) == 49120  # the WAV's own samples, not those of the FLV
     assert len(split.frames("visual", 0)) == 4
     assert "1 file(s) of AudioWAV/ are in no list and are not used." in said
     assert any(
@@ -116,7 +116,7 @@ def test_known_defects_are_kept_by_name(tree):
     split = prepared.split("train")
     rows = [split.ids.index(stem) for stem in stems]
     assert [len(split.frames("visual", row)) for row in rows] == [2, 2, 2, 4]
-    assert not split.waveform("audio", rows[0]).any()
+    assert not split.array("audio", rows[0]).any()
     assert not any("AudioWAV" in note for note in prepared.manifest["notes"])  # the alias counts as listed
 
 

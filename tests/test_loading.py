@@ -1,13 +1,14 @@
 """Batches: resident and streaming give the same; frames and waveforms are chosen as said."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancemm_cli.data import loading
-from balancemm_cli.data.loading import FramesColumn, Source, WaveformColumn, free_memory, make_resident
+from balancemm_cli.data import loading, store
+from balancemm_cli.data.loading import FramesColumn, NumbersColumn, Source, free_memory, make_resident
 from balancemm_cli.data.media import encode_jpeg
 from balancemm_cli.data.store import open_set
 from balancemm_cli.draws import Draws
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 def source_of(prepared):
     split = open_set(prepared / "synthetic").split("train")
     columns = {
-        "audio": WaveformColumn(split, "audio", 12_000),
+        "audio": NumbersColumn(split, "audio", (12_000,), repeat=True),
         "visual": FramesColumn(split, "visual", (48, 48, 3), 2, "random"),
     }
     return Source(split, columns)
@@ -53,10 +54,16 @@ class FakeSplit:
     def frames(self, modality, row):
         return [encode_jpeg(np.full((8, 8, 3), 10 * t, np.uint8)) for t in range(self.counts[row])]
 
-    def frame_counts(self, modality):
+    def holders(self, modality):
+        return np.arange(len(self))
+
+    def lengths(self, modality):
         return np.array(self.counts)
 
-    def waveform(self, modality, row):
+    def dtype(self, modality):
+        return np.dtype(np.int16)
+
+    def array(self, modality, row):
         return np.arange(self.counts[row], dtype=np.int16)
 
 
@@ -94,8 +101,41 @@ def test_each_frame_is_drawn_as_often():
 
 
 def test_a_short_waveform_is_repeated_and_a_long_one_cut():
-    column = WaveformColumn(FakeSplit([3, 9]), "audio", 7)
+    column = NumbersColumn(FakeSplit([3, 9]), "audio", (7,), repeat=True)
     assert column.batch(np.array([0, 1]), None).tolist() == [[0, 1, 2, 0, 1, 2, 0], [0, 1, 2, 3, 4, 5, 6]]
+
+
+def split_of(tmp_path, kinds, rows):
+    path = tmp_path / "a.arrow"
+    store.write_shard(path, [{"id": str(i), "label": 0, **row} for i, row in enumerate(rows)], kinds)
+    return store.PreparedSplit(pa.ipc.open_file(str(path)).read_all())
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_feature_sequences_are_filled_with_zeros_and_cut(tmp_path, resident):
+    kinds = {"text": {"kind": "features", "length": 3, "width": 2}}
+    rows = [{"text": np.full((steps, 2), steps, np.float32)} for steps in (1, 5)] + [{"text": None}]
+    column = NumbersColumn(split_of(tmp_path, kinds, rows), "text", (3, 2), repeat=False)
+    assert column.size() == 2 * 3 * 2 * 4  # what two rows share is held once
+    if resident:
+        column.decode_all()
+    batch = column.batch(np.array([2, 0]), None)
+    assert batch.dtype == torch.float32 and batch.tolist() == [[[5, 5]] * 3, [[1, 1], [0, 0], [0, 0]]]
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_flow_frames_have_two_channels_and_shared_ones_are_held_once(tmp_path, resident):
+    kinds = {"flow": {"kind": "frames", "height": 8, "width": 16, "fps": 1.0, "channels": 2}}
+    u, v = np.full((8, 16), 40, np.uint8), np.full((8, 16), 200, np.uint8)
+    frames = [encode_jpeg(np.stack([u + k, v - k], 2)) for k in (0, 20)]
+    rows = [{"flow": frames}, {"flow": None}, {"flow": frames[::-1]}]
+    column = FramesColumn(split_of(tmp_path, kinds, rows), "flow", (8, 16, 2), 2, "uniform")
+    assert column.size() == 4 * 8 * 16 * 2
+    if resident:
+        column.decode_all()
+    batch = column.batch(np.array([1, 2]), None)
+    assert batch.shape == (2, 2, 8, 16, 2)
+    assert batch[:, :, 4, 4].tolist() == [[[40, 200], [60, 180]], [[60, 180], [40, 200]]]
 
 
 def test_resident_without_the_memory_says_what_to_do(prepared, monkeypatch):

@@ -37,8 +37,8 @@ def test_one_modality(files):
     )
     assert prepared.name == "mine" and list(prepared.modalities) == ["speech"]
     split = prepared.split("train")
-    np.testing.assert_array_equal(split.waveform("speech", 0), tone(1.0))
-    assert len(split.waveform("speech", 1)) == 64000
+    np.testing.assert_array_equal(split.array("speech", 0), tone(1.0))
+    assert len(split.array("speech", 1)) == 64000
 
 
 def test_two_and_three_modalities_with_times(files):
@@ -57,10 +57,10 @@ def test_two_and_three_modalities_with_times(files):
         "still": "frames",
     }
     train, test = prepared.split("train"), prepared.split("test")
-    np.testing.assert_array_equal(train.waveform("audio", 0), tone(4.0)[16000:48000])
+    np.testing.assert_array_equal(train.array("audio", 0), tone(4.0)[16000:48000])
     assert [len(train.frames("video", row)) for row in (0, 1)] == [2, 4]
     assert [len(train.frames("still", row)) for row in (0, 1)] == [1, 1]
-    assert len(test.frames("video", 0)) == 4 and len(test.waveform("audio", 0)) == 56000
+    assert len(test.frames("video", 0)) == 4 and len(test.array("audio", 0)) == 56000
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """balancemm_cli.data.media against headers, hand-made files and Pillow."""
 
+import io
 import os
 import shutil
 import wave
@@ -17,10 +18,10 @@ from balancemm_cli.data import media
 from balancemm_cli.data.media import (
     MediaError,
     at_rate,
-    choose,
     encode_jpeg,
     read_audio,
     read_frames,
+    read_pairs,
     read_picture,
 )
 
@@ -184,10 +185,17 @@ def test_frames_are_picked_by_time(tmp_path):
     assert levels(read_frames(path, 16, 24)) == shades[::5]
     assert levels(read_frames(path, 16, 24, fps=2.0, start=1.0, end=3.0)) == [50, 70, 100, 120]
     assert levels(read_frames(path, 16, 24, fps=None)) == shades
-    assert levels(read_frames(path, 16, 24, fps=None, take="ends")) == [0, 120, 240]
-    assert levels(read_frames(path, 16, 24, take=2)) == [50, 150]
     assert levels(read_frames(path, 16, 24, fps=10.0, start=0.0, end=0.5)) == [0, 0, 10, 10, 20]
     assert levels(read_frames(path, 16, 24, start=4.9)) == [240]
+
+
+def test_pairs_are_a_frame_and_the_next_one(tmp_path):
+    path = write_video(tmp_path / "a.mkv", list(range(0, 110, 10)))  # 11 frames at 5 a second
+    pairs = read_pairs(path, 16, 24, 1.0)
+    assert [levels(pair) for pair in pairs] == [[0, 10], [50, 60]]  # the frame at 2 s is the last one
+    assert [levels(pair) for pair in read_pairs(path, 16, 24, 5.0, start=1.0, end=1.4)] == [[50, 60]]
+    with pytest.raises(MediaError, match="one frame"):
+        read_pairs(write_video(tmp_path / "b.mkv", [7]), 16, 24, 1.0)
 
 
 def test_parts_outside_the_media_are_rejected(tmp_path):
@@ -244,6 +252,15 @@ def test_lossless_pictures_match_pillow(tmp_path, name):
     np.testing.assert_array_equal(read_picture(tmp_path / name, 20, 30), pixels)
 
 
+def test_two_channels_become_one_grey_jpeg():
+    flow = np.zeros((16, 24, 2), np.uint8)
+    flow[:8, :, 0], flow[8:, :, 1] = 200, 90
+    picture = Image.open(io.BytesIO(encode_jpeg(flow)))
+    assert picture.mode == "L" and picture.size == (24, 32)
+    stacked = np.concatenate([flow[..., 0], flow[..., 1]]).astype(int)
+    assert np.abs(np.asarray(picture) - stacked).max() <= 3
+
+
 def test_jpeg_is_close_and_repeatable():
     from io import BytesIO
 
@@ -282,16 +299,6 @@ def test_picked_frames_are_those_shown(video, start, length):
         early = max((i for a, _, i in timed if a <= moment - 2e-3), default=0)
         late = max((i for a, _, i in timed if a <= moment + 2e-3), default=0)
         assert early <= index <= late
-
-
-@given(st.integers(1, 300), st.integers(1, 40))
-def test_uniform_choice(count, parts):
-    chosen = choose(count, parts)
-    assert len(chosen) == parts and chosen == sorted(chosen) and 0 <= chosen[0] <= chosen[-1] < count
-    if parts <= count:
-        assert len(set(chosen)) == parts
-    assert choose(count, "all") == list(range(count))
-    assert choose(count, "ends") == [0, (count - 1) // 2, count - 1]
 
 
 def test_a_file_without_permission_is_named(tmp_path):

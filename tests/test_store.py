@@ -65,7 +65,7 @@ def test_rows_come_back(folder):
     for index, row in enumerate(rows(7)):
         assert split.ids[index] == row["id"] and split.labels[index] == row["label"]
         assert split.frames("front", index) == row["front"]
-        waveform = split.waveform("sound", index)
+        waveform = split.array("sound", index)
         assert waveform.dtype == np.int16
         np.testing.assert_array_equal(waveform, row["sound"])
     assert len(prepared.split("test")) == 0
@@ -86,6 +86,52 @@ def test_large_rows_are_cut_into_batches(tmp_path, monkeypatch):
     with pa.ipc.open_file(str(path)) as file:
         assert file.num_record_batches > 5
         assert file.read_all()["id"].to_pylist() == [row["id"] for row in rows(20)]
+
+
+def test_every_kind_and_extra_comes_back_and_a_null_is_the_row_above(tmp_path):
+    kinds = {
+        "audio": {"kind": "waveform", "rate": 8000},
+        "flow": {"kind": "frames", "height": 4, "width": 4, "fps": 1.0, "channels": 2},
+        "text": {"kind": "features", "length": 5, "width": 3},
+        "question": {"kind": "tokens", "length": 4, "words": ["<pad>", "is", "it"]},
+    }
+    extras = {"segments": "integers", "regression": "number", "type": "text"}
+    first = {
+        "audio": np.arange(6, dtype=np.int16),
+        "flow": [b"u", b"v"],
+        "text": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+        "question": np.array([1, 2], np.int32),
+    }
+    second = {**dict.fromkeys(first), "question": np.array([2], np.int32)}
+    third = {
+        "audio": np.array([5], np.int16),
+        "flow": [b"w"],
+        "text": first["text"][:1] + 1,
+        "question": None,
+    }
+    known = [
+        {"segments": [0, 28], "regression": -1.6, "type": "Audio-Counting"},
+        {"segments": [], "regression": 0.0, "type": "é"},
+        {"segments": [3], "regression": 2.5, "type": ""},
+    ]
+    written = [{"id": str(i), "label": i, **row, **known[i]} for i, row in enumerate((first, second, third))]
+    path = tmp_path / "train-00000.arrow"
+    store.write_shard(path, written, kinds, extras)
+    split = store.PreparedSplit(pa.ipc.open_file(str(path)).read_all())
+    assert {name: split.holders(name).tolist() for name in kinds} == {
+        "audio": [0, 0, 2],
+        "flow": [0, 0, 2],
+        "text": [0, 0, 2],
+        "question": [0, 1, 1],
+    }
+    for name in ("audio", "text", "question"):
+        held = [first, second, third][int(split.holders(name)[1])][name]
+        stored = split.array(name, int(split.holders(name)[1]))
+        assert stored.dtype == held.dtype == split.dtype(name)
+        np.testing.assert_array_equal(stored, held.reshape(-1))
+    assert split.frames("flow", 0) == [b"u", b"v"] and split.lengths("flow").tolist() == [2, 0, 1]
+    for name in extras:
+        assert split.extra(name) == [row[name] for row in known]
 
 
 def test_unknown_split(folder):

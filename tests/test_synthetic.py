@@ -50,7 +50,7 @@ def test_prepared_like_any_other_set(source, tmp_path):
     split = prepared.split("train")
     assert split.ids == [line["id"] for line in truth(source)][:24]
     assert split.labels.tolist() == [i % 6 for i in range(24)]
-    assert {len(split.waveform("audio", row)) for row in range(24)} == {8000}
+    assert {len(split.array("audio", row)) for row in range(24)} == {8000}
     assert {len(split.frames("visual", row)) for row in range(24)} == {1}
 
 

@@ -187,6 +187,12 @@ def test_incomplete_data_and_selection_are_said(tmp_path):
     assert "bmm 0.1.0" in notes
 
 
+def test_the_split_is_said(tmp_path):
+    write_run(tmp_path, split="speaker-independent: no actor is in two parts")
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    assert "Split: speaker-independent: no actor is in two parts." in "\n".join(table.notes)
+
+
 def test_one_table_a_data_set(tmp_path):
     write_run(tmp_path, dataset="crema-d", recipe="paper")
     write_run(tmp_path, dataset="synthetic")

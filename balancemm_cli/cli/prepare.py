@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="synthetic, manifest or crema-d; see `bmm list datasets`.")],
+    dataset: Annotated[str, typer.Argument(help="A name of `bmm list datasets`.")],
     source: Annotated[
-        Path | None, typer.Option(help="The folder (or CSV) with the media. Default: data/raw/DATASET.")
+        Path | None, typer.Option(help="The folder (or file) with the media. Default: data/raw/DATASET.")
     ] = None,
     splits: Annotated[
         Path | None, typer.Option(help="The folder with the split lists, where a data set needs them.")
@@ -27,6 +27,10 @@ def prepare(
         bool,
         typer.Option("--allow-missing", help="Go on without missing files, and with other split lists."),
     ] = False,
+    split: Annotated[str | None, typer.Option(help="Which split, where a data set has several.")] = None,
+    eval_split: Annotated[str | None, typer.Option(help="kinetics-sounds: evaluate on test or val.")] = None,
+    labels: Annotated[str | None, typer.Option(help="cmu-mosi: which classes.")] = None,
+    flow: Annotated[str | None, typer.Option(help="ucf-101: how flow is computed, tv-l1 or dis.")] = None,
 ) -> None:
     """Check and decode the media of a data set, and write a prepared data set.
 
@@ -34,7 +38,9 @@ def prepare(
 
     Example: `bmm prepare manifest --source my.csv`
     """
-    typer.echo(run_prepare(dataset, source, splits, out, workers, allow_missing).folder)
+    given = {"split": split, "eval_split": eval_split, "labels": labels, "flow": flow}
+    options = {option: value for option, value in given.items() if value is not None}
+    typer.echo(run_prepare(dataset, source, splits, out, workers, allow_missing, options).folder)
 
 
 def run_prepare(
@@ -44,6 +50,7 @@ def run_prepare(
     out: Path | None = None,
     workers: int | None = None,
     allow_missing: bool = False,
+    options: dict[str, str] | None = None,
 ) -> "PreparedSet":
     """Prepare a data set with progress and a summary on stderr."""
     from balancemm_cli.data.prepare import prepare_dataset
@@ -56,7 +63,7 @@ def run_prepare(
                 tasks[stage] = bars.add_task(stage, total=total, unit="clips", note="", completed=done)
             bars.update(tasks[stage], completed=done)
 
-        prepared = prepare_dataset(dataset, source, splits, out, workers, allow_missing, show, say)
+        prepared = prepare_dataset(dataset, source, splits, out, workers, allow_missing, options, show, say)
     summarise(prepared)
     return prepared
 

@@ -38,30 +38,41 @@ class Column(Protocol):
         ...
 
 
-class WaveformColumn:
-    """int16 waveforms of `length` samples [B, length]: shorter ones repeated, longer ones cut."""
+class NumbersColumn:
+    """Numbers of a fixed shape a sample [B, *shape], of the dtype that the split stores.
 
-    def __init__(self, split: PreparedSplit, modality: str, length: int) -> None:
-        self.split, self.modality, self.length = split, modality, length
+    Waveforms [T] that are too short are repeated (`repeat`); feature sequences [steps, width] and tokens [T]
+    are filled up with zeros. What is too long is cut.
+    """
+
+    def __init__(self, split: PreparedSplit, modality: str, shape: tuple[int, ...], repeat: bool) -> None:
+        self.split, self.modality, self.shape, self.repeat = split, modality, shape, repeat
+        self._holders, self._place = np.unique(split.holders(modality), return_inverse=True)
+        self._dtype = split.dtype(modality)
         self._all: Tensor | None = None
 
     def size(self) -> int:
-        """Bytes of memory that all waveforms take."""
-        return 2 * self.length * len(self.split)
+        """Bytes of memory that all numbers take."""
+        return self._dtype.itemsize * int(np.prod(self.shape)) * len(self._holders)
 
     def decode_all(self) -> None:
-        """Hold all waveforms in memory."""
-        self._all = self._read(np.arange(len(self.split)))
+        """Hold all numbers in memory."""
+        self._all = self._read(self._holders)
 
     def batch(self, rows: np.ndarray, draws: Draws | None) -> Tensor:
-        """Waveforms int16 [B, length]."""
-        return self._read(rows) if self._all is None else self._all[torch.from_numpy(rows)]
+        """Numbers [B, *shape]."""
+        places = self._place[rows]
+        return self._read(self._holders[places]) if self._all is None else self._all[torch.from_numpy(places)]
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        waves = np.empty((len(rows), self.length), np.int16)
-        for wave, row in zip(waves, rows, strict=True):
-            wave[:] = np.resize(self.split.waveform(self.modality, int(row)), self.length)
-        return torch.from_numpy(waves)
+        values = np.zeros((len(rows), *self.shape), self._dtype)
+        for value, row in zip(values.reshape(len(rows), -1), rows, strict=True):
+            stored = self.split.array(self.modality, int(row))
+            if self.repeat:
+                stored = np.resize(stored, value.size)
+            count = min(value.size, stored.size)
+            value[:count] = stored[:count]
+        return torch.from_numpy(values)
 
 
 class FramesColumn:
@@ -75,7 +86,8 @@ class FramesColumn:
         self, split: PreparedSplit, modality: str, shape: tuple[int, int, int], count: int, choice: str
     ) -> None:
         self.split, self.modality, self.shape, self.count, self.choice = split, modality, shape, count, choice
-        self._stored = split.frame_counts(modality)
+        self._holders = split.holders(modality)
+        self._stored = split.lengths(modality)  # by holder
         self._starts = np.cumsum(self._stored) - self._stored
         self._all: Tensor | None = None
 
@@ -86,27 +98,28 @@ class FramesColumn:
     def decode_all(self) -> None:
         """Decode all frames into memory."""
         self._all = torch.empty((int(self._stored.sum()), *self.shape), dtype=torch.uint8)
-        for row, start in enumerate(self._starts):
-            for index, jpeg in enumerate(self.split.frames(self.modality, row)):
-                self._all[start + index] = self._decode(jpeg)
+        for row in np.flatnonzero(self._stored):
+            for index, jpeg in enumerate(self.split.frames(self.modality, int(row)), int(self._starts[row])):
+                self._all[index] = self._decode(jpeg)
 
     def batch(self, rows: np.ndarray, draws: Draws | None) -> Tensor:
         """Pictures uint8 [B, count, H, W, C]."""
-        chosen = self._choose(rows, draws)
+        holders = self._holders[rows]
+        chosen = self._choose(self._stored[holders, None], draws)
         if self._all is not None:
-            return self._all[torch.from_numpy(self._starts[rows, None] + chosen)]
+            return self._all[torch.from_numpy(self._starts[holders, None] + chosen)]
         pictures = torch.empty((*chosen.shape, *self.shape), dtype=torch.uint8)
-        for sample, row, frames in zip(pictures, rows, chosen, strict=True):
+        for sample, row, frames in zip(pictures, holders, chosen, strict=True):
             jpegs = self.split.frames(self.modality, int(row))
             for picture, frame in zip(sample, frames, strict=True):
                 picture[:] = self._decode(jpegs[frame])
         return pictures
 
-    def _choose(self, rows: np.ndarray, draws: Draws | None) -> np.ndarray:
-        stored = self._stored[rows, None]
+    def _choose(self, stored: np.ndarray, draws: Draws | None) -> np.ndarray:
+        """Which frames to take [B, count], of samples that have `stored` [B, 1] of them."""
         if self.choice == "random" and draws is not None:
             keys = np.random.default_rng(draws.key(f"frames/{self.modality}")).random(
-                (len(rows), stored.max())
+                (len(stored), stored.max())
             )
             keys[np.arange(stored.max()) >= stored] = 2  # beyond the stored frames: last in the order
             order = np.argsort(keys, 1)
@@ -117,9 +130,12 @@ class FramesColumn:
         return ((np.arange(self.count) + 0.5) / self.count * stored).astype(np.int64)
 
     def _decode(self, jpeg: bytes) -> Tensor:
-        mode = ImageReadMode.GRAY if self.shape[2] == 1 else ImageReadMode.RGB
+        height, width, channels = self.shape
+        mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
         picture = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode)
         assert isinstance(picture, Tensor)
+        if channels == 2:  # one below the other
+            picture = picture.view(2, height, width)
         return picture.permute(1, 2, 0)
 
 

@@ -50,30 +50,47 @@ def read_frames(
     fps: float | None = 1.0,
     start: float | None = None,
     end: float | None = None,
-    take: str | int = "all",
     whole: bool = True,
 ) -> list[np.ndarray]:
     """Frames of a video (or the one of a picture file), uint8 RGB [height, width, 3], in order of time.
 
     The frames are those shown at start, start + 1/fps, … up to the end (seconds), by their time stamps and
     turned upright by the file's rotation; `fps=None` means every frame, and at least one is always returned.
-    `take` then chooses among them, see `choose`. `whole=False` accepts a file that ends early. Raises
-    MediaError.
+    `whole=False` accepts a file that ends early. Raises MediaError.
     """
-    begin = start or 0.0
     with _open(path, whole) as container:
         reader = _Reader(container, "video")
         if reader.still:
             return [_picture(next(frame for _, _, frame in reader.timed()), height, width)]
-        timed = reader.timed(begin, end)
-        chosen = at_rate(timed, fps, begin, end) if fps else within(timed, begin, end)
+        timed = reader.timed(start or 0.0, end)
+        chosen = at_rate(timed, fps, start or 0.0, end) if fps else within(timed, start or 0.0, end)
         pictures = [_picture(frame, height, width) for frame in chosen]
-        if reader.decoded == 0:
-            raise MediaError("no frames")
-        reader.check(begin, end, whole)
-        if not pictures:
-            raise MediaError("no frames", f"none between {begin:.2f} s and {end or reader.decoded:.2f} s")
-    return [pictures[index] for index in choose(len(pictures), take)]
+        reader.check_frames(len(pictures), start or 0.0, end, whole)
+    return pictures
+
+
+def read_pairs(
+    path: Path,
+    height: int,
+    width: int,
+    fps: float,
+    start: float | None = None,
+    end: float | None = None,
+    whole: bool = True,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The frames of `read_frames`, each with the frame that follows it in the file; the last frame has none.
+
+    For motion between neighbouring frames. MediaError ("one frame") where there is no pair, else as there.
+    """
+    with _open(path, whole) as container:
+        reader = _Reader(container, "video")
+        pairs = _neighbours(reader.timed(start or 0.0, end))
+        chosen = at_rate(pairs, fps, start or 0.0, end)
+        pictures = [(_picture(one, height, width), _picture(two, height, width)) for one, two in chosen]
+        if not pictures and reader.decoded:
+            raise MediaError("one frame", "motion needs two")
+        reader.check_frames(len(pictures), start or 0.0, end, whole)
+    return pictures
 
 
 def read_picture(path: Path, height: int, width: int) -> np.ndarray:
@@ -108,8 +125,11 @@ def read_audio(
 
 
 def encode_jpeg(picture: np.ndarray) -> bytes:
-    """A picture, uint8 RGB [height, width, 3], as the bytes of a JPEG file."""
+    """A picture, uint8 [height, width, channels], as the bytes of a JPEG file: RGB of three channels; two
+    channels (flow) as one grey picture, the second below the first."""
     file = io.BytesIO()
+    if picture.shape[2] == 2:
+        picture = np.concatenate([picture[..., 0], picture[..., 1]])
     Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return file.getvalue()
 
@@ -148,15 +168,13 @@ def within(
             yield item
 
 
-def choose(count: int, take: str | int) -> list[int]:
-    """Which of `count` frames to take: "all", "ends" (first, middle, last), or a number of them, spread
-    uniformly (the middles of that many equal parts). Where there are fewer frames, some are repeated."""
-    if take == "all":
-        return list(range(count))
-    if take == "ends":
-        return [0, (count - 1) // 2, count - 1]
-    parts = int(take)
-    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
+def _neighbours(timed: Iterable[tuple[float, float, T]]) -> Iterator[tuple[float, float, tuple[T, T]]]:
+    """Each item with the next one, at the times of the first."""
+    before: tuple[float, float, T] | None = None
+    for time, until, item in timed:
+        if before is not None:
+            yield before[0], before[1], (before[2], item)
+        before = time, until, item
 
 
 class _Reader:
@@ -194,6 +212,14 @@ class _Reader:
             raise MediaError("outside", f"the media end at {self.decoded:.2f} s, before {start:.2f} s")
         if end is not None and end - self.decoded > SLACK:
             raise MediaError("outside", f"the media end at {self.decoded:.2f} s, before {end:.2f} s")
+
+    def check_frames(self, count: int, start: float, end: float | None, whole: bool) -> None:
+        """Raise MediaError where no frame was decoded or taken, else as `check`."""
+        if self.decoded == 0:
+            raise MediaError("no frames")
+        self.check(start, end, whole)
+        if not count:
+            raise MediaError("no frames", f"none between {start:.2f} s and {end or self.decoded:.2f} s")
 
     def _seek(self, start: float) -> bool:
         """Go to a key frame before `start`. False where the file cannot seek or went too far."""

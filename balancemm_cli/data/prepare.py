@@ -23,14 +23,15 @@ import PIL
 from balancemm_cli import __version__
 from balancemm_cli.data import media, store
 from balancemm_cli.data.datasets import DATASETS
-from balancemm_cli.data.datasets.plan import Clip, Plan, Sample
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
 from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.data.workers import cores, run, tick
-from balancemm_cli.errors import DISK_FULL, InputError, unknown
+from balancemm_cli.errors import DISK_FULL, InputError, UsageError, unknown
 
 SHARD_SAMPLES = 256
 
 Progress = Callable[[str, int, int], None]
+Sizes = dict[Clip, int | None]  # of the clips' files, None where one is missing
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class _Group:
     file: str
     samples: list[Sample]
     classes: list[str]
-    modalities: dict[str, dict[str, Any]]
+    modalities: dict[str, Spec]
+    extras: dict[str, str]
+    key: str  # a hash of everything that the shard's bytes depend on
     work: Path
 
     @property
@@ -53,11 +56,6 @@ class _Group:
         """Where the shard is written."""
         return self.work / "set" / self.file
 
-    def key(self) -> str:
-        """A hash of everything that the shard's bytes depend on."""
-        samples = [_describe(sample) for sample in self.samples]
-        return store.digest([store.FORMAT, _tools(), _settings(), self.classes, self.modalities, samples])
-
 
 def prepare_dataset(
     name: str,
@@ -66,66 +64,93 @@ def prepare_dataset(
     out: Path | None = None,
     workers: int | None = None,
     allow_missing: bool = False,
+    options: dict[str, str] | None = None,
     on_progress: Progress | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> PreparedSet:
     """Prepare a data set, or go on where an earlier call ended; a whole folder of the same plan is returned.
 
     `source` holds the media (default data/raw/<name>), `splits` the split lists where the set needs them,
-    `out` is the folder to make (default data/prepared/<name>). Samples whose files are missing need
-    `allow_missing`. `on_progress(stage, done, total)` counts clips in the stages "write" (a set that makes
+    `out` is the folder to make (default data/prepared/<name>, with the options that are not the default behind
+    it). Samples whose files are missing need `allow_missing`. `options` are the data set's own, as its module
+    lists them. `on_progress(stage, done, total)` counts clips in the stages "write" (a set that makes
     its own media) and "decode"; `on_message` gets sentences. Raises UsageError, InputError, OSError, and
     KeyboardInterrupt with a message that says how to go on.
     """
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
     say = on_message or (lambda message: None)
+    chosen = check_options(name, options or {})
     source = Path(source or Path("data/raw") / name)
     processes = cores(workers)
     if hasattr(DATASETS[name], "make"):
         with _disk_full(source), _interruption(f"Run the same command to go on with {source}."):
             DATASETS[name].make(source, processes, on_progress)
-    plan: Plan = DATASETS[name].plan(source, Path(splits) if splits else None, allow_missing)
-    out = Path(out or Path("data/prepared") / plan.name)
+    plan: Plan = DATASETS[name].plan(source, Path(splits) if splits else None, allow_missing, **chosen)
+    out = Path(out or Path("data/prepared") / "-".join([plan.name, *_unusual(name, chosen)]))
     for note in plan.notes:
         say(note)
-    _check(plan, allow_missing)
-    existing = _existing(out, plan)
+    sizes = _sizes(plan)
+    _check(plan, sizes, allow_missing)
+    existing = _existing(out, plan, sizes)
     if existing is not None:
         say(f"{out} is prepared already, from the same media and lists.")
         return existing
     with _work_folder(out) as work, _disk_full(out.parent), _interruption(f"Its state is kept in {work}."):
-        groups = list(_groups(plan, work))
+        groups = list(_groups(plan, sizes, work))
         _decode_missing(groups, processes, on_progress, say)
-        _finish(plan, groups, out)
+        _finish(plan, sizes, groups, out)
     shutil.rmtree(work, ignore_errors=True)
     return open_set(out)
 
 
-def _check(plan: Plan, allow_missing: bool) -> None:
+def check_options(name: str, given: dict[str, str]) -> dict[str, str]:
+    """A data set's own options, the first of each one's values where it is not given. UsageError for an unknown
+    data set, option or value."""
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    known: dict[str, tuple[str, ...]] = getattr(DATASETS[name], "OPTIONS", {})
+    for option, value in given.items():
+        flag = "--" + option.replace("_", "-")
+        if option not in known:
+            raise UsageError(f"Data set '{name}' has no {flag}; leave it away.")
+        if value not in known[option]:
+            raise UsageError(
+                f"{flag} of data set '{name}' is one of {', '.join(known[option])}, not '{value}'."
+            )
+    return {option: given.get(option, values[0]) for option, values in known.items()}
+
+
+def _unusual(name: str, chosen: dict[str, str]) -> list[str]:
+    """The values that are not an option's default, which a prepared folder's name says."""
+    return [value for option, value in chosen.items() if value != DATASETS[name].OPTIONS[option][0]]
+
+
+def _sizes(plan: Plan) -> Sizes:
+    return {clip: clip.size() for clip in dict.fromkeys(c for s in plan.samples for c in s.clips.values())}
+
+
+def _check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
     """InputError for a plan that cannot give a usable set: missing files, a class without samples."""
     trained = {sample.label for sample in plan.samples if sample.split == "train"}
     if not trained:
         raise InputError(f"Data set '{plan.name}' lists no sample of the split 'train'.")
     if absent := [label for label in plan.classes if label not in trained]:
         raise InputError(f"Class '{absent[0]}' of data set '{plan.name}' has no sample in the split 'train'.")
-    missing = [clip.name for sample in plan.samples for clip in sample.clips.values() if _size(clip) is None]
+    missing = [clip.name for clip, size in sizes.items() if size is None]
     if missing and not allow_missing:
-        count = sum(len(sample.clips) for sample in plan.samples)
         raise InputError(
-            f"{len(missing):,} of the {count:,} files of data set '{plan.name}' are missing (first: "
+            f"{len(missing):,} of the {len(sizes):,} files of data set '{plan.name}' are missing (first: "
             f"{missing[0]}). {plan.remedy} Or pass --allow-missing to prepare without them."
         )
 
 
-def _existing(out: Path, plan: Plan) -> PreparedSet | None:
+def _existing(out: Path, plan: Plan, sizes: Sizes) -> PreparedSet | None:
     """The prepared set in `out` where it is whole and of the same plan; None where `out` is free."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if not (out / store.MANIFEST).exists():
         raise InputError(f"{out} exists and is no prepared data set. Name another folder with --out.")
     prepared = open_set(out)
-    if prepared.manifest.get("plan") != _fingerprint(plan):
+    if prepared.manifest.get("plan") != _fingerprint(plan, sizes):
         raise InputError(
             f"{out} was prepared from other media, lists or settings. Name another folder with --out, or "
             "delete it."
@@ -172,12 +197,15 @@ def _interruption(what: str) -> Iterator[None]:
         raise KeyboardInterrupt(f"Interrupted. {what} The same command goes on from there.") from None
 
 
-def _groups(plan: Plan, work: Path) -> Iterator[_Group]:
+def _groups(plan: Plan, sizes: Sizes, work: Path) -> Iterator[_Group]:
+    made_of = [store.FORMAT, _tools(), _settings(), plan.classes, plan.modalities, plan.extras]
     for split in _splits(plan):
         samples = [sample for sample in plan.samples if sample.split == split]
         for number, first in enumerate(range(0, len(samples), SHARD_SAMPLES)):
             part = samples[first : first + SHARD_SAMPLES]
-            yield _Group(f"{split}-{number:05d}.arrow", part, plan.classes, plan.modalities, work)
+            key = store.digest([*made_of, [_describe(sample, sizes) for sample in part]])
+            file = f"{split}-{number:05d}.arrow"
+            yield _Group(file, part, plan.classes, plan.modalities, plan.extras, key, work)
 
 
 def _decode_missing(
@@ -206,7 +234,7 @@ def _decode_missing(
 def _is_done(group: _Group) -> bool:
     try:
         record = json.loads(group.record.read_bytes())
-        return record["key"] == group.key() and record["sha256"] == store.file_hash(group.shard)
+        return record["key"] == group.key and record["sha256"] == store.file_hash(group.shard)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -217,23 +245,27 @@ def _decode_group(group: _Group) -> None:
     prepared: Counter[str] = Counter()
 
     def rows() -> Iterator[store.Row]:
+        above: dict[str, Clip] = {}
         for sample in group.samples:
-            row: store.Row = {"id": sample.id, "label": group.classes.index(sample.label)}
+            row: store.Row = {"id": sample.id, "label": group.classes.index(sample.label), **sample.extras}
             clip = next(iter(sample.clips.values()))
             try:
                 for modality, clip in sample.clips.items():
-                    row[modality] = _decode(sample, clip, group.modalities[modality])
+                    row[modality] = None
+                    if above.get(modality) != clip:
+                        row[modality] = clip.read(group.modalities[modality], sample.waived)
             except media.MediaError as error:
                 reason = {"file": clip.name, "reason": str(error), "kind": error.kind}
                 rejected.append({"id": sample.id, "split": sample.split, **reason})
             else:
                 prepared[sample.label] += 1
+                above = sample.clips
                 yield row
             tick()
 
-    count = store.write_shard(group.shard, rows(), group.modalities)
+    count = store.write_shard(group.shard, rows(), group.modalities, group.extras)
     record = {
-        "key": group.key(),
+        "key": group.key,
         "rows": count,
         "sha256": store.file_hash(group.shard),
         "labels": dict(prepared),
@@ -242,24 +274,7 @@ def _decode_group(group: _Group) -> None:
     store.write_json(group.record, record)
 
 
-def _decode(sample: Sample, clip: Clip, modality: dict[str, Any]) -> Any:  # noqa: ANN401 - by modality
-    whole = "truncated" not in sample.waived
-    if modality["kind"] == "waveform":
-        loud = "silent" not in sample.waived
-        return media.read_audio(clip.path, modality["rate"], clip.start, clip.end, whole, loud)
-    pictures = media.read_frames(
-        clip.path,
-        modality["height"],
-        modality["width"],
-        modality["fps"],
-        clip.start,
-        clip.end,
-        whole=whole,
-    )
-    return [media.encode_jpeg(picture) for picture in pictures]
-
-
-def _finish(plan: Plan, groups: list[_Group], out: Path) -> None:
+def _finish(plan: Plan, sizes: Sizes, groups: list[_Group], out: Path) -> None:
     """Write manifest.json and rejected.csv, and rename the folder into place."""
     records = {group.file: json.loads(group.record.read_bytes()) for group in groups}
     work = groups[0].work
@@ -267,7 +282,7 @@ def _finish(plan: Plan, groups: list[_Group], out: Path) -> None:
     store.write_rejected(work / store.REJECTED, rejected)
     _check_left(plan, records, work / store.REJECTED)
     (work / store.REJECTED).replace(work / "set" / store.REJECTED)
-    store.write_json(work / "set" / store.MANIFEST, _manifest(plan, records, rejected))
+    store.write_json(work / "set" / store.MANIFEST, _manifest(plan, sizes, records, rejected))
     (work / "set").replace(out)
 
 
@@ -288,7 +303,9 @@ def _check_left(plan: Plan, records: dict[str, Any], rejected: Path) -> None:
             )
 
 
-def _manifest(plan: Plan, records: dict[str, Any], rejected: list[dict[str, str]]) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, sizes: Sizes, records: dict[str, Any], rejected: list[dict[str, str]]
+) -> dict[str, Any]:
     lost = {entry["id"] for entry in rejected}
     splits = {}
     for split in _splits(plan):
@@ -307,6 +324,8 @@ def _manifest(plan: Plan, records: dict[str, Any], rejected: list[dict[str, str]
         "dataset": plan.name,
         "classes": plan.classes,
         "modalities": plan.modalities,
+        "extras": plan.extras,
+        "protocol": plan.protocol,
         "splits": splits,
         "rejected": _count(entry["kind"] for entry in rejected),
         "defects_kept": {
@@ -316,29 +335,22 @@ def _manifest(plan: Plan, records: dict[str, Any], rejected: list[dict[str, str]
         "decoding": _settings(),
         "tools": _tools(),
         "splits_hash": store.digest([[sample.id, sample.split, sample.label] for sample in plan.samples]),
-        "plan": _fingerprint(plan),
+        "plan": _fingerprint(plan, sizes),
     }
     return {**manifest, "content_hash": store.content_hash(manifest)}
 
 
-def _fingerprint(plan: Plan) -> str:
+def _fingerprint(plan: Plan, sizes: Sizes) -> str:
     """A hash of what a prepared set is made from: samples, files with their sizes, settings."""
-    samples = [_describe(sample) for sample in plan.samples]
-    modalities = list(plan.modalities.items())
-    return store.digest([store.FORMAT, plan.name, plan.classes, modalities, _settings(), samples])
+    samples = [_describe(sample, sizes) for sample in plan.samples]
+    columns = [list(plan.modalities.items()), plan.extras, plan.protocol]
+    return store.digest([store.FORMAT, plan.name, plan.classes, columns, _settings(), samples])
 
 
-def _describe(sample: Sample) -> list[Any]:
-    clips = [[key, clip.name, clip.start, clip.end, _size(clip)] for key, clip in sample.clips.items()]
-    return [sample.id, sample.split, sample.label, sample.defect, sorted(sample.waived), clips]
-
-
-def _size(clip: Clip) -> int | None:
-    """The size of a clip's file in bytes, None where it is missing."""
-    try:
-        return clip.path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+def _describe(sample: Sample, sizes: Sizes) -> list[Any]:
+    clips = [[key, *clip.describe(), sizes[clip]] for key, clip in sample.clips.items()]
+    waived = sorted(sample.waived)
+    return [sample.id, sample.split, sample.label, sample.defect, waived, sample.extras, clips]
 
 
 def _settings() -> dict[str, Any]:

@@ -5,8 +5,11 @@ A prepared folder holds
 - `manifest.json`: format version, data set, classes, modalities, counts and shards of each split, hashes,
   decoding settings, defects that were kept, tool version. No time stamps and no machine paths, so that the
   same media give the same bytes everywhere.
-- `<split>-00000.arrow` …: Arrow IPC files; a row is a sample: `id` (string), `label` (int32) and a column a
-  modality: `list<binary>` of JPEG files for frames, `list<int16>` for a waveform.
+- `<split>-00000.arrow` …: Arrow IPC files; a row is a sample: `id` (string), `label` (int32), a column a
+  modality, and the data set's extras. A modality's column by its kind: frames are `list<binary>` of JPEG
+  files (two channels, as those of flow, are one grey picture of twice the height), a waveform is
+  `list<int16>`, features are `list<float32>` (steps × width, row by row), tokens are `list<int32>`. A null
+  stands for the value of the row above: several samples of one medium (questions on a video) store it once.
 - `rejected.csv`: the samples that are in no shard (id, split, file, reason).
 """
 
@@ -29,6 +32,17 @@ from balancemm_cli.errors import InputError, UsageError
 FORMAT = 1
 MANIFEST = "manifest.json"
 REJECTED = "rejected.csv"
+KINDS = {
+    "frames": pa.list_(pa.binary()),
+    "waveform": pa.list_(pa.int16()),
+    "features": pa.list_(pa.float32()),
+    "tokens": pa.list_(pa.int32()),
+}
+EXTRAS = {
+    "integers": pa.list_(pa.int32()),
+    "number": pa.float64(),
+    "text": pa.string(),
+}
 BATCH_BYTES = 64 * 2**20  # a record batch is closed beyond this, which bounds a writer's memory
 
 Row = dict[str, Any]
@@ -45,26 +59,42 @@ class PreparedSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def holders(self, modality: str) -> np.ndarray:
+        """The row that holds each sample's value of a modality, int64 [N]: its own or one above."""
+        valid = self._table[modality].is_valid().to_numpy()
+        return np.maximum.accumulate(np.where(valid, np.arange(len(self)), 0))
+
     def frames(self, modality: str, row: int) -> list[bytes]:
-        """The JPEG files of the frames of a sample, in order of time."""
+        """The JPEG files of the frames that a row holds, in order of time."""
         return self._table[modality][row].as_py()
 
-    def frame_counts(self, modality: str) -> np.ndarray:
-        """How many frames each sample has, int64 [N]."""
+    def lengths(self, modality: str) -> np.ndarray:
+        """How many frames or numbers each row holds, int64 [N]; 0 where it holds none of its own."""
         counts = pc.list_value_length(self._table[modality])  # pyright: ignore[reportAttributeAccessIssue]
-        return counts.to_numpy().astype(np.int64)
+        return counts.fill_null(0).to_numpy().astype(np.int64)
 
-    def waveform(self, modality: str, row: int) -> np.ndarray:
-        """The waveform of a sample, mono int16 [T], a read-only view of the file."""
+    def array(self, modality: str, row: int) -> np.ndarray:
+        """The numbers that a row holds, a read-only view of the file: a waveform's int16 [T], features'
+        float32 [steps · width], tokens' int32 [T]."""
         return self._table[modality][row].values.to_numpy()
+
+    def dtype(self, modality: str) -> np.dtype[Any]:
+        """The type of the numbers of a modality."""
+        return np.dtype(self._table.schema.field(modality).type.value_type.to_pandas_dtype())
+
+    def extra(self, name: str) -> list[Any]:
+        """A further column of the data set, a value a sample."""
+        return self._table[name].to_pylist()
 
 
 class PreparedSet:
     """A prepared data set. Made by `open_set`; `split` gives the samples.
 
-    `modalities` is ordered and maps a name to `{"kind": "waveform", "rate": Hz}` or to
-    `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": 3}`. `counts` are the samples in the
-    shards of each split, `expected` those that the lists ask for.
+    `modalities` is ordered and maps a name to `{"kind": "waveform", "rate": Hz}`,
+    `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`,
+    `{"kind": "features", "length": steps, "width": n}` or `{"kind": "tokens", "length": n, "words": […]}`.
+    `extras` maps further columns to one of EXTRAS. `protocol` says whose split it is. `counts` are the samples
+    in the shards of each split, `expected` those that the lists ask for.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -73,6 +103,8 @@ class PreparedSet:
         self.name: str = manifest["dataset"]
         self.classes: list[str] = manifest["classes"]
         self.modalities: dict[str, dict[str, Any]] = manifest["modalities"]
+        self.extras: dict[str, str] = manifest.get("extras", {})
+        self.protocol: str = manifest.get("protocol", "")
         self.counts: dict[str, int] = {name: part["prepared"] for name, part in manifest["splits"].items()}
         self.expected: dict[str, int] = {name: part["expected"] for name, part in manifest["splits"].items()}
         self.content_hash: str = manifest["content_hash"]
@@ -87,7 +119,7 @@ class PreparedSet:
             )
         shards = self.manifest["splits"][name]["shards"]
         tables = [_read_shard(self.folder / shard["file"], shard["sha256"]) for shard in shards]
-        schema = shard_schema(self.modalities)
+        schema = shard_schema(self.modalities, self.extras)
         for shard, table in zip(shards, tables, strict=True):
             if table.schema != schema:
                 raise _damaged(self.folder / shard["file"], "has other columns than its manifest says")
@@ -139,19 +171,25 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def shard_schema(modalities: dict[str, dict[str, Any]]) -> pa.Schema:
+def shard_schema(modalities: dict[str, dict[str, Any]], extras: dict[str, str]) -> pa.Schema:
     """The Arrow columns of a shard."""
-    kinds = {"frames": pa.list_(pa.binary()), "waveform": pa.list_(pa.int16())}
-    columns = [(name, kinds[modality["kind"]]) for name, modality in modalities.items()]
-    return pa.schema([("id", pa.string()), ("label", pa.int32()), *columns])
+    columns = [(name, KINDS[modality["kind"]]) for name, modality in modalities.items()]
+    further = [(name, EXTRAS[kind]) for name, kind in extras.items()]
+    return pa.schema([("id", pa.string()), ("label", pa.int32()), *columns, *further])
 
 
-def write_shard(path: Path, rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> int:
-    """Write rows (`id`, `label`, and for each modality a list of JPEG files or an int16 array) as one shard.
+def write_shard(
+    path: Path,
+    rows: Iterable[Row],
+    modalities: dict[str, dict[str, Any]],
+    extras: dict[str, str] | None = None,
+) -> int:
+    """Write rows as one shard: `id`, `label`, for each modality a list of JPEG files, an array of its kind, or
+    None for the value of the row above, and the extras.
 
     The file appears whole or not at all. Returns the number of rows.
     """
-    schema = shard_schema(modalities)
+    schema = shard_schema(modalities, extras or {})
     count = 0
     with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
         for rows_of_batch in _batches(rows, modalities):
@@ -202,14 +240,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if kind != pa.list_(pa.int16()):
+    arrays = [value.reshape(-1) for value in values if isinstance(value, np.ndarray)]
+    if not arrays:
         return pa.array(values, kind)
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    lengths = [0 if value is None else value.size for value in values]
+    ends = np.cumsum([0, *lengths], dtype=np.int64)
     if ends[-1] > np.iinfo(np.int32).max:
-        raise InputError(
-            f"A waveform of {max(map(len, values)):,} samples is too long for one row of a shard."
-        )
-    return pa.ListArray.from_arrays(ends.astype(np.int32), np.concatenate(values).astype(np.int16))
+        raise InputError(f"{max(lengths):,} numbers are too many for one row of a shard.")
+    numbers = pa.array(np.concatenate(arrays), kind.value_type)
+    missing = pa.array([value is None for value in values]) if len(arrays) < len(values) else None
+    return pa.ListArray.from_arrays(ends.astype(np.int32), numbers, kind, mask=missing)
 
 
 def _batches(rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> Iterator[list[Row]]:
@@ -225,7 +265,9 @@ def _batches(rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> Iter
         yield batch
 
 
-def _bytes(value: list[bytes] | np.ndarray) -> int:
+def _bytes(value: list[bytes] | np.ndarray | None) -> int:
+    if value is None:
+        return 0
     return value.nbytes if isinstance(value, np.ndarray) else sum(map(len, value))
 
 

@@ -46,19 +46,34 @@ class LogSpectrogram:
         return torch.log(spectrum.abs() + self.floor)[:, None]
 
 
+class Numbers:
+    """Feature sequences and tokens, which go into the network as they are."""
+
+    def __call__(self, values: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
+        """Features in the default dtype; tokens as integers, as they are."""
+        return values.to(torch.get_default_dtype()) if values.is_floating_point() else values
+
+
 class Pictures:
     """uint8 frames [B, T, H, W, C] to normalised pictures [B, C, T, size, size] in the default dtype.
 
     In training (`draws` given) with `random_crop`, each sample gets a crop of its own, the same for all its
     frames, with the distribution of torchvision's RandomResizedCrop; with `flip`, half of the samples are
-    mirrored. In evaluation the whole picture is resized. `mean` and `std` [C] are of values in [0, 1].
+    mirrored; the horizontal component of a mirrored `flow` (channel 0, zero motion at the mean) changes its
+    sign. In evaluation the whole picture is resized. `mean` and `std` [C] are of values in [0, 1].
     """
 
     def __init__(
-        self, size: int, random_crop: bool, flip: bool, mean: Sequence[float], std: Sequence[float]
+        self,
+        size: int,
+        random_crop: bool,
+        flip: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        flow: bool = False,
     ) -> None:
         self.size, self.random_crop, self.flip = size, random_crop, flip
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.flow = mean, std, flow
 
     def __call__(self, frames: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
         """The pictures, on the frames' device."""
@@ -69,11 +84,18 @@ class Pictures:
             boxes = random_boxes(batch, height, width, draws, purpose + "/crop", frames.device)
         values = self._resize(values, boxes, count)
         values = values.view(batch, count, channels, self.size, self.size)
+        mean, std = (_on(frames.device, numbers, channels) for numbers in (self.mean, self.std))
+        values = (values - mean) / std
         if draws is not None and self.flip:
             mirrored = draws.uniform((batch, 1, 1, 1, 1), purpose + "/flip", frames.device) < 0.5
-            values = torch.where(mirrored, values.flip(-1), values)
-        mean, std = (_on(frames.device, numbers, channels) for numbers in (self.mean, self.std))
-        return ((values - mean) / std).transpose(1, 2)
+            values = torch.where(mirrored, self._mirror(values), values)
+        return values.transpose(1, 2)
+
+    def _mirror(self, values: Tensor) -> Tensor:
+        mirror = values.flip(-1)
+        if self.flow:
+            mirror = torch.cat([-mirror[:, :, :1], mirror[:, :, 1:]], 2)
+        return mirror
 
     def _resize(self, values: Tensor, boxes: Tensor | None, count: int) -> Tensor:
         height, width = values.shape[-2:]

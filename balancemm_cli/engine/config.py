@@ -152,11 +152,13 @@ def _method_settings(name: str, variant: str, given: dict[str, Any], source: str
 
 
 def recipes(dataset: str) -> dict[str, Path]:
-    """The recipes of a data set by name; a data set without recipes of its own uses those of `manifest`."""
-    folder = benchmarks_folder() / "recipes" / dataset
-    if not folder.is_dir():
-        folder = folder.parent / "manifest"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    """The recipes of a data set by name. Another split of it (`crema-d-relearn`) uses the same ones, a data set
+    without recipes of its own those of `manifest`."""
+    folder = benchmarks_folder() / "recipes"
+    known = [path.name for path in folder.iterdir() if f"{dataset}-".startswith(f"{path.name}-")]
+    return {
+        path.stem: path for path in sorted((folder / max(known, key=len, default="manifest")).glob("*.toml"))
+    }
 
 
 def load_recipe(dataset: str, recipe: str | None) -> tuple[str, dict[str, Any], str]:

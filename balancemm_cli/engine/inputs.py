@@ -5,11 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from balancemm_cli.data.loading import Column, FramesColumn, Source, WaveformColumn
+from balancemm_cli.data.loading import Column, FramesColumn, NumbersColumn, Source
 from balancemm_cli.data.store import PreparedSet, PreparedSplit
-from balancemm_cli.data.transforms import LogSpectrogram, Pictures
+from balancemm_cli.data.transforms import LogSpectrogram, Numbers, Pictures
 from balancemm_cli.draws import Draws
 from balancemm_cli.engine.config import Recipe
+from balancemm_cli.models.encoders import SequenceShape
+
+# Of flow and of differences of pictures, whose values are not those of photos; as TSN's code has it: zero motion
+# is 0.5 (0 for differences), and the deviation is that of ImageNet.
+FLOW_MEAN, FLOW_STD = (0.5, 0.5), (0.226, 0.226)
+DIFFERENCE_MEAN = (0.0, 0.0, 0.0)
 
 
 class Inputs:
@@ -21,28 +27,45 @@ class Inputs:
         self.transforms = {name: self._transform(spec) for name, spec in self.specs.items()}
 
     @property
-    def channels(self) -> dict[str, int]:
-        """Input channels of each modality's encoder."""
-        return {name: spec.get("channels", 1) for name, spec in self.specs.items()}
+    def shapes(self) -> dict[str, int | SequenceShape]:
+        """What each modality's encoder gets, see models.build."""
+        return {name: _shape(spec) for name, spec in self.specs.items()}
 
     def source(self, split: PreparedSplit) -> Source:
         """The split's samples, with the columns that this recipe needs."""
         return Source(split, {name: self._column(split, name, spec) for name, spec in self.specs.items()})
 
     def __call__(self, raw: Mapping[str, Tensor], draws: Draws | None = None) -> dict[str, Tensor]:
-        """Network inputs: spectrograms [B, 1, F, T] and pictures [B, C, T, H, W]; augmented with `draws`."""
+        """Network inputs, see encoders: spectrograms, pictures, sequences; augmented with `draws`."""
         return {name: self.transforms[name](values, draws, name) for name, values in raw.items()}
 
-    def _transform(self, spec: dict[str, Any]) -> LogSpectrogram | Pictures:
+    def _transform(self, spec: dict[str, Any]) -> LogSpectrogram | Pictures | Numbers:
+        if spec["kind"] in ("features", "tokens"):
+            return Numbers()
         if spec["kind"] == "waveform":
             wave = self.recipe.waveform
             return LogSpectrogram(spec["rate"], wave.rate, wave.n_fft, wave.hop, wave.centred, wave.floor)
         frames = self.recipe.frames
+        content = spec.get("content", "rgb")
+        mean = {"flow": FLOW_MEAN, "rgb-difference": DIFFERENCE_MEAN}.get(content, frames.mean)
+        std = FLOW_STD if content == "flow" else frames.std
         random_crop = frames.crop == "random-resized-crop"
-        return Pictures(frames.size, random_crop, frames.flip, frames.mean, frames.std)
+        return Pictures(frames.size, random_crop, frames.flip, mean, std, flow=content == "flow")
 
     def _column(self, split: PreparedSplit, name: str, spec: dict[str, Any]) -> Column:
         if spec["kind"] == "waveform":
-            return WaveformColumn(split, name, round(self.recipe.waveform.seconds * spec["rate"]))
-        shape = (spec["height"], spec["width"], spec["channels"])
-        return FramesColumn(split, name, shape, self.recipe.frames.count, self.recipe.frames.choice)
+            length = round(self.recipe.waveform.seconds * spec["rate"])
+            return NumbersColumn(split, name, (length,), repeat=True)
+        if spec["kind"] == "frames":
+            shape = (spec["height"], spec["width"], spec["channels"])
+            return FramesColumn(split, name, shape, self.recipe.frames.count, self.recipe.frames.choice)
+        shape = (spec["length"], spec["width"]) if spec["kind"] == "features" else (spec["length"],)
+        return NumbersColumn(split, name, shape, repeat=False)
+
+
+def _shape(spec: dict[str, Any]) -> int | SequenceShape:
+    if spec["kind"] == "features":
+        return SequenceShape(spec["length"], width=spec["width"])
+    if spec["kind"] == "tokens":
+        return SequenceShape(spec["length"], words=len(spec["words"]))
+    return spec.get("channels", 1)

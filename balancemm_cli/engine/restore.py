@@ -12,7 +12,7 @@ from balancemm_cli.engine.config import RunConfig, read_toml, validate
 from balancemm_cli.engine.evaluator import Disturbance, evaluate, linear_probe
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.runs import read_result
-from balancemm_cli.errors import InputError, unknown
+from balancemm_cli.errors import InputError, UsageError, unknown
 
 
 def evaluate_run(
@@ -36,9 +36,11 @@ def evaluate_run(
     for name in [*disturbance.missing, *disturbance.noise]:
         if name not in modalities:
             raise unknown("modality", name, modalities)
+        if name in disturbance.noise and prepared.modalities[name]["kind"] == "tokens":
+            raise UsageError(f"Modality '{name}' is text, to which no noise can be added. Use --missing.")
     inputs = Inputs(prepared, modalities, config.settings)
     network = models.build(
-        config.model, config.settings.encoder, inputs.channels, len(prepared.classes), seed=0
+        config.model, config.settings.encoder, inputs.shapes, len(prepared.classes), seed=0
     ).to(device)
     network.load_state_dict(state["network"])
     test = inputs.source(prepared.split("test"))

@@ -98,6 +98,7 @@ class RunFolder:
                 },
                 "epochs": epochs,
                 **parts,
+                "split": self.data.protocol,
                 "samples": {name: [n, self.data.expected[name]] for name, n in self.data.counts.items()},
                 "hashes": {
                     "config": self.hash,

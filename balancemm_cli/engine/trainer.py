@@ -105,7 +105,7 @@ class Trainer:
         """Everything as it is before the first step."""
         seed = Draws(self.config.seed).key("weights")
         classes = len(self.data.classes)
-        network = models.build(self.config.model, self.recipe.encoder, self.inputs.channels, classes, seed)
+        network = models.build(self.config.model, self.recipe.encoder, self.inputs.shapes, classes, seed)
         self.network = network.to(self.device)
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
         self.methods = self.config.build_methods(self.modalities)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from balancemm_cli.errors import UsageError, unknown
-from balancemm_cli.models.encoders import ENCODERS
+from balancemm_cli.models.encoders import ENCODERS, Encoder, SequenceShape, SequenceTransformer
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.network import Network
 
@@ -24,17 +24,24 @@ def modalities_of(model: str, available: list[str]) -> list[str]:
     return [model.removeprefix(UNIMODAL)]
 
 
-def build(model: str, encoder: str, channels: Mapping[str, int], classes: int, seed: int) -> Network:
+def build(
+    model: str, encoder: str, inputs: Mapping[str, int | SequenceShape], classes: int, seed: int
+) -> Network:
     """A network with weights that depend on `seed` alone.
 
-    `channels` are the input channels of each modality in use. UsageError for an unknown model or encoder.
+    `inputs` says of each modality in use how many channels its pictures or spectrograms have, which then get
+    the encoder of that name, or the shape of its sequences, which get a transformer. UsageError for an unknown
+    model or encoder.
     """
     if encoder not in ENCODERS:
         raise unknown("encoder", encoder, ENCODERS)
-    if not channels:
+    if not inputs:
         raise UsageError("A model needs at least one modality.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoders = {name: ENCODERS[encoder](count) for name, count in channels.items()}
+        encoders: dict[str, Encoder] = {
+            name: SequenceTransformer(shape) if isinstance(shape, SequenceShape) else ENCODERS[encoder](shape)
+            for name, shape in inputs.items()
+        }
         widths = {name: module.features for name, module in encoders.items()}
         return Network(encoders, MODELS.get(model, Concat)(widths, classes))

@@ -1,9 +1,13 @@
 """Encoders: one modality's input to one feature vector a sample.
 
 Every encoder has `features`, the length of that vector, and `modulated()`, the weights whose gradients OGM
-scales. Spectrograms come as [B, 1, F, T]; pictures as [B, C, T, H, W] with the T frames on axis 2.
+scales. Spectrograms come as [B, 1, F, T]; pictures as [B, C, T, H, W] with the T frames on axis 2; feature
+sequences as [B, T, D], filled up with zeros; texts as the places of their words [B, T], filled up with 0.
 """
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock, conv1x1
@@ -86,6 +90,48 @@ def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:
         return BasicBlock(inputs, outputs)
     shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
     return BasicBlock(inputs, outputs, stride, shortcut)
+
+
+@dataclass(frozen=True)
+class SequenceShape:
+    """A sequence of at most `length` steps: of `width` numbers each, or of words out of `words`."""
+
+    length: int
+    width: int = 0
+    words: int = 0
+
+
+class SequenceTransformer(Encoder):
+    """A transformer encoder for feature sequences and texts, averaged over the steps that are not padding.
+
+    The paper's CMU-MOSI rows use transformer encoders from scratch (Sec. 4.2) and state no size; here two
+    pre-norm layers of width 128 with 4 heads, learned positions and no dropout.
+    """
+
+    features = 128
+
+    def __init__(self, shape: SequenceShape) -> None:
+        super().__init__()
+        width = self.features
+        if shape.words:
+            self.project = nn.Embedding(shape.words, width, padding_idx=0)
+        else:
+            self.project = nn.Linear(shape.width, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(shape.length, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, T, D] or [B, T] to [B, 128]."""
+        present = inputs != 0 if inputs.ndim == 2 else (inputs != 0).any(2)
+        # A sample of padding alone (a missing modality) keeps one step: the softmax needs something.
+        present = present | (torch.arange(present.shape[1], device=present.device) == 0)
+        values = self.project(inputs) + self.positions
+        values = self.layers(values, src_key_padding_mask=~present)
+        weights = present.to(values.dtype)[..., None]
+        return (values * weights).sum(1) / weights.sum(1)
 
 
 ENCODERS: dict[str, type[FrameEncoder]] = {"resnet18": ResNet18, "small": SmallResNet}

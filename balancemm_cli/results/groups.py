@@ -58,6 +58,7 @@ class Result(BaseModel):
     seed: int
     selections: dict[Selection, Selected] = {}
     rho: dict[str, float | None] = {}
+    split: str = ""  # whose split it is, in words
     samples: dict[str, tuple[int, int]] = {}
     hashes: Hashes
 

@@ -153,7 +153,8 @@ def _samples_note(one: Row) -> str:
     )
     hashes = one.group.first.hashes
     splits = f", splits {hashes.splits[:8]}" if hashes.splits else ""
-    return f"Data: {counts}; data hash {hashes.data[:8]}{splits}."
+    split = f" Split: {one.group.first.split}." if one.group.first.split else ""
+    return f"Data: {counts}; data hash {hashes.data[:8]}{splits}.{split}"
 
 
 def _published_note(dataset: str, rows: list[Row]) -> str:
@@ -237,6 +238,7 @@ def record(one: Row) -> dict[str, object]:
             "note": published.note if published else None,
         },
         "delta": one.delta,
+        "split": first.split,
         "samples": {split: {"used": n, "expected": m} for split, (n, m) in one.samples.items()},
         "hashes": first.hashes.model_dump(),
         "version": _distinct(environments, "version"),

@@ -1,7 +1,9 @@
 """The data sets, one module each: where the media lie, the split, the labels, the quirks.
 
 A module has `plan(source, splits, allow_missing) -> Plan` and `HOW_TO_GET`, a sentence or two that say which
-files to get from where. A data set that makes its own media has `make(source, workers, on_progress)` too.
+files to get from where. A data set with options of its own lists them in `OPTIONS`, the values of each with the
+default first, and its `plan` takes them by name. One that makes its own media has
+`make(source, workers, on_progress)` too.
 """
 
 from types import ModuleType

@@ -15,10 +15,13 @@ import wave
 from dataclasses import replace
 from pathlib import Path
 
-from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, need_folder, read_text, waveform
+from balancemm_cli.data.datasets.lists import read_text
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
+from balancemm_cli.data.datasets.tree import need_folder
 from balancemm_cli.errors import InputError
 
 CLASSES = ["NEU", "HAP", "SAD", "FEA", "DIS", "ANG"]
+PROTOCOL = "the lists of OGM-GE, in which all actors occur in train and test"
 FOLDERS = {"audio": ("AudioWAV", ".wav"), "visual": ("VideoFlash", ".flv")}
 MODALITIES = {"audio": waveform(16000), "visual": frames(360, 480, 1.0)}
 
@@ -69,7 +72,7 @@ def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
     if not allow_missing:
         _refuse_pointers(source, samples)
     notes += _unused(stems, {sample.id for sample in samples})
-    return Plan("crema-d", samples, CLASSES, MODALITIES, notes, HOW_TO_GET)
+    return Plan("crema-d", samples, CLASSES, MODALITIES, PROTOCOL, notes, HOW_TO_GET, clip_seconds=2.5)
 
 
 def _stems(source: Path, folder: str, suffix: str) -> set[str]:
@@ -151,7 +154,7 @@ def _sample(source: Path, split: str, stem: str, stems: dict[str, set[str]]) -> 
         name = (
             f"{folder}/{alias if stem not in stems[modality] and alias in stems[modality] else stem}{suffix}"
         )
-        clips[modality] = Clip(source / name, name)
+        clips[modality] = Clip(source, name)
     if stem == ALL_EMOTIONS:
         clips["visual"] = replace(clips["visual"], end=_wav_seconds(clips["audio"].path))
     defect, waived = DEFECTS.get(stem, ("", set()))

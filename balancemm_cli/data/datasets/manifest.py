@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balancemm_cli.data.datasets.plan import SPLITS, Clip, Plan, Sample, frames, no_lists, read_text, waveform
+from balancemm_cli.data.datasets.lists import no_lists, read_text
+from balancemm_cli.data.datasets.plan import SPLITS, Clip, Plan, Sample, frames, waveform
 from balancemm_cli.errors import InputError
 
 REQUIRED = ("id", "label", "split")
@@ -137,8 +138,7 @@ def _samples(path: Path, rows: list[Row], columns: list[str]) -> Iterator[Sample
         if end is not None and end <= (start or 0.0):
             raise InputError(f"{where}: the end {end} s is not after the start {start or 0.0} s.")
         clips = {
-            column.partition(":")[0].strip(): Clip(path.parent / row[column], row[column], start, end)
-            for column in columns
+            column.partition(":")[0].strip(): Clip(path.parent, row[column], start, end) for column in columns
         }
         yield Sample(row["id"], row["split"], row["label"], clips)
 

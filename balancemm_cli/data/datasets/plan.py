@@ -4,31 +4,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from balancemm_cli.errors import InputError, UsageError
-
 SPLITS = ("train", "val", "test")
 
+Spec = dict[str, Any]  # of a modality, as in the manifest of a prepared set
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Clip:
-    """The part of a file that holds one modality of a sample.
+    """The part of a media file that holds one modality of a sample; a subclass reads other forms of data.
 
-    `name` is the path as the data set writes it, for hashes and rejected.csv; `start` and `end` are in
-    seconds, None for the file's own.
+    `name` is the path below `root` as the data set writes it, for hashes and rejected.csv; `start` and `end`
+    are in seconds, None for the file's own.
     """
 
-    path: Path
+    root: Path
     name: str
     start: float | None = None
     end: float | None = None
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.root / self.name
 
-@dataclass(frozen=True)
+    def size(self) -> int | None:
+        """The size of the file in bytes, None where it is missing; it stands for the file's content where the
+        same plan is recognised."""
+        try:
+            return self.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def describe(self) -> list[Any]:
+        """All that decides what is read, but the file's content, as plain values."""
+        return [self.name, self.start, self.end]
+
+    def read(self, spec: Spec, waived: frozenset[str]) -> Any:  # noqa: ANN401 - by kind
+        """What a shard holds of it: JPEG files (list of bytes) or a waveform (int16 [T]).
+
+        `waived` as in Sample. Raises media.MediaError.
+        """
+        from balancemm_cli.data import media
+
+        whole = "truncated" not in waived
+        if spec["kind"] == "waveform":
+            return media.read_audio(
+                self.path, spec["rate"], self.start, self.end, whole, "silent" not in waived
+            )
+        pictures = media.read_frames(
+            self.path, spec["height"], spec["width"], spec["fps"], self.start, self.end, whole
+        )
+        return [media.encode_jpeg(picture) for picture in pictures]
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One sample: a clip for each modality.
 
     `defect` says what is known to be wrong with it, though it is kept; `waived` names the checks that are
-    left out for that reason ("truncated", "silent").
+    left out for that reason ("truncated", "silent"). `extras` are the values of the plan's further columns.
     """
 
     id: str
@@ -37,56 +71,46 @@ class Sample:
     clips: dict[str, Clip]
     defect: str = ""
     waived: frozenset[str] = frozenset()
+    extras: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
     """All samples of a data set in the order of its lists.
 
-    `modalities` as in the manifest of a prepared set; `classes` in the order of their indices; `notes` are
-    sentences for the user and the manifest; `remedy` says how to get files that are missing.
+    `modalities` as in the manifest of a prepared set; `classes` in the order of their indices; `protocol`
+    says in a few words whose split it is, for every report; `notes` are sentences for the user and the
+    manifest; `remedy` says how to get files that are missing. `extras` are further columns of the shards, a
+    name and one of store.EXTRAS each. `clip_seconds` is the usual length of a clip, for estimates.
     """
 
     name: str
     samples: list[Sample]
     classes: list[str]
-    modalities: dict[str, dict[str, Any]]
+    modalities: dict[str, Spec]
+    protocol: str = ""
     notes: list[str] = field(default_factory=list)
     remedy: str = ""
+    extras: dict[str, str] = field(default_factory=dict)
+    clip_seconds: float = 10.0
 
 
-def waveform(rate: int) -> dict[str, Any]:
+def waveform(rate: int) -> Spec:
     """A modality of mono int16 waveforms at `rate` Hz."""
     return {"kind": "waveform", "rate": rate}
 
 
-def frames(height: int, width: int, fps: float) -> dict[str, Any]:
+def frames(height: int, width: int, fps: float) -> Spec:
     """A modality of JPEG frames of height × width pixels, `fps` a second."""
     return {"kind": "frames", "height": height, "width": width, "fps": fps, "channels": 3}
 
 
-def need_folder(folder: Path, how_to_get: str) -> None:
-    """InputError where a folder is absent, empty or no folder."""
-    if not folder.exists():
-        raise InputError(f"There is no folder {folder}. {how_to_get}")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file, not a folder. {how_to_get}")
-    if not any(folder.iterdir()):
-        raise InputError(f"The folder {folder} is empty. {how_to_get}")
+def features(length: int, width: int) -> Spec:
+    """A modality of feature sequences: float32, at most `length` steps of `width` numbers."""
+    return {"kind": "features", "length": length, "width": width}
 
 
-def no_lists(name: str, splits: Path | None) -> None:
-    """UsageError where split lists are given to a data set that has none."""
-    if splits is not None:
-        raise UsageError(f"Data set '{name}' has no split lists; leave --splits away.")
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 text file without byte order mark and carriage returns. InputError where it is not text."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-    if text.startswith("version https://git-lfs"):
-        raise InputError(f"{path} is a git-LFS pointer, not the file itself. Run `git lfs pull` there.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def tokens(length: int, words: list[str]) -> Spec:
+    """A modality of texts: at most `length` words as their places in `words`, of which the first one stands
+    for padding."""
+    return {"kind": "tokens", "length": length, "words": words}

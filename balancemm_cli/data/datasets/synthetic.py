@@ -23,7 +23,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, no_lists, waveform
+from balancemm_cli.data.datasets.lists import no_lists
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,14 @@ def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
         for split, count in _design(source)["counts"].items()
         for number in range(count)
     ]
-    return Plan("synthetic", samples, CLASSES, MODALITIES, remedy=f"Delete {source} to have it written anew.")
+    return Plan(
+        "synthetic",
+        samples,
+        CLASSES,
+        MODALITIES,
+        remedy=f"Delete {source} to have it written anew.",
+        clip_seconds=1.0,
+    )
 
 
 def make(
@@ -210,7 +218,7 @@ def _design(source: Path) -> dict:
 
 def _clips(source: Path, split: str, number: int) -> dict[str, Clip]:
     path = _clip(source, split, number)
-    return dict.fromkeys(MODALITIES, Clip(path, f"{split}/{path.name}"))
+    return dict.fromkeys(MODALITIES, Clip(source, f"{split}/{path.name}"))
 
 
 def _clip(source: Path, split: str, number: int) -> Path:

@@ -1,0 +1,27 @@
+"""One epoch of training on a prepared set, and its evaluation, at a size for tests."""
+
+import torch
+
+from balancemm_cli.data.store import PreparedSet
+from balancemm_cli.engine.config import resolve
+from balancemm_cli.engine.evaluator import Disturbance
+from balancemm_cli.engine.restore import evaluate_run
+from balancemm_cli.engine.runs import RunFolder
+from balancemm_cli.engine.trainer import train_run
+
+SMALL = ("epochs=1", "encoder=small", "batch_size=4", "frames.size=32", "waveform.n_fft=128")
+CPU = torch.device("cpu")
+
+
+def train_and_evaluate(prepared: PreparedSet, runs, method="opm+ogm", model="concat", recipe=None) -> dict:
+    """The result of one epoch under the data set's own recipe, checked against `bmm eval`'s of the same run."""
+    config = resolve(prepared.folder.name, model, method, recipe=recipe, overrides=SMALL)
+    folder = RunFolder(runs, config, prepared)
+    result = train_run(folder, CPU)
+    assert result["status"] == "finished" and result["epochs"] == 1
+    assert 0 <= result["selections"]["last"]["accuracy"] <= 1
+    used = {name: counts[0] for name, counts in result["samples"].items()}
+    assert used == prepared.counts
+    evaluated = evaluate_run(folder.path, prepared.folder.parent, CPU, Disturbance({}, {}), probe=False)
+    assert evaluated["accuracy"] == result["selections"]["last"]["accuracy"]
+    return result
