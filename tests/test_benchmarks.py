@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from media_files import tone, write_video, write_wav
+
 SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "performance"
 
 
@@ -16,3 +19,19 @@ def test_overhead_prints_ratios():
     assert done.returncode == 0 and found["batch"] == 4
     assert found["ratios"]["baseline"] == 1 and set(found["ratios"]) == {"baseline", "opm", "ogm", "opm+ogm"}
     assert all(seconds > 0 for seconds in found["seconds"].values())
+
+
+def test_prepare_prints_how_much_faster_it_is(tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra 'bench'")
+    pytest.importorskip("librosa", reason="needs the extra 'bench'")
+    write_video(tmp_path / "a.mkv", [0, 60, 120, 180, 240], samples=tone(1.0))
+    write_video(tmp_path / "b.mkv", [0, 60, 120, 180, 240])
+    write_wav(tmp_path / "b.wav", tone(1.0))
+    for options, clips in (["--media", str(tmp_path), "--clips", "0"], 2), (["--seconds", "1"], 3):
+        command = [sys.executable, str(SCRIPTS / "prepare.py"), "--rounds", "1", "--clips", "3", *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])
+        rates = found["clips_a_second"]
+        assert found["clips"] == clips and found["ratio"] == rates["bmm"] / rates["chain"] > 0
+        assert found["parent_mib"] > 20 and found["worker_mib"] > 20

@@ -3,10 +3,13 @@
 import io
 import os
 import shutil
+import struct
+import tracemalloc
 import wave
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -219,11 +222,44 @@ def test_seeking_gives_the_frames_of_decoding_from_the_start(name, monkeypatch):
     np.testing.assert_array_equal(sought, decoded)
 
 
+SPARSE = [
+    *(
+        f"derived/{name}"
+        for name in ("1001_IEO_NEU_XX.flv", "bbb_4s_h264_aac.mp4", "v_YoYo_g01_c01_like.avi")
+    ),
+    *(f"video/{name}" for name in ("av1_video.mkv", "bikes.mp4", "carphone_pristine.mp4", "fire2.mp4")),
+    *(f"video/{name}" for name in ("h265_video.mp4", "nasa_13013.mp4", "no_duration.webm")),
+    *("video/decord_video_90.mov", "broken/decord_unordered.mov"),
+]
+
+
+@needs_media
+@pytest.mark.parametrize("name", SPARSE)
+def test_decoding_only_what_is_needed_gives_the_frames_of_decoding_everything(name, monkeypatch):
+    rates = (0.7, 1.0, 6.0)
+    sparse = [media._read_sparsely(MEDIA / name, 32, 32, fps, lambda picture: picture) for fps in rates]
+    monkeypatch.setattr(media, "_read_sparsely", lambda *arguments: [])
+    for fps, frames in zip(rates, sparse, strict=True):
+        np.testing.assert_array_equal(frames, read_frames(MEDIA / name, 32, 32, fps))
+
+
+def test_jpegs_are_those_of_the_frames(tmp_path):
+    path = write_video(tmp_path / "a.mkv", list(range(0, 250, 10)))
+    assert media.read_jpegs(path, 16, 24) == [encode_jpeg(frame) for frame in read_frames(path, 16, 24)]
+
+
+def test_needed_packets():
+    """Two groups of pictures; the second opens with a frame (time 5) that is shown before its key frame."""
+    packets = [(0, True), (3, False), (1, False), (2, False), (6, True), (5, False), (8, False), (7, False)]
+    needs = {0: "x.......", 1: "xxx.....", 2: "xxxx....", 5: "xxxxxx..", 6: "....x...", 7: "....xxxx"}
+    for wanted, expected in needs.items():
+        assert "".join(".x"[needed] for needed in media._needed(packets, {wanted})) == expected
+    assert media._needed(packets, {3, 6}) == [True, True, False, False, True, False, False, False]
+
+
 @needs_media
 def test_rotated_video_is_upright():
     """Stored 568×320 with a rotation of 90°: shown, it is upright, so the unrotated frame differs."""
-    import av
-
     path = MEDIA / "video" / "decord_video_90.mov"
     with av.open(str(path)) as container:
         stored = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(float)
@@ -321,3 +357,50 @@ def test_truncated_matroska(tmp_path):
     (tmp_path / "b.mkv").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert kind_of(tmp_path / "b.mkv", "visual") in ("truncated", "damaged")
     assert kind_of(tmp_path / "b.mkv", "audio") in ("truncated", "damaged")
+
+
+def test_headers_that_promise_too_much(tmp_path):
+    """A rate at which a second would fill hours, a size that no memory holds, frames that are not there."""
+    with av.open(str(tmp_path / "raw.avi"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "bgr24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 24, 3), np.uint8), "bgr24")))
+    avi, wav = (tmp_path / "raw.avi").read_bytes(), write_wav(tmp_path / "a.wav", tone(1.0)).read_bytes()
+    assert kind_of(tmp_path / "raw.avi", "visual") == ""
+    cases = [
+        (avi, b"strf", 12, struct.pack("<ii", 60000, 60000), "visual", "damaged"),
+        (avi, b"strh", 40, struct.pack("<I", 1_000_000), "visual", "truncated"),
+        (wav, b"fmt ", 12, struct.pack("<I", 1), "audio", "unreadable"),
+        (wav, b"fmt ", 12, struct.pack("<I", 2**31 - 1), "audio", "unreadable"),
+        (wav, b"fmt ", 10, struct.pack("<H", 65535), "audio", "no audio stream"),
+        (wav, b"data", 4, struct.pack("<I", 2**32 - 2), "audio", "truncated"),
+    ]
+    for number, (data, chunk, offset, wrong, modality, kind) in enumerate(cases):
+        changed = bytearray(data)
+        position = changed.index(chunk) + offset
+        changed[position : position + len(wrong)] = wrong
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(changed)
+        assert kind_of(path, modality) == kind
+
+
+def test_a_codec_that_ffmpeg_does_not_know(tmp_path):
+    wav = bytearray(write_wav(tmp_path / "a.wav", tone(1.0)).read_bytes())
+    position = wav.index(b"fmt ") + 8
+    wav[position : position + 2] = struct.pack("<H", 0x7777)
+    (tmp_path / "a.wav").write_bytes(wav)
+    with pytest.raises(MediaError, match="unreadable: FFmpeg has no decoder for its audio"):
+        read_audio(tmp_path / "a.wav", 16000)
+
+
+def test_three_seconds_of_a_long_recording_take_the_memory_of_seconds(tmp_path):
+    samples = np.arange(1800 * 8000).astype(np.int16)  # half an hour, 55 MiB at 16 kHz
+    path = write_wav(tmp_path / "a.wav", samples, rate=8000)
+    tracemalloc.start()
+    try:
+        part = read_audio(path, 8000, 1790.0, 1793.0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(part, samples[1790 * 8000 : 1793 * 8000])
+    assert peak < 4e6

@@ -6,7 +6,7 @@ file can be unusable has a name (`MediaError.kind`), because many broken files o
 
 import io
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
 from math import ceil, inf
@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 JPEG_QUALITY = 95  # with full chroma; the loss is below what a video codec did before
@@ -26,6 +26,7 @@ SLACK_SHARE = 0.01  # the same as a share of the declared duration, for long fil
 SILENCE = 1  # int16 steps (-90 dB): digital silence, also after dither; recordings of a quiet room exceed it
 TAIL = 0.5  # seconds decoded beyond the end, so that the resampler ends cleanly
 ROUNDING = 1e-3  # seconds; FLV and Matroska round time stamps to milliseconds
+MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz; a header that says 1 Hz would turn a second into hours
 NOT_MEDIA = {"tty", "concat", "hls"}  # text that FFmpeg would draw, and lists of other files
 SEEK_FROM = 5.0  # seconds; a clip that starts earlier is reached by decoding
 
@@ -58,15 +59,44 @@ def read_frames(
     turned upright by the file's rotation; `fps=None` means every frame, and at least one is always returned.
     `whole=False` accepts a file that ends early. Raises MediaError.
     """
+    return _read_frames(path, height, width, fps, start, end, whole, lambda picture: picture)
+
+
+def read_jpegs(
+    path: Path,
+    height: int,
+    width: int,
+    fps: float | None = 1.0,
+    start: float | None = None,
+    end: float | None = None,
+    whole: bool = True,
+) -> list[bytes]:
+    """The frames of `read_frames` as JPEG files, each made as it comes: an hour of them fits into the memory."""
+    return _read_frames(path, height, width, fps, start, end, whole, encode_jpeg)
+
+
+def _read_frames(
+    path: Path,
+    height: int,
+    width: int,
+    fps: float | None,
+    start: float | None,
+    end: float | None,
+    whole: bool,
+    convert: Callable[[np.ndarray], T],
+) -> list[T]:
+    everything = whole and start is None and end is None
+    if everything and fps and (found := _read_sparsely(path, height, width, fps, convert)):
+        return found
     with _open(path, whole) as container:
         reader = _Reader(container, "video")
         if reader.still:
-            return [_picture(next(frame for _, _, frame in reader.timed()), height, width)]
+            return [convert(reader.picture(next(frame for _, _, frame in reader.timed()), height, width))]
         timed = reader.timed(start or 0.0, end)
         chosen = at_rate(timed, fps, start or 0.0, end) if fps else within(timed, start or 0.0, end)
-        pictures = [_picture(frame, height, width) for frame in chosen]
-        reader.check_frames(len(pictures), start or 0.0, end, whole)
-    return pictures
+        found = [convert(reader.picture(frame, height, width)) for frame in chosen]
+        reader.check_frames(len(found), start or 0.0, end, whole)
+    return found
 
 
 def read_pairs(
@@ -86,7 +116,9 @@ def read_pairs(
         reader = _Reader(container, "video")
         pairs = _neighbours(reader.timed(start or 0.0, end))
         chosen = at_rate(pairs, fps, start or 0.0, end)
-        pictures = [(_picture(one, height, width), _picture(two, height, width)) for one, two in chosen]
+        pictures = [
+            (reader.picture(one, height, width), reader.picture(two, height, width)) for one, two in chosen
+        ]
         if not pictures and reader.decoded:
             raise MediaError("one frame", "motion needs two")
         reader.check_frames(len(pictures), start or 0.0, end, whole)
@@ -113,13 +145,11 @@ def read_audio(
     begin = start or 0.0
     with _open(path, whole) as container:
         reader = _Reader(container, "audio")
-        first, samples = _resampled(reader, rate, end)
-        if not len(samples):
-            raise MediaError("no audio samples")
+        samples = _resampled(reader, rate, begin, end)
         reader.check(begin, end, whole)
-    stop = None if end is None else max(0, round((end - first) * rate))
-    samples = samples[max(0, round((begin - first) * rate)) : stop]
-    if loud and np.abs(samples.astype(np.int32)).max(initial=0) <= SILENCE:
+    if not len(samples):
+        raise MediaError("no audio samples")
+    if loud and max(samples.max(), -int(samples.min())) <= SILENCE:
         raise MediaError("silent", "the audio is digital silence")
     return samples
 
@@ -168,6 +198,27 @@ def within(
             yield item
 
 
+def _read_sparsely(
+    path: Path, height: int, width: int, fps: float, convert: Callable[[np.ndarray], T]
+) -> list[T]:
+    """As `read_frames` of a whole file, but what the frames are not built from is not decoded.
+
+    Empty where the packets' time stamps do not say which frames these are, and where anything is wrong: then
+    decoding all of the file gives the frames, or the reason why it has none.
+    """
+    try:
+        with _open(path, True) as container:
+            reader = _Reader(container, "video")
+            shown = list(at_rate(reader.listed(), fps))
+            found = {
+                frame.pts: convert(reader.picture(frame, height, width)) for frame in reader.only(set(shown))
+            }
+            reader.check(0.0, None, True)
+            return [found[pts] for pts in shown]
+    except (MediaError, FFmpegError, KeyError):
+        return []
+
+
 def _neighbours(timed: Iterable[tuple[float, float, T]]) -> Iterator[tuple[float, float, tuple[T, T]]]:
     """Each item with the next one, at the times of the first."""
     before: tuple[float, float, T] | None = None
@@ -184,12 +235,19 @@ class _Reader:
         stream = container.streams.best(kind)
         if stream is None or stream.disposition & Disposition.attached_pic:
             raise MediaError(f"no {kind} stream")
-        stream.codec_context.thread_count = 1  # the work is parallel over files
+        context = stream.codec_context
+        if context is None:
+            raise MediaError("unreadable", f"FFmpeg has no decoder for its {kind}")
+        if kind == "audio" and not MIN_RATE <= context.sample_rate <= MAX_RATE:
+            raise MediaError("unreadable", f"its header says {context.sample_rate:,} samples a second")
+        context.thread_count = 1  # the work is parallel over files
         self._container = container
+        self._scaler = VideoReformatter()  # one for all frames: it keeps the filters that it has computed
         self._stream = stream
         self._origin = (container.start_time or 0) / av.time_base
         self._reached = 0.0  # where the packets of any stream end
         self._complete = False  # whether the file was read to its end
+        self._packets: list[tuple[int, bool]] = []  # of a video: time stamp, whether it is a key frame
         self.decoded = 0.0  # where the decoded frames end
         name = container.format.name
         self.still = name == "image2" or name.endswith("_pipe")
@@ -199,6 +257,46 @@ class _Reader:
         if start > SEEK_FROM and not self._seek(start):
             self._container.seek(0)
         yield from self._decode(end)
+
+    def listed(self) -> list[tuple[float, float, int]]:
+        """(from, until, time stamp) of each frame by the packets, in order of time, without decoding. Empty
+        where they do not say it, as in AVI."""
+        times = []
+        for packet in self._demux():
+            if packet.pts is None:
+                return []
+            time = packet.pts * packet.time_base.numerator / packet.time_base.denominator - self._origin
+            times.append((time, time + self._seconds(packet), packet.pts))
+            self._packets.append((packet.pts, packet.is_keyframe))
+        self.decoded = max((until for _, until, _ in times), default=0.0)
+        self._complete = True
+        return sorted(times)
+
+    def only(self, wanted: set[int]) -> Iterator[Any]:
+        """Decode the listed frames with the wanted time stamps, and of the others those that they need."""
+        context = self._stream.codec_context
+        needed = _needed(self._packets, wanted)
+        self._container.seek(0)
+        for number, packet in zip(range(len(needed)), self._demux(), strict=False):
+            if packet.pts != self._packets[number][0]:  # the file cannot go back to its begin
+                return
+            if not needed[number]:
+                continue
+            if context.name == "h264":  # other codecs gain nothing, and HEVC's mark is not reliable
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            frames = packet.decode()
+            if not any(needed[number + 1 : number + 2]):
+                frames += context.decode(None)  # frames that wait for their turn
+                context.flush_buffers()
+            yield from (frame for frame in frames if frame.pts in wanted)
+
+    def picture(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+        """Scale a frame (stretching it), turn it upright, as uint8 RGB [height, width, 3]."""
+        turns = round(frame.rotation / 90)
+        if turns % 2:
+            height, width = width, height
+        scaled = self._scaler.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
+        return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
 
     def check(self, start: float, end: float | None, whole: bool) -> None:
         """Raise MediaError where the file ended before what it declares, or before the part asked for."""
@@ -234,12 +332,7 @@ class _Reader:
 
     def _decode(self, end: float | None) -> Iterator[tuple[float, float, Any]]:
         try:
-            for packet in self._container.demux():
-                if packet.pts is not None and packet.size:
-                    until = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self._origin
-                    self._reached = max(self._reached, until)
-                if packet.stream is not self._stream:
-                    continue
+            for packet in self._demux(flush=True):
                 for frame in packet.decode():
                     time = self.decoded if frame.time is None else frame.time - self._origin
                     if end is not None and time >= end:
@@ -250,6 +343,16 @@ class _Reader:
         except FFmpegError:
             raise MediaError("damaged", f"decoding fails after {self.decoded:.2f} s") from None
         self._complete = True
+
+    def _demux(self, flush: bool = False) -> Iterator[Any]:
+        """The packets of the stream, on request the empty one at the end that flushes the decoder."""
+        streams = [self._stream] if self._stream.duration else []  # else all count, see `check`
+        for packet in self._container.demux(*streams):
+            if packet.pts is not None and packet.size and not streams:
+                until = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self._origin
+                self._reached = max(self._reached, until)
+            if packet.stream is self._stream and (packet.size or flush):
+                yield packet
 
     def _seconds(self, frame: Any) -> float:  # noqa: ANN401 - a frame of either kind
         if isinstance(frame, av.AudioFrame):
@@ -268,29 +371,49 @@ class _Reader:
         return self._container.duration / av.time_base if self._container.duration else None
 
 
-def _resampled(reader: _Reader, rate: int, end: float | None) -> tuple[float, np.ndarray]:
-    """The time of the first sample in seconds, and the samples up to about `end`."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+def _needed(packets: list[tuple[int, bool]], wanted: set[int]) -> list[bool]:
+    """For each packet (time stamp, whether a key frame) in order of decoding: whether a wanted one needs it.
+
+    A frame needs all since the last key frame; one that is shown before that key frame also what lies before
+    it.
+    """
+    begins: list[int] = []
+    key = before = 0
+    for number, (pts, is_key) in enumerate(packets):
+        if is_key:
+            key, before = number, key
+        begins.append(key if packets[key][0] <= pts else before)
+    needed = [False] * len(packets)
+    begin = len(packets)
+    for number in reversed(range(len(packets))):
+        if packets[number][0] in wanted:
+            begin = min(begin, begins[number])
+        needed[number] = begin <= number
+    return needed
+
+
+def _resampled(reader: _Reader, rate: int, begin: float, end: float | None) -> np.ndarray:
+    """The samples from `begin` to `end`; what lies before is decoded, as the resampler needs it, but not kept."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate, frame_size=rate)
     first: float | None = None
-    parts = []
+    skip = 0  # samples of `parts` that lie before `begin`
+    parts: list[np.ndarray] = []
     try:
         for time, _, frame in reader.timed(end=None if end is None else end + TAIL):
-            first = time if first is None else first
+            if first is None:
+                first, skip = time, max(0, round((begin - time) * rate))
             parts += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-        if parts:
-            parts += [out.to_ndarray()[0] for out in resampler.resample(None)]
+            while parts and len(parts[0]) <= skip:
+                skip -= len(parts.pop(0))
+        if first is None:
+            raise MediaError("no audio samples")
+        parts += [out.to_ndarray()[0] for out in resampler.resample(None)]
     except (ValueError, FFmpegError):
         raise MediaError("damaged", f"the audio changes its format at {reader.decoded:.2f} s") from None
-    return first or 0.0, np.concatenate(parts) if parts else np.zeros(0, np.int16)
-
-
-def _picture(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """Scale a frame (stretching it), turn it upright, as uint8 RGB [height, width, 3]."""
-    turns = round(frame.rotation / 90)
-    if turns % 2:
-        height, width = width, height
-    scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation=_SCALING)
-    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
+    samples = np.concatenate([np.zeros(0, np.int16), *parts])[skip:]
+    if end is None:
+        return samples
+    return samples[: max(0, round((end - first) * rate)) - max(0, round((begin - first) * rate))]
 
 
 @contextmanager

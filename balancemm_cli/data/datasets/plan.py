@@ -51,10 +51,9 @@ class Clip:
             return media.read_audio(
                 self.path, spec["rate"], self.start, self.end, whole, "silent" not in waived
             )
-        pictures = media.read_frames(
+        return media.read_jpegs(
             self.path, spec["height"], spec["width"], spec["fps"], self.start, self.end, whole
         )
-        return [media.encode_jpeg(picture) for picture in pictures]
 
 
 @dataclass(frozen=True, slots=True)
