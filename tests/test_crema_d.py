@@ -1,18 +1,22 @@
 """CREMA-D on a small tree of the official layout made from look-alike clips."""
 
 import csv
+import hashlib
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 from media_files import MEDIA, SHARED, needs_media, write_wav
+from small_training import train_and_evaluate
 
 from balancemm_cli.data.datasets import crema_d
 from balancemm_cli.data.prepare import prepare_dataset
-from balancemm_cli.errors import InputError
+from balancemm_cli.errors import InputError, UsageError
 
 pytestmark = needs_media
 LISTS = SHARED / "data" / "splits" / "crema-d"
+needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the shared split lists are absent")
 TRAIN = [f"1001_IEO_{label}_XX" for label in crema_d.CLASSES]
 TEST = ["1002_DFA_ANG_XX", "1003_DFA_SAD_HI"]
 
@@ -62,8 +66,9 @@ def test_the_small_tree(tree):
     assert len(split.frames("visual", 0)) == 4
     assert "1 file(s) of AudioWAV/ are in no list and are not used." in said
     assert any(
-        "train list is not the one of OGM-GE: it has 6 samples, that one 6,698" in line for line in said
+        "train.csv is not the train list of OGM-GE: it has 6 entries, that one 6,698" in line for line in said
     )
+    assert prepared.protocol == "lists that are not those of OGM-GE"
     assert prepared.manifest["notes"] == [line for line in said if line in prepared.manifest["notes"]]
     assert len(prepared.manifest["notes"]) == 4
 
@@ -121,7 +126,7 @@ def test_known_defects_are_kept_by_name(tree):
 
 
 def test_pointers_and_missing_files_need_leave(tree, monkeypatch):
-    monkeypatch.setattr(crema_d, "LISTS", real_lists(tree))
+    monkeypatch.setitem(crema_d.LISTS, "official", real_lists(tree))
     (tree / "crema-d" / "AudioWAV" / f"{TRAIN[2]}.wav").unlink()
     with pytest.raises(InputError, match=r"1 of the 16 files .*AudioWAV/1001_IEO_SAD_XX\.wav.*mirror"):
         prepare(tree, allow_missing=False)
@@ -129,16 +134,19 @@ def test_pointers_and_missing_files_need_leave(tree, monkeypatch):
     with pytest.raises(InputError, match=r"1 of 16 files .* git-LFS pointers.*git lfs pull.*gitlab"):
         prepare(tree, allow_missing=False)
     add(tree / "crema-d", TRAIN[2])
-    assert prepare(tree, allow_missing=False).manifest["notes"] == []
+    prepared = prepare(tree, allow_missing=False)
+    assert prepared.manifest["notes"] == []
+    assert prepared.protocol == "lists of OGM-GE: all 91 actors occur in train and test"
 
 
 def real_lists(tree):
     """The numbers of the small lists, in the place of those of the true ones."""
-    import hashlib
-
     folder = tree / "clone" / "data" / "CREMAD"
-    texts = {split: (folder / f"{split}.csv").read_text() for split in ("train", "test")}  # reads \r\n as \n
-    return {k: (len(t.split()), hashlib.sha256(t.encode()).hexdigest()) for k, t in texts.items()}
+    texts = {part: (folder / f"{part}.csv").read_text() for part in ("train", "test")}  # reads \r\n as \n
+    return {
+        part: (f"data/CREMAD/{part}.csv", len(text.split()), hashlib.sha256(text.encode()).hexdigest())
+        for part, text in texts.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_lines_that_do_not_parse(tree, line, message):
 
 
 def test_wrong_lists_are_named(tree):
-    with pytest.raises(InputError, match=r"train\.csv is not the train list of OGM-GE: it has 6 samples"):
+    with pytest.raises(InputError, match=r"train\.csv is not the train list of OGM-GE: it has 6 entries"):
         prepare(tree, allow_missing=False)
 
 
@@ -173,14 +181,14 @@ def test_what_to_get(tree):
         prepare_dataset("crema-d", tree / "empty")
     with pytest.raises(InputError, match=r"OGM-GE_CVPR2022.*--splits"):
         prepare(tree, splits=None)
-    with pytest.raises(InputError, match=r"holds neither train\.csv"):
+    with pytest.raises(InputError, match=r"holds no data/CREMAD/train\.csv nor train\.csv"):
         prepare(tree, splits=tree / "empty")
     shutil.rmtree(tree / "crema-d" / "VideoFlash")
     with pytest.raises(InputError, match=r"VideoFlash/ is missing .*there: AudioWAV"):
         prepare(tree)
 
 
-@pytest.mark.skipif(not LISTS.is_dir(), reason="the shared split lists are absent")
+@needs_lists
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
 def test_the_true_lists_are_recognised(tree, end):
     folder = tree / "true"
@@ -197,3 +205,97 @@ def test_the_true_lists_are_recognised(tree, end):
     (folder / "test.csv").write_bytes(b"".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(InputError, match="not the test list of OGM-GE: its SHA-256"):
         crema_d.plan(tree / "crema-d", folder, False)
+
+
+def test_a_header_and_the_list_without_it_are_one(tree):
+    first = prepare(tree).manifest
+    shutil.rmtree(tree / "out")
+    for part in ("train", "test"):
+        path = tree / "clone" / "data" / "CREMAD" / f"{part}.csv"
+        path.write_bytes(b"name,label\r\n" + path.read_bytes())
+    assert prepare(tree).manifest == first
+
+
+def test_the_lists_of_relearn(tree):
+    folder = write_lists(tree / "relearn" / "code" / "dataset" / "cremad", TRAIN[:5], TEST)
+    (folder / "train.csv").rename(folder / "my_train.csv")
+    (folder / "val.csv").write_text(f"{TRAIN[5]},ANG\n")
+    with pytest.raises(InputError, match=r"my_train\.csv is not the my_train list of Diagnosing_Relearning"):
+        prepare(tree, splits=tree / "relearn", options={"split": "relearn"}, allow_missing=False)
+    with pytest.raises(InputError, match=r"not named.*Diagnosing_Relearning_ECCV2024.*--splits"):
+        prepare(tree, splits=None, options={"split": "relearn"})
+    plan = crema_d.plan(tree / "crema-d", tree / "relearn", True, split="relearn")
+    assert Counter(sample.split for sample in plan.samples) == {"train": 5, "val": 1, "test": 2}
+    assert plan.classes == crema_d.CLASSES
+    assert plan.protocol == "lists that are not those of Diagnosing_Relearning"
+
+
+@needs_lists
+def test_the_true_lists_of_relearn_are_recognised(tree):
+    folder = tree / "true"
+    folder.mkdir()
+    shutil.copy(LISTS / "relearn_my_train.csv", folder / "my_train.csv")
+    shutil.copy(LISTS / "relearn_val.csv", folder / "val.csv")
+    (folder / "test.csv").write_bytes(b"name,label\n" + (LISTS / "ogmge_test.csv").read_bytes())
+    plan = crema_d.plan(tree / "crema-d", folder, False, split="relearn")
+    assert Counter(sample.split for sample in plan.samples) == {"train": 5954, "val": 744, "test": 744}
+    actors = [{s.id[:4] for s in plan.samples if s.split == part} for part in ("train", "val", "test")]
+    assert "the same actors occur in all parts" in plan.protocol
+    assert actors[1] | actors[2] <= actors[0] and len(actors[0]) == 91
+
+
+@needs_lists
+def test_all_official_names_are_known():
+    with (LISTS / "lfs_sizes.csv").open(newline="") as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    names = [path.removeprefix("AudioWAV/").removesuffix(".wav") for path in paths if "AudioWAV" in path]
+    assert sorted(crema_d.all_stems()) == sorted(names) and len(names) == 7442
+
+
+def test_no_actor_is_in_two_parts():
+    parts = crema_d.speaker_independent()
+    actors = {part: {int(stem[:4]) for stem in stems} for part, stems in parts.items()}
+    assert {part: len(stems) for part, stems in parts.items()} == {"train": 5966, "val": 738, "test": 738}
+    assert actors["val"] == set(range(1005, 1092, 10)) and actors["test"] == set(range(1010, 1092, 10))
+    assert actors["train"] == set(range(1001, 1092)) - actors["val"] - actors["test"]
+    counts = {part: Counter(stem.split("_")[2] for stem in stems) for part, stems in parts.items()}
+    assert counts["val"] == counts["test"] == dict.fromkeys(crema_d.CLASSES, 126) | {"NEU": 108}
+    assert counts["train"] == dict.fromkeys(crema_d.CLASSES, 1019) | {"NEU": 871}
+
+
+def test_the_speaker_independent_split_prepares_trains_and_evaluates(tmp_path):
+    stems = [f"{actor}_DFA_{label}_XX" for actor in (1001, 1005, 1010) for label in crema_d.CLASSES]
+    for stem in stems:
+        add(tmp_path / "crema-d", stem)
+    said = []
+    prepared = prepare_dataset(
+        "crema-d",
+        tmp_path / "crema-d",
+        out=tmp_path / "prepared" / "crema-d-speaker-independent",
+        workers=1,
+        allow_missing=True,
+        options={"split": "speaker-independent"},
+        on_message=said.append,
+    )
+    assert prepared.protocol == "by actor: no actor is in two parts"
+    assert prepared.expected == {"train": 5966, "val": 738, "test": 738}
+    assert prepared.counts == {"train": 6, "val": 6, "test": 6}
+    assert len(rejected(prepared)) == 7442 - 18  # each with its reason: the names are known without lists
+    train_and_evaluate(prepared, tmp_path / "runs")
+
+
+def test_the_speaker_independent_split_takes_no_lists(tree):
+    with pytest.raises(UsageError, match="leave --splits away"):
+        prepare(tree, options={"split": "speaker-independent"})
+
+
+def test_a_link_out_of_the_tree_is_refused(tree):
+    secret = tree / "elsewhere.wav"
+    (tree / "crema-d" / "AudioWAV" / f"{TRAIN[0]}.wav").rename(secret)
+    (tree / "crema-d" / "AudioWAV" / f"{TRAIN[0]}.wav").symlink_to(secret)
+    with pytest.raises(InputError, match=r"1001_IEO_NEU_XX\.wav is a link to .*elsewhere\.wav, outside"):
+        prepare(tree)
+    (tree / "crema-d" / "AudioWAV").rename(tree / "sounds")
+    (tree / "crema-d" / "AudioWAV").symlink_to(tree / "sounds")
+    with pytest.raises(InputError, match=r"AudioWAV is a link to .*sounds, outside"):
+        prepare(tree)

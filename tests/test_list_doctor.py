@@ -1,12 +1,16 @@
 import importlib
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from media_files import tone, write_csv, write_wav
 
+from balancemm_cli.data.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -100,3 +104,149 @@ def test_listing_published_tables_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a whole set and one of which files are missing or silent."""
+    root = tmp_path_factory.mktemp("sets")
+    rows = []
+    for number, label in enumerate(["low", "high", "low", "high", "high"]):
+        write_wav(root / "media" / f"{number}.wav", tone(0.3))
+        rows.append(f"{number},{label},{'test' if number > 2 else 'train'},{number}.wav")
+    write_csv(root / "media" / "whole.csv", "id,label,split,audio", *rows)
+    write_wav(root / "media" / "silent.wav", tone(0.3, level=0))
+    lost = ["a,low,train,none.wav", "b,low,train,silent.wav", "c,low,test,none.wav"]
+    write_csv(root / "media" / "lost.csv", "id,label,split,audio", *rows, *lost)
+    many = [f"{split}{n},class {n:02d},{split},0.wav" for n in range(11) for split in ("train", "test")]
+    write_csv(root / "media" / "many.csv", "id,label,split,audio", *many, "x,class 03,train,1.wav")
+    for name in ("whole", "lost", "many"):
+        source, out = root / "media" / f"{name}.csv", root / "data" / "prepared" / name
+        prepare_dataset("manifest", source, out=out, workers=1, allow_missing=True)
+    return root / "data" / "prepared"
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "prepared")
+    return tmp_path / "prepared"
+
+
+def listed(folder, capsys):
+    """What `bmm list datasets --prepared` prints, the lines of each folder by its name."""
+    list_module.list_("datasets", folder)
+    blocks = re.split(r"\n(?=\S)", capsys.readouterr().out.strip())
+    return {Path(block.partition(": ")[0]).name: block.partition(": ")[2].splitlines() for block in blocks}
+
+
+def test_prepared_sets_with_counts_balance_and_hashes(prepared, capsys):
+    found = listed(prepared, capsys)
+    assert list(found) == ["lost", "many", "whole"]
+    manifest = json.loads((prepared / "whole" / "manifest.json").read_text())
+    size = sum(path.stat().st_size for path in (prepared / "whole").iterdir())
+    assert found["whole"] == [
+        f"whole, {size / 1024:.1f} KiB; train 3, test 2",
+        "  train     3 samples: high 1, low 2",
+        "  test      2 samples: high 2, low 0",
+        f"  hashes    content {manifest['content_hash'][:12]}, lists {manifest['splits_hash'][:12]}",
+    ]
+    assert found["lost"][0].endswith("; incomplete; train 3 of 5, test 2 of 3")
+    assert found["lost"][1:5] == [
+        "  train     3 of 5 samples: high 1, low 2",
+        "            rejected: 1 missing, 1 silent",
+        "  test      2 of 3 samples: high 2, low 0",
+        "            rejected: 1 missing",
+    ]
+    assert found["many"][1] == "  train     12 samples: 11 classes of 1 to 2"
+
+
+def test_one_prepared_set_can_be_named_itself(prepared, capsys):
+    assert list(listed(prepared / "whole", capsys)) == ["whole"]
+
+
+def test_the_protocol_and_kept_defects_are_listed(copy, capsys):
+    path = copy / "whole" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest |= {"protocol": "by actor: no actor is in two parts", "defects_kept": {"0": "short"}}
+    path.write_text(json.dumps(manifest))
+    lines = listed(copy, capsys)["whole"]
+    assert lines[1] == "  split     by actor: no actor is in two parts"
+    assert lines[4] == "  defects   1 samples are kept in spite of a known defect"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json is damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("[" * 100_000), r"manifest\.json is damaged"),
+        (lambda folder: (folder / "manifest.json").unlink(), "There is no prepared data set in"),
+        (lambda folder: (folder / "train-00000.arrow").unlink(), r"train-00000\.arrow is missing or damaged"),
+        (lambda folder: (folder / "train-00000.arrow").write_bytes(b"no"), r"arrow is missing or damaged"),
+        (lambda folder: cut(folder / "train-00000.arrow"), r"arrow is missing or damaged"),
+        (lambda folder: set_json(folder, "splits", "train", "rejected", 3), r"manifest\.json is damaged"),
+        (lambda folder: set_json(folder, "splits", "train", "expected", None), r"manifest\.json is damaged"),
+    ],
+)
+def test_a_damaged_set_is_one_line(copy, capsys, damage, message):
+    damage(copy / "whole")
+    lines = listed(copy, capsys)
+    assert list(lines) == ["lost", "many", "whole"] and len(lines["whole"]) == 1
+    assert re.search(message, lines["whole"][0])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def set_json(folder, *keys_and_value):
+    *keys, last, value = keys_and_value
+    manifest = json.loads((folder / "manifest.json").read_text())
+    inner = manifest
+    for key in keys:
+        inner = inner[key]
+    inner[last] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_is_unfinished_is_said(copy, capsys):
+    (copy / ".next.partial" / "set").mkdir(parents=True)
+    (copy / "big.part-3-of-16").mkdir()
+    (copy / "big.part-3-of-16" / "part.json").write_text("{}")
+    (copy / "whole-preview").mkdir()
+    (copy / "notes.txt").touch()
+    lines = listed(copy, capsys)
+    assert list(lines) == [".next.partial", "big.part-3-of-16", "lost", "many", "whole"]
+    assert "same `bmm prepare` command" in lines[".next.partial"][0]
+    assert "--join" in lines["big.part-3-of-16"][0]
+
+
+def test_nothing_prepared(tmp_path, capsys):
+    list_module.list_("datasets", tmp_path)
+    assert "Nothing is prepared in" in capsys.readouterr().out
+    with pytest.raises(InputError, match="There is no folder"):
+        list_module.list_("datasets", tmp_path / "none")
+    with pytest.raises(UsageError, match="bmm list datasets"):
+        list_module.list_("methods", tmp_path)
+
+
+def test_the_doctor_names_prepared_sets(copy, monkeypatch, capsys):
+    (copy / "many" / "manifest.json").write_text("{")
+    (copy.parent / "data").mkdir()
+    copy.rename(copy.parent / "data" / "prepared")
+    monkeypatch.chdir(copy.parent)
+    doctor_module.doctor()
+    lines = [line for line in capsys.readouterr().out.splitlines() if " prepared " in line]
+    assert re.fullmatch(r"optional  prepared data/prepared/lost: .*incomplete; train 3 of 5.*", lines[0])
+    assert re.fullmatch(r"optional  prepared data/prepared/many: .*damaged.*", lines[1])
+    assert re.fullmatch(r"ok        prepared data/prepared/whole: .*train 3, test 2", lines[2])
+
+
+def test_the_doctor_without_programs_and_opencv(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
+    doctor_module.doctor()
+    lines = capsys.readouterr().out.splitlines()
+    for what in ("git is not here", "git-lfs is not here", "sbatch is not here", "opencv, for ucf-101"):
+        assert any(line.startswith(f"optional  {what}") for line in lines), what
+    assert "optional  no data set is prepared in data/prepared: `bmm prepare`" in lines

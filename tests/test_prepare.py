@@ -16,7 +16,8 @@ from media_files import contents, enlarge, small_disk, tone, write_csv, write_vi
 
 from balancemm_cli.data import prepare as module
 from balancemm_cli.data.datasets import DATASETS
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, waveform
+from balancemm_cli.data.prepare import prepare_dataset, prepare_plan
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +146,8 @@ def test_a_later_call_keeps_the_shards_that_are_done(source, reference, tmp_path
     process.communicate(timeout=20)
     if (tmp_path / "set").exists():
         pytest.skip("finished before it was killed")
-    done = {path: path.stat().st_mtime_ns for path in (work / "set").glob("[!.]*.arrow")}
+    shards = [work / "set" / record.stem for record in (work / "done").glob("[!.]*.json")]
+    done = {path: path.stat().st_mtime_ns for path in shards}
     damaged = min(done)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     (work / "set" / "left over").touch()
@@ -230,6 +232,47 @@ def test_a_damaged_shard_is_found(source, tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(InputError, match=r"train-00001\.arrow is damaged"):
         prepare_dataset("manifest", source, out=tmp_path / "set")
+
+
+class Hostile(Clip):
+    """A clip that fails in a way that nobody foresaw where its file says so."""
+
+    def read(self, spec, waived):
+        error = {"1": ValueError("cannot reshape"), "2": MemoryError()}.get(self.path.read_text())
+        if error:
+            raise error
+        return np.ones(100, np.int16)
+
+
+@pytest.mark.parametrize(("content", "what"), [("1", "ValueError: cannot reshape"), ("2", "MemoryError")])
+def test_an_unknown_failure_names_the_sample_and_loses_nothing(tmp_path, content, what):
+    clips = [Hostile(tmp_path, f"{number}.npy") for number in range(20)]
+    for number, clip in enumerate(clips):
+        clip.path.write_text(content if number == 12 else "0")
+    samples = [Sample(f"s{number}", "train", "a", {"audio": clip}) for number, clip in enumerate(clips)]
+    plan = Plan("hostile", samples, ["a"], {"audio": waveform(8000)})
+    with pytest.raises(InputError) as caught:
+        prepare_plan(plan, tmp_path / "set", workers=1)
+    message = f"Sample 's12' of the split 'train': reading {clips[12].path} fails in a way that this program"
+    assert str(caught.value).startswith(message) and f"({what})" in str(caught.value)
+    assert not (tmp_path / "set").exists()
+    clips[12].path.write_text("0")
+    said = []
+    prepare_plan(plan, tmp_path / "set", workers=1, on_message=said.append)
+    assert said == ["Going on: 8 of 20 clips were done before."]
+    assert (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_files_that_left_a_class_empty_are_looked_at_again(tmp_path):
+    """Also where the new file has the size of the old one."""
+    for name, samples in (("a", tone(0.5)), ("b", np.zeros(8000, np.int16))):
+        write_wav(tmp_path / f"{name}.wav", samples)
+    csv = write_csv(tmp_path / "m.csv", "id,label,split,audio", "1,a,train,a.wav", "2,b,train,b.wav")
+    with pytest.raises(InputError, match="class 'b' has no sample"):
+        prepare_dataset("manifest", csv, out=tmp_path / "set", workers=1)
+    write_wav(tmp_path / "b.wav", tone(0.5, frequency=900.0))
+    prepared = prepare_dataset("manifest", csv, out=tmp_path / "set", workers=1)
+    assert prepared.counts == {"train": 2}
 
 
 def test_usage(tmp_path):

@@ -13,9 +13,13 @@ from balancemm_cli.methods import METHODS, parts
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
+from balancemm_cli.models.encoders import SequenceShape
 
 aten = torch.ops.aten
 FETCHES = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default}
+
+
+SHAPES = {"audio": 1, "visual": 3, "text": SequenceShape(5, width=3), "question": SequenceShape(4, words=7)}
 
 
 class NoWaiting(TorchDispatchMode):
@@ -45,7 +49,7 @@ def methods_of(name, variant):
     return [
         METHODS[part](
             METHODS[part].Settings(**{**METHODS[part].VARIANTS[variant], **given.get(part, {})}),
-            ["audio", "visual"],
+            list(SHAPES),
         )
         for part in parts(name)
     ]
@@ -53,7 +57,7 @@ def methods_of(name, variant):
 
 def take_steps(device, model, method, variant, optimizer, steps=3):
     """Three steps from raw media on `device`, augmented, as the trainer takes them."""
-    network = build(model, "small", {"audio": 1, "visual": 3}, 4, seed=0).to(device)
+    network = build(model, "small", SHAPES, 4, seed=0).to(device)
     methods = methods_of(method, variant)
     updates = build_optimizer(network, OptimizerSettings(name=optimizer))
     # torchaudio's resampling keeps its target length in a host tensor: no wait on a GPU, but the CPU guard can't know
@@ -62,11 +66,15 @@ def take_steps(device, model, method, variant, optimizer, steps=3):
     pictures = Pictures(24, True, True, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     waves = torch.randint(-3000, 3000, (6, 4000), dtype=torch.int16).to(device)
     frames = torch.randint(0, 255, (6, 2, 32, 40, 3), dtype=torch.uint8).to(device)
+    sequences = {
+        "text": torch.randn(6, 5, 3).to(device),
+        "question": torch.tensor([[1, 2, 0, 0], [6, 5, 4, 3]] * 3).to(device),
+    }
     labels = torch.tensor([0, 1, 2, 3, 0, 1]).to(device)
     yield  # what comes now must not wait
     for index in range(steps):
         draws = Draws(0, 0, index)
-        inputs = {"audio": spectrogram(waves), "visual": pictures(frames, draws, "visual")}
+        inputs = {"audio": spectrogram(waves), "visual": pictures(frames, draws, "visual"), **sequences}
         train_step(network, methods, updates, inputs, Step(0, draws, labels), DiscrepancySettings())
 
 

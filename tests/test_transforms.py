@@ -104,3 +104,18 @@ def test_the_same_draws_give_the_same_pictures():
     transform = Pictures(32, True, True, (0, 0, 0), (1, 1, 1))
     one, two, other = (transform(smooth_pictures(), Draws(0, 2, step), "visual") for step in (5, 5, 6))
     assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_mirrored_flow_goes_the_other_way():
+    """What moves to the right moves to the left in a mirror, what moves down still moves down."""
+    flow = torch.full((200, 1, 60, 60, 2), 128, dtype=torch.uint8)
+    flow[:, :, :, :20] = torch.tensor([178, 148], dtype=torch.uint8)  # on the left side only
+    zero = 128 / 255
+    moved = Pictures(60, False, True, (zero, zero), (1, 1), flow=True)(flow, Draws(0), "flow") * 255
+    for sample in moved[:, :, 0]:
+        mirrored = bool(sample[1, 0, -1] > 10)
+        side = slice(40, 60) if mirrored else slice(0, 20)
+        expected = torch.zeros(2, 60, 60)
+        expected[0, :, side], expected[1, :, side] = (-50 if mirrored else 50), 20
+        torch.testing.assert_close(sample, expected, rtol=0, atol=1e-3)
+    assert 0.35 < (moved[:, 1, 0, 0, -1] > 10).float().mean() < 0.65

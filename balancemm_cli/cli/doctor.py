@@ -6,12 +6,12 @@ import platform
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple
 
 from balancemm_cli import __version__
+from balancemm_cli.data import overview
 from balancemm_cli.data.workers import cores
 from balancemm_cli.errors import InputError
 
@@ -35,12 +35,15 @@ PACKAGES = {  # what is imported, and what to install for it
 
 DECODERS = {  # FFmpeg's name, and what needs it
     "h264": "MP4 video",
+    "libdav1d": "AV1 video, in recent copies from YouTube",
     "flv": "CREMA-D's video",
     "vp6f": "older FLV video",
-    "mpeg4": "AVI video",
+    "mpeg4": "AVI video, as UCF-101's",
+    "vp8": "older WebM video",
     "vp9": "WebM video",
     "aac": "MP4 audio",
-    "mp3": "MP3 and FLV audio",
+    "mp3": "MP3, AVI and FLV audio",
+    "vorbis": "older WebM audio",
     "opus": "WebM audio",
     "pcm_s16le": "WAV audio",
     "png": "pictures",
@@ -48,8 +51,11 @@ DECODERS = {  # FFmpeg's name, and what needs it
 }
 
 
+PREPARED = Path("data/prepared")
+
+
 class Check(NamedTuple):
-    """One line of the doctor: `missing` is required and absent, `optional` is absent and can stay so."""
+    """One line of the doctor: `missing` is required and absent, `optional` is absent or not whole and can stay so."""
 
     state: Literal["ok", "missing", "optional"]
     text: str
@@ -87,8 +93,15 @@ def checks() -> Iterator[Check]:
     yield Check("ok", f"processors: {cores(None)}")
     yield _memory()
     yield _disk(Path.cwd())
-    yield _optional("cv2", "opencv", "optical flow (TV-L1)", "pip install opencv-contrib-python-headless")
-    yield _slurm()
+    if "numpy" in loaded:
+        yield _flow()
+    yield _program("git", "split lists, and `bmm prepare --verify`", "install the package git")
+    yield _program(
+        "git-lfs", "the media of crema-d", "install the package git-lfs, then run `git lfs install`"
+    )
+    yield _program("sbatch", "clusters with Slurm", "nothing to do on other machines")
+    if {"numpy", "pyarrow"} <= set(loaded):
+        yield from _prepared(PREPARED)
 
 
 def _python() -> Check:
@@ -160,16 +173,29 @@ def _disk(folder: Path) -> Check:
     return Check("ok", f"disk: {_size(free)} free in {folder}")
 
 
-def _optional(module: str, name: str, use: str, how: str) -> Check:
-    if find_spec(module):
+def _flow() -> Check:
+    from balancemm_cli.data.flow import load_opencv
+
+    try:
+        opencv = load_opencv("tv-l1")
+    except InputError as error:
+        return Check("optional", f"opencv, for ucf-101 from its videos: {error}")
+    return Check("ok", f"opencv {opencv.__version__}: optical flow of ucf-101")
+
+
+def _program(name: str, use: str, how: str) -> Check:
+    if shutil.which(name):
         return Check("ok", f"{name}: {use}")
     return Check("optional", f"{name} is not here, for {use}: {how}")
 
 
-def _slurm() -> Check:
-    if shutil.which("sbatch"):
-        return Check("ok", "slurm: sbatch is here")
-    return Check("optional", "slurm: no sbatch here, which matters on clusters only")
+def _prepared(root: Path) -> Iterator[Check]:
+    """What is prepared in the current folder."""
+    found = list(overview.find(root)) if root.is_dir() else []
+    for one in found:
+        yield Check("ok" if one.whole else "optional", f"prepared {one.folder}: {one.summary}")
+    if not found:
+        yield Check("optional", f"no data set is prepared in {root}: `bmm prepare`")
 
 
 def _size(count: int) -> str:

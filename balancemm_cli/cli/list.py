@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from balancemm_cli import resources
-from balancemm_cli.errors import unknown
+from balancemm_cli.errors import UsageError, unknown
 
 
 class Entry(NamedTuple):
@@ -24,12 +24,22 @@ def list_(
         str | None,
         typer.Argument(help="datasets, methods, models, recipes, suites or tables; without it, all."),
     ] = None,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(
+            help="With datasets: the prepared sets in this folder, with counts, balance and hashes."
+        ),
+    ] = None,
 ) -> None:
     """List data sets, methods, models, recipes, suites and published tables, one line each.
 
     Example: `bmm list methods`
     """
-    if kind is None:
+    if prepared is not None:
+        if kind != "datasets":
+            raise UsageError("--prepared goes with `bmm list datasets`.")
+        _print_prepared(prepared)
+    elif kind is None:
         for name in KINDS:
             print(f"{name}:")
             _print(KINDS[name](), indent="  ")
@@ -43,6 +53,16 @@ def _print(entries: list[Entry], indent: str = "") -> None:
     names = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         print(f"{indent}{entry.name:<{names}}  {entry.what}  [{entry.where}]")
+
+
+def _print_prepared(folder: Path) -> None:
+    from balancemm_cli.data import overview
+
+    found = list(overview.find(folder))
+    for one in found:
+        print("\n".join([f"{one.folder}: {one.summary}", *one.facts]))
+    if not found:
+        print(f"Nothing is prepared in {folder}. Prepare a data set with `bmm prepare`.")
 
 
 def datasets() -> list[Entry]:

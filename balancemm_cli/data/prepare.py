@@ -4,29 +4,26 @@ The work is cut in the order of the lists into groups of samples, one a shard, e
 process. Beside the folder to be made, a hidden folder `.<name>.partial` holds the shards that are done, each
 with a record of what it was made from; a later call keeps those that still fit. The last step renames the
 finished folder into place, so a prepared folder is whole or absent, and its bytes do not depend on the number
-of workers, on interruptions or on the order in which workers end.
+of workers, on interruptions or on the order in which workers end, nor on whether it was made in parts.
 """
 
-import fcntl
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-import PIL
-
-from balancemm_cli import __version__
-from balancemm_cli.data import media, store
+from balancemm_cli.data import media, parts, store
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
+from balancemm_cli.data.finish import Head, fingerprint, finish, head_of, same_set, settings, tools
+from balancemm_cli.data.parts import Part
 from balancemm_cli.data.store import PreparedSet, open_set
+from balancemm_cli.data.work import disk_full, interruption, is_free, one_at_a_time, work_folder
 from balancemm_cli.data.workers import cores, run, tick
-from balancemm_cli.errors import DISK_FULL, InputError, UsageError, unknown
+from balancemm_cli.errors import InputError, UsageError, unknown
 
 SHARD_SAMPLES = 256
 
@@ -43,6 +40,7 @@ class _Group:
     classes: list[str]
     modalities: dict[str, Spec]
     extras: dict[str, str]
+    source: str  # a hash of the samples and their files
     key: str  # a hash of everything that the shard's bytes depend on
     work: Path
 
@@ -77,29 +75,55 @@ def prepare_dataset(
     its own media) and "decode"; `on_message` gets sentences. Raises UsageError, InputError, OSError, and
     KeyboardInterrupt with a message that says how to go on.
     """
-    say = on_message or (lambda message: None)
-    chosen = check_options(name, options or {})
-    source = Path(source or Path("data/raw") / name)
-    processes = cores(workers)
+    make_media(name, source, workers, options, on_progress)
+    plan, out = plan_dataset(name, source, splits, out, allow_missing, options)
+    return open_set(prepare_plan(plan, out, None, workers, allow_missing, on_progress, on_message))
+
+
+def make_media(
+    name: str,
+    source: Path | None = None,
+    workers: int | None = None,
+    options: dict[str, str] | None = None,
+    on_progress: Progress | None = None,
+) -> None:
+    """Write the media of a data set that makes its own; arguments as in `prepare_dataset`."""
+    check_options(name, options or {})
+    processes, folder = cores(workers), default_source(name, source)
     if hasattr(DATASETS[name], "make"):
-        with _disk_full(source), _interruption(f"Run the same command to go on with {source}."):
-            DATASETS[name].make(source, processes, on_progress)
-    plan: Plan = DATASETS[name].plan(source, Path(splits) if splits else None, allow_missing, **chosen)
-    out = Path(out or Path("data/prepared") / "-".join([plan.name, *_unusual(name, chosen)]))
-    for note in plan.notes:
-        say(note)
-    sizes = _sizes(plan)
-    _check(plan, sizes, allow_missing)
-    existing = _existing(out, plan, sizes)
-    if existing is not None:
-        say(f"{out} is prepared already, from the same media and lists.")
-        return existing
-    with _work_folder(out) as work, _disk_full(out.parent), _interruption(f"Its state is kept in {work}."):
-        groups = list(_groups(plan, sizes, work))
-        _decode_missing(groups, processes, on_progress, say)
-        _finish(plan, sizes, groups, out)
-    shutil.rmtree(work, ignore_errors=True)
-    return open_set(out)
+        kept = f"What was written is kept in {folder}."
+        with disk_full(folder), interruption(kept), one_at_a_time(folder):
+            DATASETS[name].make(folder, processes, on_progress)
+
+
+def plan_dataset(
+    name: str,
+    source: Path | None = None,
+    splits: Path | None = None,
+    out: Path | None = None,
+    allow_missing: bool = False,
+    options: dict[str, str] | None = None,
+) -> tuple[Plan, Path]:
+    """The samples of a data set, and the folder to make of them; arguments as in `prepare_dataset`."""
+    chosen = check_options(name, options or {})
+    lists = Path(splits) if splits else None
+    plan: Plan = DATASETS[name].plan(default_source(name, source), lists, allow_missing, **chosen)
+    folder = Path(out or default_out(plan.name, name, chosen))
+    if folder.name in ("", ".."):
+        raise UsageError(f"--out is {folder}; name the folder that is to be made.")
+    return plan, folder
+
+
+def default_source(name: str, source: Path | None) -> Path:
+    """The folder of the media."""
+    return Path(source or Path("data/raw") / name)
+
+
+def default_out(prefix: str, name: str, options: dict[str, str]) -> Path:
+    """The folder to make of the data set `name`: the values that are no option's default are in its name."""
+    chosen = check_options(name, options)
+    unusual = [value for option, value in chosen.items() if value != DATASETS[name].OPTIONS[option][0]]
+    return Path("data/prepared") / "-".join([prefix, *unusual])
 
 
 def check_options(name: str, given: dict[str, str]) -> dict[str, str]:
@@ -119,16 +143,78 @@ def check_options(name: str, given: dict[str, str]) -> dict[str, str]:
     return {option: given.get(option, values[0]) for option, values in known.items()}
 
 
-def _unusual(name: str, chosen: dict[str, str]) -> list[str]:
-    """The values that are not an option's default, which a prepared folder's name says."""
-    return [value for option, value in chosen.items() if value != DATASETS[name].OPTIONS[option][0]]
+def prepare_plan(
+    plan: Plan,
+    out: Path,
+    part: Part | None = None,
+    workers: int | None = None,
+    allow_missing: bool = False,
+    on_progress: Progress | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> Path:
+    """Prepare what `plan_dataset` gave, or one part of it, which then lies beside `out`; see `prepare_dataset`.
+
+    Returns the folder: that of the part, or `out`, also where a part is asked for and `out` is there already.
+    """
+    say = on_message or (lambda message: None)
+    for note in plan.notes:
+        say(note)
+    shards = cut(plan)
+    head = head_of(plan, {split: [*own] for split, own in shards.items()})
+    files = {file: samples for own in shards.values() for file, samples in own.items()}
+    target = out
+    if part and is_free(out):
+        files = {file: files[file] for file in part.take(list(files))}
+        target = part.folder(out)
+    sizes = sizes_of(sample for samples in files.values() for sample in samples)
+    check(plan, sizes, allow_missing)
+    sources = {file: source_of(samples, sizes) for file, samples in files.items()}
+    if not is_free(target):
+        if target == out:
+            same_set(out, fingerprint(head, sources.values()))
+        elif part:
+            parts.same_part(part, head, sources, out)
+        say(f"{target} is prepared already, from the same media and lists.")
+        return target
+    with work_folder(target) as work, disk_full(out.parent), interruption(f"Its state is kept in {work}."):
+        groups = list(_groups(plan, files, sources, work))
+        _decode_missing(work, groups, cores(workers), on_progress, say)
+        _finish(work, groups, head, out, part)
+    shutil.rmtree(work, ignore_errors=True)
+    return target
 
 
-def _sizes(plan: Plan) -> Sizes:
-    return {clip: clip.size() for clip in dict.fromkeys(c for s in plan.samples for c in s.clips.values())}
+def cut(plan: Plan) -> dict[str, dict[str, list[Sample]]]:
+    """The samples of each shard by its file, by split in order of their first sample."""
+    by_split: dict[str, list[Sample]] = {}
+    for sample in plan.samples:
+        by_split.setdefault(sample.split, []).append(sample)
+    return {
+        split: {
+            f"{split}-{number:05d}.arrow": samples[first : first + SHARD_SAMPLES]
+            for number, first in enumerate(range(0, len(samples), SHARD_SAMPLES))
+        }
+        for split, samples in by_split.items()
+    }
 
 
-def _check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
+def sizes_of(samples: Iterable[Sample]) -> Sizes:
+    """The size of every clip's file, each asked for once."""
+    return {clip: clip.size() for clip in dict.fromkeys(c for s in samples for c in s.clips.values())}
+
+
+def source_of(samples: list[Sample], sizes: Sizes) -> str:
+    """A hash of samples and their files."""
+    return store.digest([_describe(sample, sizes) for sample in samples])
+
+
+def _describe(sample: Sample, sizes: Sizes) -> list[Any]:
+    clips = [[key, *clip.describe(), sizes[clip]] for key, clip in sample.clips.items()]
+    waived = sorted(sample.waived)
+    return [sample.id, sample.split, sample.label, sample.defect, waived, sample.extras, clips]
+
+
+def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
     """InputError for a plan that cannot give a usable set: missing files, a class without samples."""
     trained = {sample.label for sample in plan.samples if sample.split == "train"}
     if not trained:
@@ -143,80 +229,29 @@ def _check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
         )
 
 
-def _existing(out: Path, plan: Plan, sizes: Sizes) -> PreparedSet | None:
-    """The prepared set in `out` where it is whole and of the same plan; None where `out` is free."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not (out / store.MANIFEST).exists():
-        raise InputError(f"{out} exists and is no prepared data set. Name another folder with --out.")
-    prepared = open_set(out)
-    if prepared.manifest.get("plan") != _fingerprint(plan, sizes):
-        raise InputError(
-            f"{out} was prepared from other media, lists or settings. Name another folder with --out, or "
-            "delete it."
-        )
-    for split in prepared.counts:
-        prepared.split(split)
-    return prepared
-
-
-@contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """The partial folder beside `out`, held by a lock so that two calls cannot write it at once."""
-    work = out.parent / f".{out.name}.partial"
-    for folder in (work / "set", work / "done"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another process is preparing {out}. Wait for it or name another --out."
-            ) from None
-        yield work
-
-
-@contextmanager
-def _disk_full(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise InputError(
-                f"There is no space left for {error.filename or folder}. What was finished is kept: free "
-                "some and run the same command to go on."
-            ) from None
-        raise
-
-
-@contextmanager
-def _interruption(what: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Interrupted. {what} The same command goes on from there.") from None
-
-
-def _groups(plan: Plan, sizes: Sizes, work: Path) -> Iterator[_Group]:
-    made_of = [store.FORMAT, _tools(), _settings(), plan.classes, plan.modalities, plan.extras]
-    for split in _splits(plan):
-        samples = [sample for sample in plan.samples if sample.split == split]
-        for number, first in enumerate(range(0, len(samples), SHARD_SAMPLES)):
-            part = samples[first : first + SHARD_SAMPLES]
-            key = store.digest([*made_of, [_describe(sample, sizes) for sample in part]])
-            file = f"{split}-{number:05d}.arrow"
-            yield _Group(file, part, plan.classes, plan.modalities, plan.extras, key, work)
+def _groups(
+    plan: Plan, files: dict[str, list[Sample]], sources: dict[str, str], work: Path
+) -> Iterator[_Group]:
+    made_of = [store.FORMAT, tools(), settings(), plan.classes, plan.modalities, plan.extras]
+    for file, samples in files.items():
+        key = store.digest([*made_of, sources[file]])
+        yield _Group(file, samples, plan.classes, plan.modalities, plan.extras, sources[file], key, work)
 
 
 def _decode_missing(
-    groups: list[_Group], processes: int, on_progress: Progress | None, say: Callable[[str], None]
+    work: Path,
+    groups: list[_Group],
+    processes: int,
+    on_progress: Progress | None,
+    say: Callable[[str], None],
 ) -> None:
     """Make the shards that are not there yet, and delete what belongs to none of the groups."""
     wanted = {path for group in groups for path in (group.record, group.shard)}
-    work = groups[0].work
-    for path in (*(work / "set").iterdir(), *(work / "done").iterdir()):
-        if path not in wanted:
-            path.unlink()
+    for folder in (work / "set", work / "done"):
+        folder.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if path not in wanted:
+                path.unlink()
     todo = [group for group in groups if not _is_done(group)]
     kept = sum(len(group.samples) for group in groups) - sum(len(group.samples) for group in todo)
     total = sum(len(group.samples) for group in groups)
@@ -242,6 +277,7 @@ def _is_done(group: _Group) -> bool:
 def _decode_group(group: _Group) -> None:
     """Decode the samples of a group into its shard, then write its record. Runs in a worker."""
     rejected: list[dict[str, str]] = []
+    defects: dict[str, str] = {}
     prepared: Counter[str] = Counter()
 
     def rows() -> Iterator[store.Row]:
@@ -253,12 +289,14 @@ def _decode_group(group: _Group) -> None:
                 for modality, clip in sample.clips.items():
                     row[modality] = None
                     if above.get(modality) != clip:
-                        row[modality] = clip.read(group.modalities[modality], sample.waived)
+                        row[modality] = _read(sample, clip, group.modalities[modality])
             except media.MediaError as error:
                 reason = {"file": clip.name, "reason": str(error), "kind": error.kind}
                 rejected.append({"id": sample.id, "split": sample.split, **reason})
             else:
                 prepared[sample.label] += 1
+                if sample.defect:
+                    defects[sample.id] = sample.defect
                 above = sample.clips
                 yield row
             tick()
@@ -266,109 +304,42 @@ def _decode_group(group: _Group) -> None:
     count = store.write_shard(group.shard, rows(), group.modalities, group.extras)
     record = {
         "key": group.key,
+        "source": group.source,
         "rows": count,
         "sha256": store.file_hash(group.shard),
         "labels": dict(prepared),
         "rejected": rejected,
+        "defects": defects,
     }
     store.write_json(group.record, record)
 
 
-def _finish(plan: Plan, sizes: Sizes, groups: list[_Group], out: Path) -> None:
-    """Write manifest.json and rejected.csv, and rename the folder into place."""
+def _read(sample: Sample, clip: Clip, spec: Spec) -> Any:  # noqa: ANN401 - by kind
+    """What a shard holds of a clip. MediaError where it is unusable; InputError, which ends the call, for an error
+    that nobody foresaw: the sample may not be lost for a fault of this program."""
+    try:
+        return clip.read(spec, sample.waived)
+    except (media.MediaError, InputError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise InputError(
+            f"Sample '{sample.id}' of the split '{sample.split}': reading {clip.path} fails in a way that this "
+            f"program does not know ({what}). What was finished is kept. Please report it; delete the file and pass "
+            "--allow-missing to go on without the sample."
+        ) from error
+
+
+def _finish(work: Path, groups: list[_Group], head: Head, out: Path, part: Part | None) -> None:
+    """Make the folder of the finished shards the prepared set, or the part of it."""
     records = {group.file: json.loads(group.record.read_bytes()) for group in groups}
-    work = groups[0].work
-    rejected = [entry for record in records.values() for entry in record["rejected"]]
-    store.write_rejected(work / store.REJECTED, rejected)
-    _check_left(plan, records, work / store.REJECTED)
-    (work / store.REJECTED).replace(work / "set" / store.REJECTED)
-    store.write_json(work / "set" / store.MANIFEST, _manifest(plan, sizes, records, rejected))
-    (work / "set").replace(out)
-
-
-def _check_left(plan: Plan, records: dict[str, Any], rejected: Path) -> None:
-    """InputError where rejection left a split without samples, or a class without train samples."""
-    for split in _splits(plan):
-        labels: Counter[str] = Counter()
-        for file in _files(records, split):
-            labels.update(records[file]["labels"])
-        wanted = plan.classes if split == "train" else []
-        empty = [f"class '{label}' has no sample" for label in wanted if not labels[label]]
-        if not labels:
-            empty = ["no sample is left"]
-        if empty:
-            raise InputError(
-                f"In the split '{split}' of '{plan.name}', {empty[0]}: the files were rejected, and "
-                f"{rejected} says why. Get them anew and run the same command."
-            )
-
-
-def _manifest(
-    plan: Plan, sizes: Sizes, records: dict[str, Any], rejected: list[dict[str, str]]
-) -> dict[str, Any]:
-    lost = {entry["id"] for entry in rejected}
-    splits = {}
-    for split in _splits(plan):
-        files = _files(records, split)
-        splits[split] = {
-            "expected": sum(sample.split == split for sample in plan.samples),
-            "prepared": sum(records[file]["rows"] for file in files),
-            "rejected": _count(entry["kind"] for entry in rejected if entry["split"] == split),
-            "shards": [
-                {"file": file, "rows": records[file]["rows"], "sha256": records[file]["sha256"]}
-                for file in files
-            ],
-        }
-    manifest: dict[str, Any] = {
-        "format": store.FORMAT,
-        "dataset": plan.name,
-        "classes": plan.classes,
-        "modalities": plan.modalities,
-        "extras": plan.extras,
-        "protocol": plan.protocol,
-        "splits": splits,
-        "rejected": _count(entry["kind"] for entry in rejected),
-        "defects_kept": {
-            sample.id: sample.defect for sample in plan.samples if sample.defect and sample.id not in lost
-        },
-        "notes": plan.notes,
-        "decoding": _settings(),
-        "tools": _tools(),
-        "splits_hash": store.digest([[sample.id, sample.split, sample.label] for sample in plan.samples]),
-        "plan": _fingerprint(plan, sizes),
-    }
-    return {**manifest, "content_hash": store.content_hash(manifest)}
-
-
-def _fingerprint(plan: Plan, sizes: Sizes) -> str:
-    """A hash of what a prepared set is made from: samples, files with their sizes, settings."""
-    samples = [_describe(sample, sizes) for sample in plan.samples]
-    columns = [list(plan.modalities.items()), plan.extras, plan.protocol]
-    return store.digest([store.FORMAT, plan.name, plan.classes, columns, _settings(), samples])
-
-
-def _describe(sample: Sample, sizes: Sizes) -> list[Any]:
-    clips = [[key, *clip.describe(), sizes[clip]] for key, clip in sample.clips.items()]
-    waived = sorted(sample.waived)
-    return [sample.id, sample.split, sample.label, sample.defect, waived, sample.extras, clips]
-
-
-def _settings() -> dict[str, Any]:
-    return {"jpeg_quality": media.JPEG_QUALITY, "scaling": "bicubic", "silence": media.SILENCE}
-
-
-def _tools() -> dict[str, str]:
-    return {"balancemm-cli": __version__, "av": av.__version__, "pillow": PIL.__version__}
-
-
-def _splits(plan: Plan) -> list[str]:
-    """The splits in order of their first sample."""
-    return list(dict.fromkeys(sample.split for sample in plan.samples))
-
-
-def _files(records: dict[str, Any], split: str) -> list[str]:
-    return [file for file in records if file.rsplit("-", 1)[0] == split]
-
-
-def _count(kinds: Iterator[str]) -> dict[str, int]:
-    return dict(sorted(Counter(kinds).items()))
+    if part:
+        parts.finish_part(work / "set", part, head, records, out)
+        return
+    try:
+        finish(work / "set", head, records, out)
+    except InputError:
+        for group in groups:
+            if records[group.file]["rejected"]:  # so that the same command looks at the files again
+                group.record.unlink()
+        raise

@@ -35,6 +35,8 @@ class Disturbance:
         if scale := self.noise.get(name, 0):
             generator = draws.generator(f"test-noise/{name}", values.device)
             noise = torch.empty_like(values).normal_(generator=generator)
+            if values.ndim == 3:  # a feature sequence, whose padding stays padding
+                noise = noise * (values != 0).any(2, keepdim=True)
             values = values + scale * values.std() * noise
         if probability := self.missing.get(name, 0):
             shape = (len(values),) + (1,) * (values.ndim - 1)

@@ -8,6 +8,14 @@ default first, and its `plan` takes them by name. One that makes its own media h
 
 from types import ModuleType
 
-from balancemm_cli.data.datasets import crema_d, manifest, synthetic
+from balancemm_cli.data.datasets import (
+    crema_d,
+    manifest,
+    synthetic,
+)
 
-DATASETS: dict[str, ModuleType] = {"synthetic": synthetic, "manifest": manifest, "crema-d": crema_d}
+DATASETS: dict[str, ModuleType] = {
+    "synthetic": synthetic,
+    "manifest": manifest,
+    "crema-d": crema_d,
+}

@@ -1,38 +1,49 @@
 """CREMA-D: 7,442 clips of 91 actors saying 12 sentences in 6 emotions (audio and video).
 
 Layout: AudioWAV/<stem>.wav and VideoFlash/<stem>.flv of the official repository. The sound is always taken
-from AudioWAV, because 28 of the videos were without sound until 2020. Split: data/CREMAD/train.csv and
-test.csv of the OGM-GE repository (6,698 / 744; headerless lines `stem,label`), used by the papers on OGM and
-OPM; the class order is that of its stat.csv. The same actors occur in both parts.
+from AudioWAV, because 28 of the videos were without sound until 2020. The splits:
 
+- `official`: data/CREMAD/train.csv and test.csv of the OGM-GE repository (6,698 / 744; lines `stem,label`),
+  used by the papers on OGM and OPM. The same actors occur in both parts.
+- `speaker-independent`: by actor, without lists (`part_of_actor`).
+- `relearn`: code/dataset/cremad of GeWu-Lab's Diagnosing_Relearning_ECCV2024, which cuts the train list of
+  OGM-GE into my_train.csv and val.csv (5,954 / 744) and has its test list.
+
+The class order is always that of OGM-GE's stat.csv; the code of `relearn` sorts the classes by their names.
 The authors' code trains on all 6,698, so the samples of which a defect is known are kept as far as they
 decode (DEFECTS); any other file that is damaged is rejected.
 """
 
-import hashlib
 import re
 import wave
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from balancemm_cli.data.datasets.lists import read_text
+from balancemm_cli.data.datasets.lists import Official, check_official, find_file, read_text
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
-from balancemm_cli.data.datasets.tree import need_folder
-from balancemm_cli.errors import InputError
+from balancemm_cli.data.datasets.tree import files_below, need_folder
+from balancemm_cli.errors import InputError, UsageError
 
+if TYPE_CHECKING:
+    from balancemm_cli.data.verify import Published
+
+OPTIONS = {"split": ("official", "speaker-independent", "relearn")}
+PROTOCOLS = {
+    "official": "lists of OGM-GE: all 91 actors occur in train and test",
+    "speaker-independent": "by actor: no actor is in two parts",
+    "relearn": "lists of Diagnosing_Relearning (train of OGM-GE cut in train and val): "
+    "the same actors occur in all parts",
+}
 CLASSES = ["NEU", "HAP", "SAD", "FEA", "DIS", "ANG"]
-PROTOCOL = "the lists of OGM-GE, in which all actors occur in train and test"
+SENTENCES = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
 FOLDERS = {"audio": ("AudioWAV", ".wav"), "visual": ("VideoFlash", ".flv")}
 MODALITIES = {"audio": waveform(16000), "visual": frames(360, 480, 1.0)}
-
-# Number of samples and SHA-256 of each list, without byte order mark and carriage returns.
-LISTS = {
-    "train": (6698, "7b95d291b847eac9c1447bb9fb63b47176d182987ac74fe041e4dd493c6d0abd"),
-    "test": (744, "959a667af66a01dc439b12d6ec9dc57b36a88e947f48ad63531a4b91f769394f"),
-}
-NAME = re.compile(
-    r"\d{4}_(IEO|TIE|IOM|IWW|TAI|MTI|IWL|ITH|DFA|ITS|TSI|WSI)_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)"
-)
+NAME = re.compile(rf"\d{{4}}_({'|'.join(SENTENCES)})_({'|'.join(CLASSES)})_(LO|MD|HI|XX)")
+HEADER = "name,label"  # of some copies of the lists
+NEVER_RECORDED = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")
 LFS_POINTER_BYTES = 200  # a pointer has 130 or 131 bytes, the smallest media file 4,262
 
 # What is known to be wrong with samples of the lists, and the checks that are waived for it.
@@ -47,75 +58,148 @@ DEFECTS = {
 ALL_EMOTIONS = "1064_IEO_DIS_MD"
 ALIASES = {"1040_ITH_SAD_XX": "1040_ITH_SAD_X"}  # the file's name in copies from before October 2022
 
+REPOSITORY = "https://github.com/CheyneyComputerScience/CREMA-D.git"
 MIRROR = "https://gitlab.com/cs-cooper-lab/crema-d-mirror.git"
 HOW_TO_GET = (
-    "Get AudioWAV/ and VideoFlash/ with `git lfs clone "
-    f"https://github.com/CheyneyComputerScience/CREMA-D.git` (7.6 GB; mirror: {MIRROR}) and put both folders "
-    "into data/raw/crema-d, or name their folder with --source."
+    f"Get AudioWAV/ and VideoFlash/ with `git lfs clone {REPOSITORY}` (7.6 GB; mirror: {MIRROR}) and put both "
+    "folders into data/raw/crema-d, or name their folder with --source."
 )
-HOW_TO_GET_LISTS = (
-    "Clone https://github.com/GeWu-Lab/OGM-GE_CVPR2022, which holds data/CREMAD/train.csv and test.csv, and "
-    "name the clone with --splits."
-)
+HOW_TO_GET_LISTS = {
+    "official": "Clone https://github.com/GeWu-Lab/OGM-GE_CVPR2022, which holds data/CREMAD/train.csv and test.csv, "
+    "and name the clone with --splits.",
+    "relearn": "Clone https://github.com/GeWu-Lab/Diagnosing_Relearning_ECCV2024, which holds my_train.csv, val.csv "
+    "and test.csv in code/dataset/cremad, and name the clone with --splits.",
+}
+AUTHORS = {"official": "OGM-GE", "relearn": "Diagnosing_Relearning"}
+
+# For each part its list in the clone, the number of its samples, and its SHA-256 without header.
+LISTS = {
+    "official": {
+        "train": (
+            "data/CREMAD/train.csv",
+            6698,
+            "7b95d291b847eac9c1447bb9fb63b47176d182987ac74fe041e4dd493c6d0abd",
+        ),
+        "test": (
+            "data/CREMAD/test.csv",
+            744,
+            "959a667af66a01dc439b12d6ec9dc57b36a88e947f48ad63531a4b91f769394f",
+        ),
+    },
+    "relearn": {
+        "train": (
+            "code/dataset/cremad/my_train.csv",
+            5954,
+            "eaf4d9332c743a8e0a0538e53f15f86552fb961858a8347588f6ffc09071b232",
+        ),
+        "val": (
+            "code/dataset/cremad/val.csv",
+            744,
+            "ecbd82453caca8a7126df010d67b33813387af3cbe32efe5eb5a94ed2d161291",
+        ),
+        "test": (
+            "code/dataset/cremad/test.csv",
+            744,
+            "959a667af66a01dc439b12d6ec9dc57b36a88e947f48ad63531a4b91f769394f",
+        ),
+    },
+}
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The samples of the lists with their files. InputError for absent media or lists, and for other lists
-    than those of OGM-GE, unless `allow_missing`, which takes them and notes it."""
+def plan(source: Path, splits: Path | None, allow_missing: bool, split: str = "official") -> Plan:
+    """The samples of the split with their files. InputError for absent media or lists, and for other lists
+    than the official ones, unless `allow_missing`, which takes them and notes it."""
     need_folder(source, HOW_TO_GET)
-    stems = {modality: _stems(source, *where) for modality, where in FOLDERS.items()}
-    folder = _lists_folder(splits)
-    notes: list[str] = []
-    rows = {split: _read_list(folder / f"{split}.csv", split, allow_missing, notes) for split in LISTS}
-    _refuse_repeats(rows, folder)
-    samples = [_sample(source, split, stem, stems) for split, part in rows.items() for stem in part]
+    stems = _stems(source)
+    notes: list[str] = []  # first on lists that are not the official ones
+    if split == "speaker-independent":
+        if splits is not None:
+            raise UsageError(f"--split {split} of data set 'crema-d' needs no lists; leave --splits away.")
+        rows = speaker_independent()
+    else:
+        rows = _read_lists(split, splits, allow_missing, notes)
+    protocol = f"lists that are not those of {AUTHORS[split]}" if notes else PROTOCOLS[split]
+    samples = [_sample(source, part, stem, stems) for part, listed in rows.items() for stem in listed]
     if not allow_missing:
         _refuse_pointers(source, samples)
     notes += _unused(stems, {sample.id for sample in samples})
-    return Plan("crema-d", samples, CLASSES, MODALITIES, PROTOCOL, notes, HOW_TO_GET, clip_seconds=2.5)
+    return Plan("crema-d", samples, CLASSES, MODALITIES, protocol, notes, HOW_TO_GET, clip_seconds=2.5)
 
 
-def _stems(source: Path, folder: str, suffix: str) -> set[str]:
-    path = source / folder
-    if not path.is_dir():
-        there = ", ".join(sorted(entry.name for entry in source.iterdir())[:5])
-        raise InputError(
-            f"The folder {folder}/ is missing in {source} (there: {there}); many copies hold AudioWAV/ only. "
-            f"{HOW_TO_GET}"
-        )
-    return {entry.stem for entry in path.iterdir() if entry.suffix == suffix}
+def official_files(source: Path, plan: Plan) -> "Published":
+    """What the pointers in the user's clone say of the files: their size and SHA-256. InputError where there
+    is no clone."""
+    from balancemm_cli.data.verify import clone_files
+
+    how = f"`git clone --bare --depth 1 {REPOSITORY} {source}/.git` puts the official one (without media) there."
+    return clone_files(source, [folder for folder, _ in FOLDERS.values()], how)
 
 
-def _lists_folder(splits: Path | None) -> Path:
-    """The folder of train.csv and test.csv: `splits` itself or data/CREMAD in a clone."""
+def part_of_actor(actor: int) -> str:
+    """The part of the speaker-independent split: test for actors 1010, 1020, …, val for 1005, 1015, …."""
+    return {0: "test", 5: "val"}.get(actor % 10, "train")
+
+
+def speaker_independent() -> dict[str, list[str]]:
+    """The stems of each part of the speaker-independent split, in order of their names."""
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for stem in sorted(all_stems()):
+        parts[part_of_actor(int(stem[:4]))].append(stem)
+    return parts
+
+
+def all_stems() -> Iterator[str]:
+    """The 7,442 official stems: each actor says each sentence in each emotion, one of the sentences in three
+    levels of emotion; 20 were never recorded."""
+    for actor, sentence, emotion in product(range(1001, 1092), SENTENCES, CLASSES):
+        stem = f"{actor}_{sentence}_{emotion}"
+        if not stem.startswith(NEVER_RECORDED):
+            levels = ("LO", "MD", "HI") if sentence == "IEO" and emotion != "NEU" else ("XX",)
+            yield from (f"{stem}_{level}" for level in levels)
+
+
+def _stems(source: Path) -> dict[str, set[str]]:
+    """The stems of the files in the folder of each modality."""
+    for folder, _ in FOLDERS.values():
+        if not (source / folder).is_dir():
+            there = ", ".join(sorted(entry.name for entry in source.iterdir())[:5])
+            raise InputError(
+                f"The folder {folder}/ is missing in {source} (there: {there}); many copies hold AudioWAV/ only. "
+                f"{HOW_TO_GET}"
+            )
+    files = list(files_below(source, frozenset(suffix for _, suffix in FOLDERS.values())))
+    return {
+        modality: {
+            name.removeprefix(f"{folder}/").removesuffix(suffix)
+            for name in files
+            if name.startswith(f"{folder}/") and name.endswith(suffix)
+        }
+        for modality, (folder, suffix) in FOLDERS.items()
+    }
+
+
+def _read_lists(split: str, splits: Path | None, allow_other: bool, notes: list[str]) -> dict[str, list[str]]:
+    """The stems of each part. A difference to the official lists is an InputError, or a note where it is
+    allowed."""
+    how_to_get = HOW_TO_GET_LISTS[split]
     if splits is None:
-        raise InputError(f"The split lists are not named. {HOW_TO_GET_LISTS}")
-    if not splits.is_dir():
-        raise InputError(f"There is no folder {splits}. {HOW_TO_GET_LISTS}")
-    for folder in (splits / "data" / "CREMAD", splits):
-        if all((folder / f"{split}.csv").is_file() for split in LISTS):
-            return folder
-    raise InputError(f"{splits} holds neither train.csv and test.csv nor data/CREMAD/. {HOW_TO_GET_LISTS}")
+        raise InputError(f"The split lists are not named. {how_to_get}")
+    rows: dict[str, list[str]] = {}
+    for part, (name, count, sha256) in LISTS[split].items():
+        file = Path(name)
+        official = Official(f"the {file.stem} list of {AUTHORS[split]}", count, sha256, how_to_get)
+        path = find_file(splits, [name, file.name], how_to_get)
+        rows[part] = _read_list(path, official, allow_other, notes)
+    _refuse_repeats(rows, splits)
+    return rows
 
 
-def _read_list(path: Path, split: str, allow_other: bool, notes: list[str]) -> list[str]:
-    """The stems of a list; a difference to OGM-GE's list is an InputError, or a note where it is allowed."""
-    text = read_text(path).strip("\n") + "\n"
-    stems = [_parse(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    count, expected = LISTS[split]
-    found = hashlib.sha256(text.encode()).hexdigest()
-    if found == expected:
-        return stems
-    if len(stems) != count:
-        difference = f"it has {len(stems):,} samples, that one {count:,}"
-    else:
-        difference = f"its SHA-256 is {found[:12]}…, that one's {expected[:12]}…"
-    if not allow_other:
-        raise InputError(
-            f"{path} is not the {split} list of OGM-GE: {difference}. {HOW_TO_GET_LISTS} "
-            "Pass --allow-missing to use this list nevertheless."
-        )
-    notes.append(f"The {split} list is not the one of OGM-GE: {difference}.")
+def _read_list(path: Path, official: Official, allow_other: bool, notes: list[str]) -> list[str]:
+    text = read_text(path)
+    headers = text.startswith(HEADER + "\n")
+    lines = text.removeprefix(HEADER + "\n").strip("\n").split("\n")
+    stems = [_parse(line, path, number) for number, line in enumerate(lines, 1 + headers) if line.strip()]
+    check_official(path, "\n".join(lines), len(stems), official, allow_other, notes)
     return stems
 
 
@@ -137,14 +221,13 @@ def _parse(line: str, path: Path, number: int) -> str:
 
 def _refuse_repeats(rows: dict[str, list[str]], folder: Path) -> None:
     seen: dict[str, str] = {}
-    for split, stems in rows.items():
+    for part, stems in rows.items():
         for stem in stems:
             if stem in seen:
                 raise InputError(
-                    f"'{stem}' is listed twice in {folder} ({seen[stem]}.csv and {split}.csv). "
-                    "Use the lists as they are."
+                    f"'{stem}' is listed twice in {folder} ({seen[stem]} and {part}). Use the lists as they are."
                 )
-            seen[stem] = split
+            seen[stem] = part
 
 
 def _sample(source: Path, split: str, stem: str, stems: dict[str, set[str]]) -> Sample:

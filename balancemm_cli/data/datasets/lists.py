@@ -1,20 +1,26 @@
 """Split lists and annotation files: read as text, and compared with the official ones."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from balancemm_cli.errors import InputError, UsageError
+
+OTHER_LISTS = "other lists than the official ones"  # the protocol of a plan that uses such
 
 
 @dataclass(frozen=True)
 class Official:
     """A list as its authors published it: what it is, the number of its entries, the SHA-256 of its text (as
-    `read_text` gives it, without newlines at its end but one), and how to get it."""
+    `read_text` gives it, without newlines at its end but one), and how to get it. A list that was not at hand to
+    be hashed has none, and where its length is not known exactly, `count` says between which numbers it lies."""
 
     what: str
-    count: int
-    sha256: str
+    count: int | range
+    sha256: str | None
     how_to_get: str
 
 
@@ -36,19 +42,28 @@ def check_official(
 ) -> None:
     """Compare a list of `count` entries with the official one. A difference is an InputError, or a note where
     other lists are allowed."""
+    counts = range(official.count, official.count + 1) if isinstance(official.count, int) else official.count
     found = hashlib.sha256((text.strip("\n") + "\n").encode()).hexdigest()
-    if found == official.sha256:
+    if found == official.sha256 or (official.sha256 is None and count in counts):
         return
-    if count != official.count:
-        difference = f"it has {count:,} entries, that one {official.count:,}"
+    if count not in counts:
+        expected = f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
+        difference = f"it has {count:,} entries, that one {expected}"
     else:
-        difference = f"its SHA-256 is {found[:12]}…, that one's {official.sha256[:12]}…"
+        difference = f"its SHA-256 is {found[:12]}…, that one's {str(official.sha256)[:12]}…"
+    accept_other(path, official.what, difference, official.how_to_get, allow_other, notes)
+
+
+def accept_other(
+    path: Path, what: str, difference: str, how_to_get: str, allow_other: bool, notes: list[str]
+) -> None:
+    """Note that a list is not `what` it should be; InputError where other lists are not allowed."""
     if not allow_other:
         raise InputError(
-            f"{path} is not {official.what}: {difference}. {official.how_to_get} "
+            f"{path} is not {what}: {difference}. {how_to_get} "
             "Pass --allow-missing to use this list nevertheless."
         )
-    notes.append(f"{path.name} is not {official.what}: {difference}.")
+    notes.append(f"{path.name} is not {what}: {difference}.")
 
 
 def find_file(splits: Path, names: list[str], how_to_get: str) -> Path:
@@ -75,3 +90,23 @@ def plain_name(name: str, where: str) -> str:
             f"{where}: '{name}' is a path or nothing where a plain name belongs. Get the list anew."
         )
     return name
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, with #2, #3 … behind those that were there before, so that each is a sample's own."""
+    counts: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        counts[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+    return unique
+
+
+def in_two_splits(videos: dict[str, set[str]]) -> list[str]:
+    """Notes on how many videos two splits share; `videos` gives those of each split."""
+    shared = {(one, two): len(videos[one] & videos[two]) for one, two in combinations(videos, 2)}
+    return [
+        f"{count:,} video(s) are in {one} as well as in {two}; they stay in both, as listed."
+        for (one, two), count in shared.items()
+        if count
+    ]

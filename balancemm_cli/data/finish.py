@@ -1,0 +1,139 @@
+"""From finished shards to a prepared folder: rejected.csv, manifest.json, and the folder's rename into place.
+
+What is written comes from two things alone, which the parts of a set bring along: the head, which says what the
+whole set is, and a record of each shard. The head's `splits` names the shards of each split in order, and how
+many samples the lists ask for. A record holds `source` (a hash of the samples and files the shard was made
+from), `rows`, `sha256`, `labels` (rows by label), `rejected` and `defects` (id to defect, of those kept).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import av
+import PIL
+
+from balancemm_cli import __version__
+from balancemm_cli.data import media, store
+from balancemm_cli.data.datasets.plan import Plan
+from balancemm_cli.data.store import PreparedSet, open_set
+from balancemm_cli.errors import InputError
+
+Head = dict[str, Any]
+Records = dict[str, dict[str, Any]]  # by the shards' names
+
+
+def head_of(plan: Plan, shards: dict[str, list[str]]) -> Head:
+    """The head of a plan's set, whose `shards` are named by split."""
+    expected = Counter(sample.split for sample in plan.samples)
+    return {
+        "dataset": plan.name,
+        "classes": plan.classes,
+        "modalities": plan.modalities,
+        "extras": plan.extras,
+        "protocol": plan.protocol,
+        "notes": plan.notes,
+        "decoding": settings(),
+        "tools": tools(),
+        "splits_hash": store.digest([[sample.id, sample.split, sample.label] for sample in plan.samples]),
+        "splits": {split: {"expected": expected[split], "shards": files} for split, files in shards.items()},
+    }
+
+
+def settings() -> dict[str, Any]:
+    """What is the same for all data sets and decides how media are decoded."""
+    return {"jpeg_quality": media.JPEG_QUALITY, "scaling": "bicubic", "silence": media.SILENCE}
+
+
+def tools() -> dict[str, str]:
+    """The versions of what decodes."""
+    return {"balancemm-cli": __version__, "av": av.__version__, "pillow": PIL.__version__}
+
+
+def fingerprint(head: Head, sources: Iterable[str]) -> str:
+    """A hash of all that a prepared set is made from: settings, samples, and files with their sizes, but no
+    versions. `sources` are those of the shards, in order."""
+    columns = [list(head["modalities"].items()), head["extras"], head["protocol"]]
+    what = [store.FORMAT, head["dataset"], head["classes"], columns, head["decoding"]]
+    return store.digest([*what, list(sources)])
+
+
+def same_set(out: Path, plan: str) -> PreparedSet:
+    """As `same_plan`, with every shard checked."""
+    prepared = same_plan(out, plan)
+    for split in prepared.counts:
+        prepared.split(split)
+    return prepared
+
+
+def same_plan(out: Path, plan: str) -> PreparedSet:
+    """The prepared set in `out`, of the fingerprint `plan`. InputError for anything else."""
+    if not (out / store.MANIFEST).exists():
+        raise InputError(f"{out} exists and is no prepared data set. Name another folder with --out.")
+    prepared = open_set(out)
+    if prepared.manifest.get("plan") != plan:
+        raise InputError(
+            f"{out} was prepared from other media, lists or settings. Name another folder with --out, or "
+            "delete it."
+        )
+    return prepared
+
+
+def finish(folder: Path, head: Head, records: Records, out: Path) -> None:
+    """Write rejected.csv and manifest.json beside the shards in `folder`, and rename it to `out`. InputError
+    where what was rejected leaves too little; rejected.csv then lies above the folder."""
+    rejected = [entry for record in records.values() for entry in record["rejected"]]
+    beside = folder.parent / store.REJECTED
+    store.write_rejected(beside, rejected)
+    _check_left(head, records, beside)
+    beside.replace(folder / store.REJECTED)
+    store.write_json(folder / store.MANIFEST, _manifest(head, records, rejected))
+    folder.replace(out)
+
+
+def _check_left(head: Head, records: Records, rejected: Path) -> None:
+    """InputError where rejection left a split without samples, or a class without train samples."""
+    for split, part in head["splits"].items():
+        labels: Counter[str] = Counter()
+        for file in part["shards"]:
+            labels.update(records[file]["labels"])
+        wanted = head["classes"] if split == "train" else []
+        empty = [f"class '{label}' has no sample" for label in wanted if not labels[label]]
+        if not labels:
+            empty = ["no sample is left"]
+        if empty:
+            raise InputError(
+                f"In the split '{split}' of '{head['dataset']}', {empty[0]}: the files were rejected, and "
+                f"{rejected} says why. Get them anew and run the same command."
+            )
+
+
+def _manifest(head: Head, records: Records, rejected: list[dict[str, str]]) -> dict[str, Any]:
+    splits = {}
+    for split, part in head["splits"].items():
+        shards = [{"file": file, **_pick(records[file], "rows", "sha256")} for file in part["shards"]]
+        splits[split] = {
+            "expected": part["expected"],
+            "prepared": sum(shard["rows"] for shard in shards),
+            "rejected": _count(entry["kind"] for entry in rejected if entry["split"] == split),
+            "shards": shards,
+        }
+    manifest: dict[str, Any] = {
+        "format": store.FORMAT,
+        **_pick(head, "dataset", "classes", "modalities", "extras", "protocol"),
+        "splits": splits,
+        "rejected": _count(entry["kind"] for entry in rejected),
+        "defects_kept": {key: text for one in records.values() for key, text in one["defects"].items()},
+        **_pick(head, "notes", "decoding", "tools", "splits_hash"),
+        "plan": fingerprint(head, (record["source"] for record in records.values())),
+    }
+    return {**manifest, "content_hash": store.content_hash(manifest)}
+
+
+def _pick(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: values[key] for key in keys}
+
+
+def _count(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(kinds).items()))
