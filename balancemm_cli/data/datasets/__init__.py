@@ -10,12 +10,16 @@ from types import ModuleType
 
 from balancemm_cli.data.datasets import (
     crema_d,
+    kinetics_sounds,
     manifest,
     synthetic,
+    vggsound,
 )
 
 DATASETS: dict[str, ModuleType] = {
     "synthetic": synthetic,
     "manifest": manifest,
     "crema-d": crema_d,
+    "kinetics-sounds": kinetics_sounds,
+    "vggsound": vggsound,
 }
