@@ -13,6 +13,8 @@ from balancemm_cli.data.datasets import (
     kinetics_sounds,
     manifest,
     synthetic,
+    ucf_101,
+    ucf_101_three,
     vggsound,
 )
 
@@ -22,4 +24,6 @@ DATASETS: dict[str, ModuleType] = {
     "crema-d": crema_d,
     "kinetics-sounds": kinetics_sounds,
     "vggsound": vggsound,
+    "ucf-101": ucf_101,
+    "ucf-101-three": ucf_101_three,
 }
