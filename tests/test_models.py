@@ -6,7 +6,7 @@ from torchvision.models import resnet18
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build, modalities_of
-from balancemm_cli.models.encoders import ResNet18, SmallResNet
+from balancemm_cli.models.encoders import ResNet18, SequenceShape, SequenceTransformer, SmallResNet
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
@@ -113,6 +113,80 @@ def test_modulated_weights_are_the_convolutions():
     encoder = ResNet18(3)
     assert all(weight.ndim == 4 for weight in encoder.modulated())
     assert len(encoder.modulated()) == 20
+
+
+def attention(layer, x):
+    """Four heads over the steps of one sample [T, 128], written out."""
+    query, key, value = torch.nn.functional.linear(x, layer.in_proj_weight, layer.in_proj_bias).chunk(3, 1)
+    heads = []
+    for q, k, v in zip(query.chunk(4, 1), key.chunk(4, 1), value.chunk(4, 1), strict=True):
+        heads.append((q @ k.T / 32**0.5).softmax(1) @ v)
+    return layer.out_proj(torch.cat(heads, 1))
+
+
+def plainly(encoder, values, at=0):
+    """What a sequence transformer makes of one sample without padding, which begins at step `at`."""
+    x = encoder.project(values) + encoder.positions[at : at + len(values)]
+    for layer in encoder.layers.layers:
+        x = x + attention(layer.self_attn, layer.norm1(x))
+        x = x + layer.linear2(layer.linear1(layer.norm2(x)).relu())
+    return encoder.layers.norm(x).mean(0)
+
+
+def sequences(shape, lengths):
+    """A batch of samples with so many steps, filled up with zeros."""
+    torch.manual_seed(0)
+    count = (len(lengths), shape.length)
+    batch = torch.randint(1, shape.words, count) if shape.words else torch.randn(*count, shape.width)
+    for sample, length in zip(batch, lengths, strict=True):
+        sample[length:] = 0
+    return batch
+
+
+SHAPES = [SequenceShape(6, width=3), SequenceShape(6, words=9)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_sequence_transformer_is_that_without_padding(shape, training):
+    encoder, lengths = SequenceTransformer(shape).train(training), [6, 4, 1]
+    batch = sequences(shape, lengths)
+    expected = torch.stack(
+        [plainly(encoder, one[:length]) for one, length in zip(batch, lengths, strict=True)]
+    )
+    with torch.set_grad_enabled(training):  # else torch takes another way
+        torch.testing.assert_close(encoder(batch), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder(batch[1:, :4]), expected[1:], rtol=1e-4, atol=1e-5)
+        moved = torch.roll(batch[1:2], 2, 1)  # padding before the sample
+        behind = plainly(encoder, batch[1, :4], at=2)
+        torch.testing.assert_close(encoder(moved)[0], behind, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_sequence_of_padding_alone_is_finite_and_leaves_the_others(shape, training):
+    encoder = SequenceTransformer(shape).train(training)
+    batch = sequences(shape, [5, 0])
+    with torch.set_grad_enabled(training):
+        found = encoder(batch)
+        assert found.isfinite().all()
+        torch.testing.assert_close(found[1], plainly(encoder, batch[1, :1]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[:1], encoder(batch[:1]), rtol=1e-4, atol=1e-5)
+    if training:
+        found.square().sum().backward()
+        assert all(
+            weight.grad is not None and weight.grad.isfinite().all() for weight in encoder.parameters()
+        )
+        assert all(weight.grad.any() for weight in encoder.modulated())
+
+
+def test_a_network_of_sequences_and_pictures():
+    shapes = {"text": SHAPES[1], "audio": SHAPES[0], "visual": 3}
+    network = build("concat", "small", shapes, 4, seed=0)
+    inputs = {name: sequences(shape, [6, 2]) for name, shape in shapes.items() if name != "visual"}
+    features = network.encode({**inputs, "visual": torch.randn(2, 3, 1, 16, 16)})
+    assert [tuple(values.shape) for values in features.values()] == [(2, 128), (2, 128), (2, 64)]
+    torch.testing.assert_close(sum(network.unimodal_logits(features).values()), network.classify(features))
 
 
 def test_weights_depend_on_the_seed_alone():

@@ -124,11 +124,12 @@ class SequenceTransformer(Encoder):
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, T, D] or [B, T] to [B, 128]."""
+        """[B, T, D] or [B, T], T no more than the shape's length, to [B, 128]."""
         present = inputs != 0 if inputs.ndim == 2 else (inputs != 0).any(2)
-        # A sample of padding alone (a missing modality) keeps one step: the softmax needs something.
-        present = present | (torch.arange(present.shape[1], device=present.device) == 0)
-        values = self.project(inputs) + self.positions
+        # A sample of padding alone (a missing modality) keeps its first step: the softmax needs something.
+        first = torch.arange(present.shape[1], device=present.device) == 0
+        present = present | (first & ~present.any(1, keepdim=True))
+        values = self.project(inputs) + self.positions[: inputs.shape[1]]
         values = self.layers(values, src_key_padding_mask=~present)
         weights = present.to(values.dtype)[..., None]
         return (values * weights).sum(1) / weights.sum(1)

@@ -9,6 +9,7 @@ default first, and its `plan` takes them by name. One that makes its own media h
 from types import ModuleType
 
 from balancemm_cli.data.datasets import (
+    cmu_mosi,
     crema_d,
     kinetics_sounds,
     manifest,
@@ -26,4 +27,5 @@ DATASETS: dict[str, ModuleType] = {
     "vggsound": vggsound,
     "ucf-101": ucf_101,
     "ucf-101-three": ucf_101_three,
+    "cmu-mosi": cmu_mosi,
 }
