@@ -9,10 +9,12 @@ default first, and its `plan` takes them by name. One that makes its own media h
 from types import ModuleType
 
 from balancemm_cli.data.datasets import (
+    ave,
     cmu_mosi,
     crema_d,
     kinetics_sounds,
     manifest,
+    music_avqa,
     synthetic,
     ucf_101,
     ucf_101_three,
@@ -28,4 +30,6 @@ DATASETS: dict[str, ModuleType] = {
     "ucf-101": ucf_101,
     "ucf-101-three": ucf_101_three,
     "cmu-mosi": cmu_mosi,
+    "ave": ave,
+    "music-avqa": music_avqa,
 }
