@@ -11,7 +11,7 @@ from media_files import MEDIA, contents, needs_media, write_csv
 
 from balancemm_cli.data.datasets import DATASETS, crema_d, plan
 from balancemm_cli.data.estimate import dry_run
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.prepare import Request, prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +34,8 @@ def source(tmp_path):
 
 def test_what_it_says(source, tmp_path):
     before = contents(tmp_path)
-    lines = dry_run("manifest", source, out=tmp_path / "set", workers=1)
-    assert lines[:8] == [
+    lines = dry_run(Request("manifest", source, out=tmp_path / "set"), workers=1)
+    assert lines[:9] == [
         "my: 30 samples of 2 classes (a; b)",
         "  test: 10 samples of 2 classes",
         "  train: 20 samples of 2 classes",
@@ -44,16 +44,17 @@ def test_what_it_says(source, tmp_path):
         "Missing: 2 of 60 files",
         "  test: 1 (3.wav)",
         "  train: 1 (4.mp4)",
+        "Empty: 58 files, which would be rejected",
     ]
-    assert lines[8] == f"Folder: {tmp_path / 'set'}"
+    assert lines[9] == f"Folder: {tmp_path / 'set'}"
     # 29 × 2 bytes × 16,000 × 10 s + 29 × 10 frames × 256 × 256 pixels × 0.37 = 16.3 MB
-    assert lines[9].startswith("Size: about 16 MB; ")
-    assert lines[10] == "Time: under a minute with 1 worker."
-    assert lines[11].startswith(
+    assert lines[10].startswith("Size: about 16 MB; ")
+    assert lines[11] == "Time: under a minute with 1 worker."
+    assert lines[12].startswith(
         "As it stands, preparing stops: 2 of the 60 files of data set 'my' are missing"
     )
-    assert len(lines) == 12 and contents(tmp_path) == before
-    assert len(dry_run("manifest", source, out=tmp_path / "set", allow_missing=True)) == 11
+    assert len(lines) == 13 and contents(tmp_path) == before
+    assert len(dry_run(Request("manifest", source, out=tmp_path / "set", allow_missing=True))) == 12
 
 
 def test_other_lists_and_missing_media_are_said(tmp_path):
@@ -63,7 +64,7 @@ def test_other_lists_and_missing_media_are_said(tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "train.csv").write_text("1001_IEO_NEU_XX,NEU\n")
     (tmp_path / "lists" / "test.csv").write_text("1002_IEO_NEU_XX,NEU\n")
-    lines = dry_run("crema-d", tmp_path / "raw", tmp_path / "lists", workers=2)
+    lines = dry_run(Request("crema-d", tmp_path / "raw", tmp_path / "lists"), workers=2)
     text = "\n".join(lines)
     assert "crema-d: 2 samples of 6 classes" in text and "split: " in text
     assert "it has 1 entries, that one 6,698" in text
@@ -76,19 +77,15 @@ def test_other_lists_and_missing_media_are_said(tmp_path):
 
 def test_nothing_to_list(tmp_path):
     with pytest.raises(InputError, match=r"There is no folder .*AudioWAV/ and VideoFlash/"):
-        dry_run("crema-d", tmp_path / "nowhere")
+        dry_run(Request("crema-d", tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="name the folder that is to be made"):
-        dry_run(
-            "manifest",
-            write_csv(tmp_path / "m.csv", "id,label,split,audio", "1,a,train,a.wav"),
-            out=Path("."),
-        )
+        Request("manifest", out=Path("."))
 
 
 def test_a_folder_that_is_there(source, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "thesis.txt").touch()
-    lines = dry_run("manifest", source, out=tmp_path / "set", allow_missing=True)
+    lines = dry_run(Request("manifest", source, out=tmp_path / "set", allow_missing=True))
     assert lines[-1].startswith("Folder: ") and "exists and is no prepared data set" in lines[-1]
 
 
@@ -102,13 +99,13 @@ def test_the_estimate_is_near_the_truth(tmp_path):
     rows = [f"{i},a,train,{(first, second)[i % 2]},{(first, second)[i % 2]}" for i in range(4)]
     rows += [f"again {i},a,train,{second},{second}" for i in range(2)]
     table = write_csv(tmp_path / "m.csv", "id,label,split,audio,visual", *rows)
-    (line,) = [x for x in dry_run("manifest", table, out=tmp_path / "set") if x.startswith("Size: ")]
+    (line,) = [x for x in dry_run(Request("manifest", table, out=tmp_path / "set")) if x.startswith("Size: ")]
     size, unit = line.split()[2:4]
     assert unit == "MB;"
     prepared = prepare_dataset("manifest", table, out=tmp_path / "set", workers=1)
     written = sum(path.stat().st_size for path in prepared.folder.iterdir()) / 1e6
     assert 0.6 < float(size) / written < 1.6
-    last = dry_run("manifest", table, out=tmp_path / "set")[-1]
+    last = dry_run(Request("manifest", table, out=tmp_path / "set"))[-1]
     assert last == f"Folder: {tmp_path / 'set'} is prepared already, from the same media and lists."
 
 
@@ -126,7 +123,7 @@ def test_every_kind_of_modality(tmp_path, monkeypatch):
     modalities = {"flow": flow, "text": plan.tokens(14, ["<pad>", "is"]), "audio": plan.features(60, 128)}
     made = plan.Plan("made", samples, ["a"], modalities, clip_seconds=10.0)
     monkeypatch.setitem(DATASETS, "made", SimpleNamespace(plan=lambda source, splits, allow_missing: made))
-    lines = dry_run("made", tmp_path, workers=1)
+    lines = dry_run(Request("made", tmp_path), workers=1)
     assert lines[2:5] == [
         "  flow: flow (computed tv-l1) of 256×340, 1 a second",
         "  text: text, up to 14 words",

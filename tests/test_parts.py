@@ -17,7 +17,7 @@ from media_files import contents, tone, write_csv, write_video, write_wav
 from balancemm_cli.data import prepare as module
 from balancemm_cli.data import store
 from balancemm_cli.data.parts import Part, join_parts, parse_part
-from balancemm_cli.data.prepare import plan_dataset, prepare_plan
+from balancemm_cli.data.prepare import Request, prepare_folder, prepare_plan
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def small_shards():
 
 def planned(source):
     """The plan with a note and two defects that are kept, so that all that a manifest holds is there."""
-    plan, _ = plan_dataset("manifest", source, allow_missing=True)
+    plan = Request("manifest", source).plan()
     samples = [replace(s, defect="too loud") if s.id in ("5", "42") else s for s in plan.samples]
     return replace(plan, samples=samples, notes=["A note."], protocol="ours")
 
@@ -218,9 +218,10 @@ def test_a_class_that_was_rejected_whole(tmp_path):
     for name, samples in (("a", tone(0.3)), ("b", np.zeros(4800, np.int16))):
         write_wav(tmp_path / f"{name}.wav", samples)
     lines = ["1,a,train,a.wav", "2,b,train,b.wav", "3,a,test,a.wav"]
-    plan, _ = plan_dataset("manifest", write_csv(tmp_path / "m.csv", "id,label,split,audio", *lines))
+    table = write_csv(tmp_path / "m.csv", "id,label,split,audio", *lines)
+    request = Request("manifest", table, out=tmp_path / "set")
     for number in (1, 2):
-        prepare_plan(plan, tmp_path / "set", Part(number, 2), workers=1)
+        prepare_folder(request, Part(number, 2), workers=1)
     with pytest.raises(InputError, match=r"class 'b' has no sample.*rejected\.csv says why"):
         join_parts(tmp_path / "set")
     assert not (tmp_path / "set").exists()

@@ -271,7 +271,7 @@ def test_the_command_verifies_before_it_prepares(tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "data" / "prepared")
     prepare_command("crema-d", **options)
     assert contents(tmp_path / "data" / "prepared") == verified
-    with pytest.raises(UsageError, match="--verify and --join"):
+    with pytest.raises(UsageError, match="--join and --verify"):
         prepare_command("crema-d", verify=True, join=True)
 
 

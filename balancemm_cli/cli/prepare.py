@@ -12,6 +12,7 @@ from balancemm_cli.cli.progress import progress_bars, say
 from balancemm_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from balancemm_cli.data.prepare import Request
     from balancemm_cli.data.store import PreparedSet
 
 
@@ -61,105 +62,78 @@ def prepare(
 
     Example: `bmm prepare manifest --source my.csv`
     """
+    from balancemm_cli.data.prepare import Request
+
     given = {"split": split, "eval_split": eval_split, "labels": labels, "flow": flow}
     options = {option: value for option, value in given.items() if value is not None}
-    modes = [flag for flag, on in (("--dry-run", dry_run), ("--part", part), ("--join", join)) if on]
-    modes += ["--preview"] if preview and modes and not join else []
-    if len(modes) > 1:
-        raise UsageError(f"{modes[0]} and {modes[1]} do not go together. Leave one away.")
+    request = Request(dataset, source, splits, out, allow_missing, options)
+    _refuse_together({"--dry-run": dry_run, "--part": part, "--join": join})
+    _refuse_together({"--dry-run": dry_run, "--part": part, "--preview": preview})
+    _refuse_together({"--join": join, "--verify": verify})
     if verify:
-        if join:
-            raise UsageError(
-                "--verify and --join do not go together: joining needs no media. Leave one away."
-            )
-        run_verify(dataset, source, splits, workers, allow_missing, options)
+        run_verify(request, workers)
     if dry_run:
         from balancemm_cli.data.estimate import dry_run as lines_of
 
-        typer.echo("\n".join(lines_of(dataset, source, splits, out, workers, allow_missing, options)))
-        return
-    if part:
-        typer.echo(run_part(part, dataset, source, splits, out, workers, allow_missing, options))
-        return
-    prepared = _as_it_is(dataset, source, out, options) if preview and not join else None
-    if join:
-        prepared = run_join(dataset, out, options)
-    elif prepared is None:
-        prepared = run_prepare(dataset, source, splits, out, workers, allow_missing, options)
-    if preview:
-        run_preview(prepared)
-    typer.echo(prepared.folder)
+        typer.echo("\n".join(lines_of(request, workers)))
+    elif part:
+        typer.echo(run_part(request, part, workers))
+    else:
+        prepared = _without_media(request) if preview and not join else None
+        prepared = prepared or (run_join(request) if join else run_prepare(request, workers))
+        if preview:
+            run_preview(prepared)
+        typer.echo(prepared.folder)
 
 
-def run_prepare(
-    dataset: str,
-    source: Path | None = None,
-    splits: Path | None = None,
-    out: Path | None = None,
-    workers: int | None = None,
-    allow_missing: bool = False,
-    options: dict[str, str] | None = None,
-) -> "PreparedSet":
+def _refuse_together(flags: dict[str, object]) -> None:
+    """UsageError where more than one of these flags is given."""
+    given = [flag for flag, value in flags.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} do not go together. Leave one away.")
+
+
+def run_prepare(request: "Request", workers: int | None = None) -> "PreparedSet":
     """Prepare a data set with progress and a summary on stderr."""
-    from balancemm_cli.data.prepare import prepare_dataset
+    from balancemm_cli.data.prepare import prepare_folder
+    from balancemm_cli.data.store import open_set
 
     with _progress() as show:
-        prepared = prepare_dataset(dataset, source, splits, out, workers, allow_missing, options, show, say)
+        prepared = open_set(prepare_folder(request, None, workers, show, say))
     summarise(prepared)
     return prepared
 
 
-def run_verify(
-    dataset: str,
-    source: Path | None,
-    splits: Path | None,
-    workers: int | None,
-    allow_missing: bool,
-    options: dict[str, str],
-) -> None:
+def run_verify(request: "Request", workers: int | None) -> None:
     """Compare the files of a data set with what their source published, with progress on stderr."""
-    from balancemm_cli.data.prepare import default_source, plan_dataset
     from balancemm_cli.data.verify import need_official_source, verify
     from balancemm_cli.data.workers import cores
 
-    need_official_source(dataset)
-    plan, _ = plan_dataset(dataset, source, splits, None, allow_missing, options)
+    need_official_source(request.name)
+    plan = request.plan()
     with _progress("files") as show:
-        said = verify(dataset, default_source(dataset, source), plan, cores(workers), show)
+        said = verify(request.name, request.media, plan, cores(workers), show)
     say(said)
 
 
-def run_part(
-    part: str,
-    dataset: str,
-    source: Path | None,
-    splits: Path | None,
-    out: Path | None,
-    workers: int | None,
-    allow_missing: bool,
-    options: dict[str, str],
-) -> Path:
+def run_part(request: "Request", part: str, workers: int | None) -> Path:
     """Prepare a part of a data set with progress on stderr."""
     from balancemm_cli.data.parts import parse_part
-    from balancemm_cli.data.prepare import make_media, plan_dataset, prepare_plan
+    from balancemm_cli.data.prepare import prepare_folder
 
     wanted = parse_part(part)
     with _progress() as show:
-        make_media(dataset, source, workers, options, show)
-        plan, whole = plan_dataset(dataset, source, splits, out, allow_missing, options)
-        folder = prepare_plan(plan, whole, wanted, workers, allow_missing, show, say)
-    if folder != whole:
-        say(f"This is {wanted}. With all parts beside each other, --join puts them together.")
+        folder = prepare_folder(request, wanted, workers, show, say)
+    say(f"This is {wanted}. With all parts beside each other, --join puts them together.")
     return folder
 
 
-def run_join(dataset: str, out: Path | None, options: dict[str, str]) -> "PreparedSet":
+def run_join(request: "Request") -> "PreparedSet":
     """Join the parts of a data set with progress and a summary on stderr."""
     from balancemm_cli.data.parts import join_parts
-    from balancemm_cli.data.prepare import default_out
 
     with _progress("shards") as show:
-        prepared = join_parts(out or default_out(dataset, dataset, options), show, say)
+        prepared = join_parts(request.folder(request.name), show, say)
     summarise(prepared)
     return prepared
 
@@ -173,17 +147,14 @@ def run_preview(prepared: "PreparedSet") -> None:
     say(f"A picture of each class is in {folder}.")
 
 
-def _as_it_is(
-    dataset: str, source: Path | None, out: Path | None, options: dict[str, str]
-) -> "PreparedSet | None":
+def _without_media(request: "Request") -> "PreparedSet | None":
     """The prepared set of which the media are not here any more; None where there are media to compare it with."""
-    from balancemm_cli.data.prepare import default_out, default_source
     from balancemm_cli.data.store import MANIFEST, open_set
 
-    folder, media = out or default_out(dataset, dataset, options), default_source(dataset, source)
-    if media.exists() or not (folder / MANIFEST).exists():
+    folder = request.folder(request.name)
+    if request.media.exists() or not (folder / MANIFEST).exists():
         return None
-    say(f"There are no media in {media}: the pictures are of {folder} as it is.")
+    say(f"There are no media in {request.media}: the pictures are of {folder} as it is.")
     return open_set(folder)
 
 

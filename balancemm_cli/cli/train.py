@@ -100,9 +100,10 @@ def _prepared(dataset: str, data: Path) -> Path:
         return folder
     if dataset == "synthetic":
         from balancemm_cli.cli.prepare import run_prepare
+        from balancemm_cli.data.prepare import Request
 
         say(f"{folder} is absent: preparing the embedded data first.")
-        run_prepare(dataset, out=folder)
+        run_prepare(Request(dataset, out=folder))
         return folder
     prepared = [path.name for path in data.glob("*") if path.is_dir()]
     if dataset not in DATASETS:

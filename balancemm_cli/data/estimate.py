@@ -4,11 +4,12 @@ is decoded or written."""
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
 from balancemm_cli.data.finish import fingerprint, head_of, same_plan
-from balancemm_cli.data.prepare import Sizes, check, cut, plan_dataset, sizes_of, source_of
+from balancemm_cli.data.prepare import Request, Sizes, check, cut, files_of, sizes_of, source_of
 from balancemm_cli.data.work import is_free
 from balancemm_cli.data.workers import cores
 from balancemm_cli.errors import InputError
@@ -29,16 +30,8 @@ FLOW_PAIR = {"computed tv-l1": 1.0, "computed dis": 0.006}
 SHOWN = 5  # names of missing files for each split, and of classes
 
 
-def dry_run(
-    name: str,
-    source: Path | None = None,
-    splits: Path | None = None,
-    out: Path | None = None,
-    workers: int | None = None,
-    allow_missing: bool = False,
-    options: dict[str, str] | None = None,
-) -> list[str]:
-    """The lines that `bmm prepare --dry-run` prints; arguments as in `prepare.prepare_dataset`.
+def dry_run(request: Request, workers: int | None = None) -> list[str]:
+    """The lines that `bmm prepare --dry-run` prints.
 
     Missing files and other split lists are reported, and raise nothing. UsageError and InputError where there is
     nothing that could be listed.
@@ -46,22 +39,22 @@ def dry_run(
     processes = cores(workers)
     stops = []
     try:
-        plan, folder = plan_dataset(name, source, splits, out, allow_missing, options)
+        plan = request.plan()
     except InputError as error:
-        if allow_missing:
+        if request.allow_missing:
             raise
-        plan, folder = plan_dataset(name, source, splits, out, True, options)
+        plan = replace(request, allow_missing=True).plan()
         stops.append(str(error))
     sizes = sizes_of(plan.samples)
     try:
-        check(plan, sizes, allow_missing)
+        check(plan, sizes, request.allow_missing)
     except InputError as error:
         stops.append(str(error))
     return [
         *_what(plan),
         *plan.notes,
         *_missing(plan, sizes),
-        *_folder(plan, sizes, folder, processes),
+        *_folder(plan, sizes, request.folder(plan.name), processes),
         *(f"As it stands, preparing stops: {sentence}" for sentence in stops),
     ]
 
@@ -96,13 +89,16 @@ def describe(spec: Spec) -> str:
 
 
 def _missing(plan: Plan, sizes: Sizes) -> Iterator[str]:
-    missing = {clip for clip, size in sizes.items() if size is None}
-    yield f"Missing: {f'{len(missing):,}' if missing else 'none'} of {len(sizes):,} files"
+    files = files_of(sizes)
+    missing = {name for name, size in files.items() if size is None}
+    yield f"Missing: {f'{len(missing):,}' if missing else 'none'} of {len(files):,} files"
     for split, shards in cut(plan).items():
         clips = (clip for shard in shards.values() for sample in shard for clip in sample.clips.values())
-        names = [clip.name for clip in dict.fromkeys(clips) if clip in missing]
+        names = [name for name in dict.fromkeys(clip.name for clip in clips) if name in missing]
         if names:
             yield f"  {split}: {len(names):,} ({_some(names)})"
+    if empty := sum(size == 0 for size in files.values()):
+        yield f"Empty: {empty:,} files, which would be rejected"
 
 
 def _folder(plan: Plan, sizes: Sizes, folder: Path, processes: int) -> Iterator[str]:

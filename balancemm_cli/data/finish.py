@@ -16,7 +16,8 @@ import PIL
 
 from balancemm_cli import __version__
 from balancemm_cli.data import media, store
-from balancemm_cli.data.datasets.plan import Plan
+from balancemm_cli.data.datasets.plan import COMPUTED, Plan, Spec
+from balancemm_cli.data.flow import load_opencv
 from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.errors import InputError
 
@@ -35,7 +36,7 @@ def head_of(plan: Plan, shards: dict[str, list[str]]) -> Head:
         "protocol": plan.protocol,
         "notes": plan.notes,
         "decoding": settings(),
-        "tools": tools(),
+        "tools": tools(plan.modalities),
         "splits_hash": store.digest([[sample.id, sample.split, sample.label] for sample in plan.samples]),
         "splits": {split: {"expected": expected[split], "shards": files} for split, files in shards.items()},
     }
@@ -46,9 +47,12 @@ def settings() -> dict[str, Any]:
     return {"jpeg_quality": media.JPEG_QUALITY, "scaling": "bicubic", "silence": media.SILENCE}
 
 
-def tools() -> dict[str, str]:
-    """The versions of what decodes."""
-    return {"balancemm-cli": __version__, "av": av.__version__, "pillow": PIL.__version__}
+def tools(modalities: dict[str, Spec]) -> dict[str, str]:
+    """The versions of what decodes, and of OpenCV where it computes flow."""
+    versions = {"balancemm-cli": __version__, "av": av.__version__, "pillow": PIL.__version__}
+    if any(spec.get("source", "").startswith(COMPUTED) for spec in modalities.values()):
+        versions["opencv"] = load_opencv("dis").__version__
+    return versions
 
 
 def fingerprint(head: Head, sources: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,59 @@ class _Group:
         return self.work / "set" / self.file
 
 
+@dataclass(frozen=True)
+class Request:
+    """What to prepare: the data set `name` under its own `options` (as its module lists them).
+
+    `source` holds the media (default data/raw/<name>), `splits` the split lists where the set needs them, `out` is
+    the folder to make (default data/prepared/<name>, with the options that are not the default behind it). Samples
+    whose files are missing and other lists than the official ones need `allow_missing`. UsageError for an unknown
+    data set, option or value.
+    """
+
+    name: str
+    source: Path | None = None
+    splits: Path | None = None
+    out: Path | None = None
+    allow_missing: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in DATASETS:
+            raise unknown("data set", self.name, DATASETS)
+        if self.out is not None and self.out.name in ("", ".."):
+            raise UsageError(f"--out is {self.out}; name the folder that is to be made.")
+        for option, value in self.options.items():
+            flag = "--" + option.replace("_", "-")
+            if option not in self._known:
+                raise UsageError(f"Data set '{self.name}' has no {flag}; leave it away.")
+            if value not in self._known[option]:
+                raise UsageError(
+                    f"{flag} of data set '{self.name}' is one of {', '.join(self._known[option])}, not '{value}'."
+                )
+
+    @property
+    def _known(self) -> dict[str, tuple[str, ...]]:
+        return getattr(DATASETS[self.name], "OPTIONS", {})
+
+    @property
+    def media(self) -> Path:
+        """The folder of the media."""
+        return self.source or Path("data/raw") / self.name
+
+    def folder(self, name: str) -> Path:
+        """The folder to make of a set of that name."""
+        given = [self.options.get(option, values[0]) for option, values in self._known.items()]
+        unusual = [
+            value for value, values in zip(given, self._known.values(), strict=True) if value != values[0]
+        ]
+        return self.out or Path("data/prepared") / "-".join([name, *unusual])
+
+    def plan(self) -> Plan:
+        """The samples of the data set. Raises as the `plan` of its module."""
+        return DATASETS[self.name].plan(self.media, self.splits, self.allow_missing, **self.options)
+
+
 def prepare_dataset(
     name: str,
     source: Path | None = None,
@@ -66,81 +119,39 @@ def prepare_dataset(
     on_progress: Progress | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> PreparedSet:
-    """Prepare a data set, or go on where an earlier call ended; a whole folder of the same plan is returned.
-
-    `source` holds the media (default data/raw/<name>), `splits` the split lists where the set needs them,
-    `out` is the folder to make (default data/prepared/<name>, with the options that are not the default behind
-    it). Samples whose files are missing need `allow_missing`. `options` are the data set's own, as its module
-    lists them. `on_progress(stage, done, total)` counts clips in the stages "write" (a set that makes
-    its own media) and "decode"; `on_message` gets sentences. Raises UsageError, InputError, OSError, and
-    KeyboardInterrupt with a message that says how to go on.
-    """
-    make_media(name, source, workers, options, on_progress)
-    plan, out = plan_dataset(name, source, splits, out, allow_missing, options)
-    return open_set(prepare_plan(plan, out, None, workers, allow_missing, on_progress, on_message))
+    """Prepare a data set from Python: the fields of Request, and the rest as in `prepare_folder`."""
+    request = Request(name, source, splits, out, allow_missing, options or {})
+    return open_set(prepare_folder(request, None, workers, on_progress, on_message))
 
 
-def make_media(
-    name: str,
-    source: Path | None = None,
+def prepare_folder(
+    request: Request,
+    part: Part | None = None,
     workers: int | None = None,
-    options: dict[str, str] | None = None,
     on_progress: Progress | None = None,
-) -> None:
-    """Write the media of a data set that makes its own; arguments as in `prepare_dataset`."""
-    check_options(name, options or {})
-    processes, folder = cores(workers), default_source(name, source)
-    if hasattr(DATASETS[name], "make"):
+    on_message: Callable[[str], None] | None = None,
+) -> Path:
+    """Prepare a data set, or go on where an earlier call ended; a whole folder of the same plan is left as it is.
+    A part of the set lies beside the folder to be made. Returns the folder: that of the part, or the whole one,
+    also where a part is asked for and the whole is there already.
+
+    `on_progress(stage, done, total)` counts clips in the stages "write" (a set that makes its own media) and
+    "decode"; `on_message` gets sentences. Raises UsageError, InputError, OSError, and KeyboardInterrupt with a
+    message that says how to go on.
+    """
+    _make_media(request, cores(workers), on_progress)
+    plan = request.plan()
+    folder = request.folder(plan.name)
+    return prepare_plan(plan, folder, part, workers, request.allow_missing, on_progress, on_message)
+
+
+def _make_media(request: Request, processes: int, on_progress: Progress | None) -> None:
+    """Write the media of a data set that makes its own."""
+    module, folder = DATASETS[request.name], request.media
+    if hasattr(module, "make"):
         kept = f"What was written is kept in {folder}."
         with disk_full(folder), interruption(kept), one_at_a_time(folder):
-            DATASETS[name].make(folder, processes, on_progress)
-
-
-def plan_dataset(
-    name: str,
-    source: Path | None = None,
-    splits: Path | None = None,
-    out: Path | None = None,
-    allow_missing: bool = False,
-    options: dict[str, str] | None = None,
-) -> tuple[Plan, Path]:
-    """The samples of a data set, and the folder to make of them; arguments as in `prepare_dataset`."""
-    chosen = check_options(name, options or {})
-    lists = Path(splits) if splits else None
-    plan: Plan = DATASETS[name].plan(default_source(name, source), lists, allow_missing, **chosen)
-    folder = Path(out or default_out(plan.name, name, chosen))
-    if folder.name in ("", ".."):
-        raise UsageError(f"--out is {folder}; name the folder that is to be made.")
-    return plan, folder
-
-
-def default_source(name: str, source: Path | None) -> Path:
-    """The folder of the media."""
-    return Path(source or Path("data/raw") / name)
-
-
-def default_out(prefix: str, name: str, options: dict[str, str]) -> Path:
-    """The folder to make of the data set `name`: the values that are no option's default are in its name."""
-    chosen = check_options(name, options)
-    unusual = [value for option, value in chosen.items() if value != DATASETS[name].OPTIONS[option][0]]
-    return Path("data/prepared") / "-".join([prefix, *unusual])
-
-
-def check_options(name: str, given: dict[str, str]) -> dict[str, str]:
-    """A data set's own options, the first of each one's values where it is not given. UsageError for an unknown
-    data set, option or value."""
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    known: dict[str, tuple[str, ...]] = getattr(DATASETS[name], "OPTIONS", {})
-    for option, value in given.items():
-        flag = "--" + option.replace("_", "-")
-        if option not in known:
-            raise UsageError(f"Data set '{name}' has no {flag}; leave it away.")
-        if value not in known[option]:
-            raise UsageError(
-                f"{flag} of data set '{name}' is one of {', '.join(known[option])}, not '{value}'."
-            )
-    return {option: given.get(option, values[0]) for option, values in known.items()}
+            module.make(folder, processes, on_progress)
 
 
 def prepare_plan(
@@ -152,10 +163,8 @@ def prepare_plan(
     on_progress: Progress | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Path:
-    """Prepare what `plan_dataset` gave, or one part of it, which then lies beside `out`; see `prepare_dataset`.
-
-    Returns the folder: that of the part, or `out`, also where a part is asked for and `out` is there already.
-    """
+    """As `prepare_folder`, of a plan and the folder to make of it."""
+    processes = cores(workers)
     say = on_message or (lambda message: None)
     for note in plan.notes:
         say(note)
@@ -178,7 +187,7 @@ def prepare_plan(
         return target
     with work_folder(target) as work, disk_full(out.parent), interruption(f"Its state is kept in {work}."):
         groups = list(_groups(plan, files, sources, work))
-        _decode_missing(work, groups, cores(workers), on_progress, say)
+        _decode_missing(work, groups, processes, on_progress, say)
         _finish(work, groups, head, out, part)
     shutil.rmtree(work, ignore_errors=True)
     return target
@@ -203,6 +212,11 @@ def sizes_of(samples: Iterable[Sample]) -> Sizes:
     return {clip: clip.size() for clip in dict.fromkeys(c for s in samples for c in s.clips.values())}
 
 
+def files_of(sizes: Sizes) -> dict[str, int | None]:
+    """The files of the clips by name, with their sizes."""
+    return {clip.name: size for clip, size in sizes.items() if clip.has_file}
+
+
 def source_of(samples: list[Sample], sizes: Sizes) -> str:
     """A hash of samples and their files."""
     return store.digest([_describe(sample, sizes) for sample in samples])
@@ -221,10 +235,11 @@ def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
         raise InputError(f"Data set '{plan.name}' lists no sample of the split 'train'.")
     if absent := [label for label in plan.classes if label not in trained]:
         raise InputError(f"Class '{absent[0]}' of data set '{plan.name}' has no sample in the split 'train'.")
-    missing = [clip.name for clip, size in sizes.items() if size is None]
+    files = files_of(sizes)
+    missing = [name for name, size in files.items() if size is None]
     if missing and not allow_missing:
         raise InputError(
-            f"{len(missing):,} of the {len(sizes):,} files of data set '{plan.name}' are missing (first: "
+            f"{len(missing):,} of the {len(files):,} files of data set '{plan.name}' are missing (first: "
             f"{missing[0]}). {plan.remedy} Or pass --allow-missing to prepare without them."
         )
 
@@ -232,7 +247,7 @@ def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
 def _groups(
     plan: Plan, files: dict[str, list[Sample]], sources: dict[str, str], work: Path
 ) -> Iterator[_Group]:
-    made_of = [store.FORMAT, tools(), settings(), plan.classes, plan.modalities, plan.extras]
+    made_of = [store.FORMAT, tools(plan.modalities), settings(), plan.classes, plan.modalities, plan.extras]
     for file, samples in files.items():
         key = store.digest([*made_of, sources[file]])
         yield _Group(file, samples, plan.classes, plan.modalities, plan.extras, sources[file], key, work)

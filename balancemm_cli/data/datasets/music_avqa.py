@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeGuard
 
 from balancemm_cli.data.datasets.lists import (
     OTHER_LISTS,
@@ -98,6 +98,8 @@ class Question(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Words(Clip):
     """A question out of a list, as the places of its words in the vocabulary; there is no file to it."""
+
+    has_file: ClassVar[bool] = False
 
     places: tuple[int, ...] = ()
 

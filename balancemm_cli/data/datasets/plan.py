@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 SPLITS = ("train", "val", "test")
 
 Spec = dict[str, Any]  # of a modality, as in the manifest of a prepared set
+COMPUTED = "computed "  # the `source` in the spec of flow that is not stored, before the name of the method
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Clip:
     `name` is the path below `root` as the data set writes it, for hashes and rejected.csv; `start` and `end`
     are in seconds, None for the file's own.
     """
+
+    has_file: ClassVar[bool] = True  # else its content lies in the lists
 
     root: Path
     name: str

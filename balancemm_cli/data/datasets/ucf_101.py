@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balancemm_cli.data.datasets.lists import OTHER_LISTS, Official, check_official, find_file, read_text
-from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec, frames
+from balancemm_cli.data.datasets.plan import COMPUTED, Clip, Plan, Sample, Spec, frames
 from balancemm_cli.data.datasets.tree import files_below, need_folder, refuse_outside
 from balancemm_cli.errors import InputError
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 OPTIONS = {"split": ("1", "2", "3"), "flow": ("tv-l1", "dis")}
 RGB = frames(256, 340, 1.0)
 FLOW = {**RGB, "channels": 2, "content": "flow"}
-COMPUTED = "computed "  # the source of flow that is not stored, before the name of the method
 PICTURES_A_SECOND = 25  # of the videos (Soomro et al., 2012); folders of pictures don't say it
 
 JOIN = "join the three parts of each pack before unzipping (`cat NAME.zip.00* > NAME.zip`)"
