@@ -109,6 +109,13 @@ def test_the_estimate_is_near_the_truth(tmp_path):
     assert last == f"Folder: {tmp_path / 'set'} is prepared already, from the same media and lists."
 
 
+def test_nothing_is_there(tmp_path):
+    table = write_csv(tmp_path / "my.csv", "id,label,split,audio", "1,a,train,a.wav", "2,a,test,b.wav")
+    lines = dry_run(Request("manifest", table, out=tmp_path / "set"))
+    assert "Size: nothing, as none of the files is there." in lines
+    assert not any(line.startswith("Time: ") for line in lines)
+
+
 def test_every_kind_of_modality(tmp_path, monkeypatch):
     """1,000 samples of 10 s with flow to compute and texts: 10,000 pairs at a second each are near 3 hours."""
     clips = [plan.Clip(tmp_path, f"{i}.avi") for i in range(1000)]

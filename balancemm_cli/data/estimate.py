@@ -110,6 +110,9 @@ def _folder(plan: Plan, sizes: Sizes, folder: Path, processes: int) -> Iterator[
         above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(above).free
         yield f"Folder: {folder}"
+        if not values:
+            yield "Size: nothing, as none of the files is there."
+            return
         yield f"Size: about {_size(size)}; {_size(free)} are free there{', too few' if free < size else ''}."
         yield f"Time: {_time(seconds)} with {processes} worker{'s' if processes > 1 else ''}."
         return
