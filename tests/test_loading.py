@@ -11,33 +11,76 @@ from balancemm_cli.data import loading, store
 from balancemm_cli.data.loading import FramesColumn, NumbersColumn, Source, free_memory, make_resident
 from balancemm_cli.data.media import encode_jpeg
 from balancemm_cli.data.store import open_set
+from balancemm_cli.data.transforms import LogSpectrogram, Pictures
 from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError
 
 CPU = torch.device("cpu")
 
 
-def source_of(prepared):
+SPECTROGRAM = LogSpectrogram(8000, 6000, 256, 100, True, 1e-7)
+
+
+def source_of(prepared, shape=(12_000,)):
     split = open_set(prepared / "synthetic").split("train")
     columns = {
-        "audio": NumbersColumn(split, "audio", (12_000,), repeat=True),
+        "audio": NumbersColumn(split, "audio", shape, repeat=True, ready=SPECTROGRAM),
         "visual": FramesColumn(split, "visual", (48, 48, 3), 2, "random"),
     }
     return Source(split, columns)
 
 
-def test_resident_and_streaming_give_the_same_batches(prepared):
-    streaming, resident = source_of(prepared), source_of(prepared)
+def resident(prepared, monkeypatch, free):
+    monkeypatch.setattr(loading, "free_memory", lambda: free)
+    source = source_of(prepared)
+    return source, make_resident([source], "resident")
+
+
+def test_resident_and_streaming_give_the_same_inputs(prepared, monkeypatch):
+    """To the bit, also where spectrograms were computed once, in other batches."""
+    streaming = source_of(prepared)
+    raw, ready = streaming.size(ready=False), streaming.size(ready=True)
+    assert raw < ready
     assert make_resident([streaming], "streaming").startswith("Streaming")
-    assert make_resident([resident], "resident").startswith("Resident")
-    rows = [np.array([5, 1, 90]), np.arange(20, 30)]
-    draws = [Draws(0, 0, 0), Draws(0, 0, 1)]
-    for one, two in zip(*(source.batches(rows, draws, CPU) for source in (streaming, resident)), strict=True):
-        assert torch.equal(one[1], two[1])
-        for name in one[0]:
-            assert torch.equal(one[0][name], two[0][name])
-    assert one[0]["audio"].dtype == torch.int16 and one[0]["audio"].shape == (10, 12_000)
-    assert one[0]["visual"].dtype == torch.uint8 and one[0]["visual"].shape == (10, 2, 48, 48, 3)
+    waves, said = resident(prepared, monkeypatch, (raw + ready) // 2)
+    assert said.startswith("Resident") and "spectrograms" not in said
+    spectrograms, said = resident(prepared, monkeypatch, ready)
+    assert said.startswith("Resident") and "spectrograms computed once" in said
+    pictures = Pictures(32, True, True, (0.5,) * 3, (0.2,) * 3)
+    rows = [np.array([5, 1, 90]), np.arange(20, 30), np.array([7]), np.arange(60), np.arange(5)]
+    draws = [Draws(0, 0, step) for step in range(5)]
+    served = [list(source.batches(rows, draws, CPU)) for source in (streaming, waves, spectrograms)]
+    assert served[1][1][0]["audio"].dtype == torch.int16 and served[1][1][0]["audio"].shape == (10, 12_000)
+    assert served[2][1][0]["audio"].dtype == torch.float32
+    for step, parts in enumerate(zip(*served, strict=True)):
+        expected, *others = [
+            (SPECTROGRAM(raw["audio"]), pictures(raw["visual"], draws[step], "visual"), labels)
+            for raw, labels in parts
+        ]
+        assert expected[0].shape == (len(rows[step]), 1, 129, 91) and len(expected[2]) == len(rows[step])
+        for found in others:
+            assert all(torch.equal(one, two) for one, two in zip(expected, found, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_holds_the_same_samples(prepared):
+    streaming, held = source_of(prepared), source_of(prepared)
+    gpu = torch.device("cuda")
+    make_resident([streaming], "streaming", gpu)
+    assert make_resident([held], "auto", gpu).startswith("Resident on the GPU")
+    rows, draws = [np.array([5, 1, 90]), np.arange(20, 30)], [Draws(0, 0, 0), Draws(0, 0, 1)]
+    for one, two in zip(*(source.batches(rows, draws, gpu) for source in (streaming, held)), strict=True):
+        assert torch.equal(one[1], two[1]) and one[0]["visual"].is_cuda
+        assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
+
+
+def test_batches_are_read_ahead_but_not_far(prepared):
+    source, taken = source_of(prepared), []
+    rows = (taken.append(step) or np.array([step]) for step in range(40))
+    batches = source.batches(rows, [None] * 40, CPU)
+    for step in range(40):
+        assert next(batches)[1].shape == (1,)
+        assert len(taken) <= step + 1 + loading.AHEAD
 
 
 class FakeSplit:
@@ -54,6 +97,9 @@ class FakeSplit:
     def frames(self, modality, row):
         return [encode_jpeg(np.full((8, 8, 3), 10 * t, np.uint8)) for t in range(self.counts[row])]
 
+    def frame(self, modality, row, index):
+        return bytearray(self.frames(modality, row)[index])
+
     def holders(self, modality):
         return np.arange(len(self))
 
@@ -67,9 +113,13 @@ class FakeSplit:
         return np.arange(self.counts[row], dtype=np.int16)
 
 
+def stacked(frames):
+    return torch.stack([torch.stack(sample) for sample in frames])
+
+
 def chosen(counts, count, choice, draws=None):
     column = FramesColumn(FakeSplit(counts), "visual", (8, 8, 3), count, choice)
-    pictures = column.batch(np.arange(len(counts)), draws)
+    pictures = stacked(column.batch(np.arange(len(counts)), draws))
     return (pictures[:, :, 0, 0, 0].float() / 10).round().int().tolist()
 
 
@@ -116,9 +166,9 @@ def test_feature_sequences_are_filled_with_zeros_and_cut(tmp_path, resident):
     kinds = {"text": {"kind": "features", "length": 3, "width": 2}}
     rows = [{"text": np.full((steps, 2), steps, np.float32)} for steps in (1, 5)] + [{"text": None}]
     column = NumbersColumn(split_of(tmp_path, kinds, rows), "text", (3, 2), repeat=False)
-    assert column.size() == 2 * 3 * 2 * 4  # what two rows share is held once
+    assert column.size(ready=True) == 2 * 3 * 2 * 4  # what two rows share is held once
     if resident:
-        column.decode_all()
+        column.hold(CPU, ready=True)
     batch = column.batch(np.array([2, 0]), None)
     assert batch.dtype == torch.float32 and batch.tolist() == [[[5, 5]] * 3, [[1, 1], [0, 0], [0, 0]]]
 
@@ -130,10 +180,10 @@ def test_flow_frames_have_two_channels_and_shared_ones_are_held_once(tmp_path, r
     frames = [encode_jpeg(np.stack([u + k, v - k], 2)) for k in (0, 20)]
     rows = [{"flow": frames}, {"flow": None}, {"flow": frames[::-1]}]
     column = FramesColumn(split_of(tmp_path, kinds, rows), "flow", (8, 16, 2), 2, "uniform")
-    assert column.size() == 4 * 8 * 16 * 2
+    assert column.size(ready=True) == 4 * 8 * 16 * 2
     if resident:
-        column.decode_all()
-    batch = column.batch(np.array([1, 2]), None)
+        column.hold(CPU, ready=True)
+    batch = stacked(column.batch(np.array([1, 2]), None))
     assert batch.shape == (2, 2, 8, 16, 2)
     assert batch[:, :, 4, 4].tolist() == [[[40, 200], [60, 180]], [[60, 180], [40, 200]]]
 

@@ -74,7 +74,8 @@ def take_steps(device, model, method, variant, optimizer, steps=3):
     yield  # what comes now must not wait
     for index in range(steps):
         draws = Draws(0, 0, index)
-        inputs = {"audio": spectrogram(waves), "visual": pictures(frames, draws, "visual"), **sequences}
+        pictured = pictures.batched(frames, draws, "visual")  # as on a GPU
+        inputs = {"audio": spectrogram.batched(waves), "visual": pictured, **sequences}
         train_step(network, methods, updates, inputs, Step(0, draws, labels), DiscrepancySettings())
 
 

@@ -4,8 +4,9 @@ Both modes give the same samples and take the same random draws; what follows on
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,26 +16,38 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from balancemm_cli.data.store import PreparedSplit
+from balancemm_cli.data.threads import each
 from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError
 
+CPU = torch.device("cpu")
 Loading = Literal["auto", "resident", "streaming"]
 RESIDENT_SHARE = 0.5  # of the free memory, up to which "auto" keeps a set resident
+GPU_SHARE = 0.25  # of a GPU's free memory, up to which a set is held there: several runs may share it
+AHEAD = 2  # batches that are read before they are needed, which bounds the memory of streaming
+PART = 256  # samples that are made ready at a time
+
+Raw = Tensor | list[list[Tensor]]  # of frames on the host, a list of pictures [H, W, C] for each sample
 
 
 class Column(Protocol):
     """One modality of a split."""
 
-    def batch(self, rows: np.ndarray, draws: Draws | None) -> Tensor:
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the modality is held in a GPU's memory."""
+        ...
+
+    def batch(self, rows: np.ndarray, draws: Draws | None) -> Raw:
         """Raw samples of `rows` [B]; random choices by `draws`, or none (evaluation)."""
         ...
 
-    def size(self) -> int:
-        """Bytes of memory that the decoded modality takes."""
+    def size(self, ready: bool) -> int:
+        """Bytes of memory that the decoded modality takes; `ready`: as network inputs, where these are fixed."""
         ...
 
-    def decode_all(self) -> None:
-        """Make the modality resident."""
+    def hold(self, device: torch.device, ready: bool) -> None:
+        """Make the modality resident in the memory of `device`."""
         ...
 
 
@@ -42,33 +55,56 @@ class NumbersColumn:
     """Numbers of a fixed shape a sample [B, *shape], of the dtype that the split stores.
 
     Waveforms [T] that are too short are repeated (`repeat`); feature sequences [steps, width] and tokens [T]
-    are filled up with zeros. What is too long is cut.
+    are filled up with zeros. What is too long is cut. `ready` makes network inputs of a batch of them where
+    nothing in that is drawn; when these are held, batches consist of them.
     """
 
-    def __init__(self, split: PreparedSplit, modality: str, shape: tuple[int, ...], repeat: bool) -> None:
-        self.split, self.modality, self.shape, self.repeat = split, modality, shape, repeat
+    def __init__(
+        self,
+        split: PreparedSplit,
+        modality: str,
+        shape: tuple[int, ...],
+        repeat: bool,
+        ready: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.split, self.modality, self.shape, self.repeat, self.ready = split, modality, shape, repeat, ready
         self._holders, self._place = np.unique(split.holders(modality), return_inverse=True)
         self._dtype = split.dtype(modality)
         self._all: Tensor | None = None
 
-    def size(self) -> int:
-        """Bytes of memory that all numbers take."""
-        return self._dtype.itemsize * int(np.prod(self.shape)) * len(self._holders)
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the numbers are held in a GPU's memory."""
+        return self._all is not None and self._all.is_cuda
 
-    def decode_all(self) -> None:
-        """Hold all numbers in memory."""
-        self._all = self._read(self._holders)
+    def size(self, ready: bool) -> int:
+        """Bytes of memory that all numbers, or what `ready` makes of them, take."""
+        one = torch.from_numpy(np.zeros((1, *self.shape), self._dtype))
+        if ready and self.ready is not None:
+            one = self.ready(one)
+        return one.nbytes * len(self._holders)
+
+    def hold(self, device: torch.device, ready: bool) -> None:
+        """Hold all numbers, or what `ready` makes of them, in the memory of `device`."""
+        parts = range(0, len(self._holders), PART)
+        for first in parts:
+            part = self._read(self._holders[first : first + PART])
+            if ready and self.ready is not None:
+                part = self.ready(part)
+            if self._all is None:
+                self._all = part.new_empty((len(self._holders), *part.shape[1:]), device=device)
+            self._all[first : first + PART] = part
 
     def batch(self, rows: np.ndarray, draws: Draws | None) -> Tensor:
-        """Numbers [B, *shape]."""
+        """Numbers [B, *shape], or network inputs where they are held so."""
         places = self._place[rows]
-        return self._read(self._holders[places]) if self._all is None else self._all[torch.from_numpy(places)]
+        return self._read(self._holders[places]) if self._all is None else _rows_of(self._all, places)
 
     def _read(self, rows: np.ndarray) -> Tensor:
         values = np.zeros((len(rows), *self.shape), self._dtype)
         for value, row in zip(values.reshape(len(rows), -1), rows, strict=True):
             stored = self.split.array(self.modality, int(row))
-            if self.repeat:
+            if self.repeat and stored.size < value.size:
                 stored = np.resize(stored, value.size)
             count = min(value.size, stored.size)
             value[:count] = stored[:count]
@@ -76,7 +112,7 @@ class NumbersColumn:
 
 
 class FramesColumn:
-    """uint8 pictures [B, count, H, W, C]: `count` of each sample's stored frames.
+    """uint8 pictures [H, W, C]: `count` of each sample's stored frames.
 
     In training `choice` "random" draws without replacement as far as the frames suffice, in order of time;
     everything else is fixed: spread evenly, or first, middle and last. With too few frames some come twice.
@@ -91,29 +127,40 @@ class FramesColumn:
         self._starts = np.cumsum(self._stored) - self._stored
         self._all: Tensor | None = None
 
-    def size(self) -> int:
-        """Bytes of memory that all decoded frames take."""
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the frames are held in a GPU's memory."""
+        return self._all is not None and self._all.is_cuda
+
+    def size(self, ready: bool) -> int:
+        """Bytes of memory that all decoded frames take. Pictures are never ready: their crops are drawn."""
         return int(self._stored.sum()) * int(np.prod(self.shape))
 
-    def decode_all(self) -> None:
-        """Decode all frames into memory."""
-        self._all = torch.empty((int(self._stored.sum()), *self.shape), dtype=torch.uint8)
-        for row in np.flatnonzero(self._stored):
-            for index, jpeg in enumerate(self.split.frames(self.modality, int(row)), int(self._starts[row])):
-                self._all[index] = self._decode(jpeg)
+    def hold(self, device: torch.device, ready: bool) -> None:
+        """Decode all frames into the memory of `device`."""
+        pictures = torch.empty((int(self._stored.sum()), *self.shape), dtype=torch.uint8, device=device)
 
-    def batch(self, rows: np.ndarray, draws: Draws | None) -> Tensor:
-        """Pictures uint8 [B, count, H, W, C]."""
+        def decode(row: int) -> None:
+            for frame, place in enumerate(range(self._starts[row], self._starts[row] + self._stored[row])):
+                pictures[place] = self._decode(row, frame)
+
+        each(decode, np.flatnonzero(self._stored).tolist())
+        self._all = pictures
+
+    def batch(self, rows: np.ndarray, draws: Draws | None) -> Raw:
+        """A list of `count` pictures for each sample, views where they are held; of a GPU's memory one tensor
+        [B, count, H, W, C]."""
         holders = self._holders[rows]
         chosen = self._choose(self._stored[holders, None], draws)
-        if self._all is not None:
-            return self._all[torch.from_numpy(self._starts[holders, None] + chosen)]
-        pictures = torch.empty((*chosen.shape, *self.shape), dtype=torch.uint8)
-        for sample, row, frames in zip(pictures, holders, chosen, strict=True):
-            jpegs = self.split.frames(self.modality, int(row))
-            for picture, frame in zip(sample, frames, strict=True):
-                picture[:] = self._decode(jpegs[frame])
-        return pictures
+        places = self._starts[holders, None] + chosen
+        if self._all is None:
+            pairs = zip(np.repeat(holders, self.count).tolist(), chosen.reshape(-1).tolist(), strict=True)
+            pictures = each(lambda pair: self._decode(*pair), pairs)
+        elif self.on_gpu:
+            return _rows_of(self._all, places)
+        else:
+            pictures = [self._all[place] for place in places.reshape(-1).tolist()]
+        return [pictures[first : first + self.count] for first in range(0, len(pictures), self.count)]
 
     def _choose(self, stored: np.ndarray, draws: Draws | None) -> np.ndarray:
         """Which frames to take [B, count], of samples that have `stored` [B, 1] of them."""
@@ -129,14 +176,20 @@ class FramesColumn:
             return ((stored - 1) * share).astype(np.int64)
         return ((np.arange(self.count) + 0.5) / self.count * stored).astype(np.int64)
 
-    def _decode(self, jpeg: bytes) -> Tensor:
+    def _decode(self, row: int, frame: int) -> Tensor:
         height, width, channels = self.shape
-        mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
-        picture = decode_jpeg(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8), mode)
+        jpeg = torch.frombuffer(self.split.frame(self.modality, row, frame), dtype=torch.uint8)
+        picture = decode_jpeg(jpeg, ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY)
         assert isinstance(picture, Tensor)
         if channels == 2:  # one below the other
             picture = picture.view(2, height, width)
         return picture.permute(1, 2, 0)
+
+
+def _rows_of(held: Tensor, rows: np.ndarray) -> Tensor:
+    """Rows of a tensor, on its device, which is not waited for."""
+    index = torch.from_numpy(rows)
+    return held[index.pin_memory().to(held.device, non_blocking=True) if held.is_cuda else index]
 
 
 class Source:
@@ -150,58 +203,103 @@ class Source:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def size(self) -> int:
+    def size(self, ready: bool) -> int:
         """Bytes of memory that the split takes when resident."""
-        return sum(column.size() for column in self.columns.values())
+        return sum(column.size(ready) for column in self.columns.values())
 
     def batches(
         self, rows: Iterable[np.ndarray], draws: Iterable[Draws | None], device: torch.device
-    ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    ) -> Iterator[tuple[dict[str, Raw], Tensor]]:
         """Raw inputs and labels [B] on `device`, a batch for each entry of `rows` and `draws`.
 
-        The next batch is read by a thread of its own while the device works on this one.
+        The next AHEAD batches are read by a thread of its own while the device works on this one.
         """
         with ThreadPoolExecutor(1) as reader:
-            waiting = None
+            waiting: deque[tuple[np.ndarray, Draws | None, Future[tuple[dict[str, Raw], Tensor]]]] = deque()
             for next_rows, next_draws in zip(rows, draws, strict=False):
                 coming = reader.submit(self._read, next_rows, next_draws, device.type == "cuda")
-                if waiting is not None:
-                    yield _to_device(*waiting.result(), device)
-                waiting = coming
-            if waiting is not None:
-                yield _to_device(*waiting.result(), device)
+                waiting.append((next_rows, next_draws, coming))
+                if len(waiting) > AHEAD:
+                    yield self._serve(*waiting.popleft(), device)
+            while waiting:
+                yield self._serve(*waiting.popleft(), device)
 
-    def _read(self, rows: np.ndarray, draws: Draws | None, pin: bool) -> tuple[dict[str, Tensor], Tensor]:
-        raw = {name: column.batch(rows, draws) for name, column in self.columns.items()}
+    def _read(self, rows: np.ndarray, draws: Draws | None, pin: bool) -> tuple[dict[str, Raw], Tensor]:
+        """What is read from the host's memory or from files."""
+        columns = {name: column for name, column in self.columns.items() if not column.on_gpu}
+        raw = {name: column.batch(rows, draws) for name, column in columns.items()}
         labels = self.labels[torch.from_numpy(rows)]
         if pin:
-            return {name: values.pin_memory() for name, values in raw.items()}, labels.pin_memory()
+            return {name: _pinned(values) for name, values in raw.items()}, labels.pin_memory()
         return raw, labels
 
+    def _serve(
+        self,
+        rows: np.ndarray,
+        draws: Draws | None,
+        read: Future[tuple[dict[str, Raw], Tensor]],
+        device: torch.device,
+    ) -> tuple[dict[str, Raw], Tensor]:
+        """A batch with all its parts on the device, in the columns' order."""
+        raw, labels = read.result()
+        moved = {
+            name: _to_device(raw[name], device) if name in raw else column.batch(rows, draws)
+            for name, column in self.columns.items()
+        }
+        return moved, labels.to(device, non_blocking=True)
 
-def _to_device(
-    raw: dict[str, Tensor], labels: Tensor, device: torch.device
-) -> tuple[dict[str, Tensor], Tensor]:
-    moved = {name: values.to(device, non_blocking=True) for name, values in raw.items()}
-    return moved, labels.to(device, non_blocking=True)
+
+def _pinned(raw: Raw) -> Tensor:
+    """One tensor in memory that a GPU can copy from by itself."""
+    if isinstance(raw, Tensor):
+        return raw.pin_memory()
+    shape = (len(raw), len(raw[0]), *raw[0][0].shape)
+    together = torch.empty(shape, dtype=raw[0][0].dtype, pin_memory=True)
+    each(lambda sample: torch.stack(raw[sample], out=together[sample]), range(len(raw)))
+    return together
 
 
-def make_resident(sources: Iterable[Source], loading: Loading) -> str:
+def _to_device(raw: Raw, device: torch.device) -> Raw:
+    return raw.to(device, non_blocking=True) if isinstance(raw, Tensor) else raw
+
+
+def make_resident(sources: Iterable[Source], loading: Loading, device: torch.device = CPU) -> str:
     """Decode the sources into memory if `loading` says so, or "auto" finds room. Returns one line on the choice.
 
-    InputError when "resident" is asked for and memory does not suffice.
+    For a run on a GPU that is the GPU's memory where GPU_SHARE of what is free suffices, else the host's; for a
+    run on a CPU spectrograms are held, where there is room, in place of waveforms. InputError when "resident" is
+    asked for and memory does not suffice.
     """
     sources = list(sources)
-    needed, free = sum(source.size() for source in sources), free_memory()
-    sizes = f"{needed / 2**30:.1f} of {free / 2**30:.1f} GiB free memory"
-    if loading == "streaming" or (loading == "auto" and needed > RESIDENT_SHARE * free):
-        return f"Streaming: samples are decoded batch by batch (resident would take {sizes})."
-    if needed > free:
-        raise InputError(f"Resident data would take {sizes}. Use --loading streaming, or free some memory.")
+    raw, ready = (sum(source.size(ready) for source in sources) for ready in (False, True))
+    if device.type == "cuda" and loading != "streaming":
+        free = torch.cuda.mem_get_info(device)[0]
+        if raw <= GPU_SHARE * free:
+            _hold(sources, device, ready=False)
+            return f"Resident on the GPU: all samples are decoded once ({_sizes(raw, free)})."
+    free = free_memory()
+    room = free * (1 if loading == "resident" else RESIDENT_SHARE)
+    if loading == "streaming" or raw > room:
+        if loading == "resident":
+            raise InputError(
+                f"Resident data would take {_sizes(raw, free)}. Use --loading streaming, or free some memory."
+            )
+        return f"Streaming: samples are decoded batch by batch (resident would take {_sizes(raw, free)})."
+    # held spectrograms are larger than waveforms: the CPU need not compute them, a GPU would have to fetch them
+    spectrograms = device.type == "cpu" and raw < ready <= room
+    _hold(sources, CPU, spectrograms)
+    also = ", and spectrograms computed once" if spectrograms else ""
+    return f"Resident: all samples are decoded once{also} ({_sizes(ready if spectrograms else raw, free)})."
+
+
+def _hold(sources: Iterable[Source], device: torch.device, ready: bool) -> None:
     for source in sources:
         for column in source.columns.values():
-            column.decode_all()
-    return f"Resident: all samples are decoded once ({sizes})."
+            column.hold(device, ready)
+
+
+def _sizes(needed: int, free: int) -> str:
+    return f"{needed / 2**30:.1f} of {free / 2**30:.1f} GiB free memory"
 
 
 def free_memory() -> int:

@@ -68,6 +68,10 @@ class PreparedSplit:
         """The JPEG files of the frames that a row holds, in order of time."""
         return self._table[modality][row].as_py()
 
+    def frame(self, modality: str, row: int, index: int) -> bytearray:
+        """The JPEG file of one frame that a row holds."""
+        return bytearray(self._table[modality][row].values[index].as_buffer())
+
     def lengths(self, modality: str) -> np.ndarray:
         """How many frames or numbers each row holds, int64 [N]; 0 where it holds none of its own."""
         counts = pc.list_value_length(self._table[modality])  # pyright: ignore[reportAttributeAccessIssue]

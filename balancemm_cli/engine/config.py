@@ -5,10 +5,18 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from balancemm_cli.errors import InputError, UsageError, unknown
 from balancemm_cli.methods import METHODS, VARIANTS, Method, parts
@@ -16,6 +24,7 @@ from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.resources import benchmarks_folder
 
 Model = TypeVar("Model", bound=BaseModel)
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -38,8 +47,10 @@ class OptimizerSettings(Section):
 
 
 class WaveformSettings(Section):
-    """How a waveform becomes a log spectrogram [1, n_fft / 2 + 1, T]."""
+    """How a waveform becomes a log spectrogram [1, n_fft / 2 + 1, T], or Kaldi's mel filter bank [1, 128, 1024],
+    for which n_fft, hop, centred and floor mean nothing."""
 
+    features: Literal["log-spectrogram", "fbank"] = "log-spectrogram"
     rate: int | None = Field(default=None, gt=0)  # Hz; None: as prepared
     seconds: float = Field(default=3.0, gt=0)  # a shorter clip is repeated, a longer one cut
     n_fft: int = Field(default=512, gt=0)
@@ -51,17 +62,26 @@ class WaveformSettings(Section):
 class FramesSettings(Section):
     """How stored frames become pictures [C, T, size, size]."""
 
+    resize: tuple[PositiveInt, PositiveInt] | None = None  # height and width, before anything else
     count: int = Field(default=1, gt=0)
     choice: Literal["random", "uniform", "first-middle-last"] = (
         "uniform"  # in training; else uniform or f-m-l
     )
     size: int = Field(default=224, gt=0)
-    crop: Literal["random-resized-crop", "resize"] = (
-        "random-resized-crop"  # in training; resize in evaluation
-    )
+    crop: Literal["random-resized-crop", "resize"] = "random-resized-crop"  # in training
+    crop_area: tuple[Share, Share] = (0.08, 1.0)  # of a random crop, as a share of the picture's
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)  # its width over its height
+    evaluation: Literal["resize", "centre-crop"] = "resize"
     flip: bool = True
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @field_validator("crop_area", "crop_ratio")
+    @classmethod
+    def _from_low_to_high(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if limits[0] > limits[1]:
+            raise ValueError("the first number must not be greater than the second")
+        return limits
 
 
 class Recipe(Section):

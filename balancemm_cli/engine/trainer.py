@@ -98,7 +98,7 @@ class Trainer:
         self.inputs = Inputs(self.data, self.modalities, self.recipe)
         splits = [name for name in ("train", "val", "test") if self.data.counts.get(name)]
         self.sources = {name: self.inputs.source(self.data.split(name)) for name in splits}
-        on_message(make_resident(self.sources.values(), loading))
+        on_message(make_resident(self.sources.values(), loading, device))
         self._start()
 
     def _start(self) -> None:

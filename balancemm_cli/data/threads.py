@@ -1,0 +1,45 @@
+"""Work on single samples, shared out over as many threads as torch itself uses on a CPU."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Lock
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_lock = Lock()
+
+
+def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of every item, in their order. Worth it where the work is done outside Python, by torch.
+
+    Every item is worked on by one thread alone, so results do not depend on how many there are. A function must
+    not call `each` itself.
+    """
+    return list(_pool().map(function, items))
+
+
+def _pool() -> ThreadPoolExecutor:
+    key = os.getpid(), torch.get_num_threads()  # threads do not survive a fork
+    with _lock:
+        if key not in _pools:
+            _pools[key] = _single_threads(key[1])
+        return _pools[key]
+
+
+def _single_threads(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch's operators use no further threads."""
+    pool, together = ThreadPoolExecutor(count, "samples"), Barrier(count)
+
+    def prepare(_: int) -> None:
+        torch.set_num_threads(1)
+        together.wait()
+
+    list(pool.map(prepare, range(count)))
+    torch.set_num_threads(count)  # what threads that are started later get
+    return pool

@@ -1,0 +1,276 @@
+"""Samples a second that reach the network, resident and streaming, beside the loader that people write; in one run.
+
+The data are shaped as CREMA-D's: JPEG frames of 480×360 (three a clip, as one a second gives; one of them is drawn)
+and 3 s of sound at 16 kHz. They are made here: pictures whose amplitudes fall with the frequency as those of natural
+ones do, and noise that swells. The recipe is crema-d/paper: a random crop resized to 224×224, mirrored, normalised; a
+log spectrogram of 257×299.
+
+The other loader does the same, sample by sample, in a DataLoader with --workers processes: Pillow opens the frame from
+its file, torchvision's transforms work on the picture, librosa loads the WAV file (whose rate is 16 kHz already) and
+computes the spectrogram. All read the same bytes, which the operating system has in its memory. The contenders take
+turns, each for one epoch after an epoch of warming up; the median over rounds counts. The last line is one JSON
+object.
+
+With --flat N the cost per sample of a streaming epoch over N samples is measured instead, beside that over 2,000:
+small pictures, in shards of 2,000 samples. The process's own memory (Linux) is given without the pages of the mapped
+files, which the operating system takes back as it needs.
+
+    python benchmarks/performance/input.py
+    python benchmarks/performance/input.py --flat 200000
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from balancemm_cli.data import store
+from balancemm_cli.data.loading import Source, make_resident
+from balancemm_cli.data.media import encode_jpeg
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine.config import resolve
+from balancemm_cli.engine.inputs import Inputs
+
+RATE, SECONDS, FRAMES = 16000, 3, 3
+HEIGHT, WIDTH = 360, 480
+DISTINCT = 32  # pictures that are made; samples share them
+SHARD = 2000  # samples
+CPU = torch.device("cpu")
+CONTENDERS = ("resident", "streaming", "dataloader")
+
+
+def main() -> None:
+    """Measure, and print a line a contender and the JSON object."""
+    options = parse_options()
+    torch.set_num_threads(options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        (measure_flat if options.flat else measure)(options, Path(folder))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Resident, streaming and the DataLoader on the same samples."""
+    samples = list(make_samples(options.samples, (HEIGHT, WIDTH), RATE * SECONDS, FRAMES))
+    prepared = write_set(folder, samples, (HEIGHT, WIDTH), RATE)
+    config = resolve("crema-d")
+    inputs = Inputs(prepared, list(prepared.modalities), config.settings)
+    split = prepared.split("train")
+    sources = {name: inputs.source(split) for name in ("resident", "streaming")}
+    started = time.perf_counter()
+    print(make_resident([sources["resident"]], "resident"))
+    prepared_in = time.perf_counter() - started
+    print(make_resident([sources["streaming"]], "streaming"))
+    batch = config.settings.batch_size
+    loader = make_loader(write_files(folder / "files", samples), batch, options.workers)
+    epochs: dict[str, Callable[[int], Iterator[dict[str, torch.Tensor]]]] = {
+        name: lambda epoch, source=source: ours(source, inputs, batch, epoch)
+        for name, source in sources.items()
+    }
+    epochs["dataloader"] = lambda _: iter(loader)
+    rates = {name: [] for name in CONTENDERS}
+    for epoch in range(options.rounds + 1):
+        for name in CONTENDERS:
+            taken = seconds_of(epochs[name](epoch), options.samples)
+            if epoch:
+                rates[name].append(options.samples / taken)
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    ratios = {name: medians[name] / medians["dataloader"] for name in ("resident", "streaming")}
+    for name, rate in medians.items():
+        print(f"{name:10} {rate:8.0f} samples a second")
+    print(f"resident is {ratios['resident']:.1f} times as fast as the DataLoader, streaming ", end="")
+    print(f"{ratios['streaming']:.1f} times. Decoding all once took {prepared_in:.1f} s.")
+    jpeg = statistics.mean(len(frame) for sample in samples for frame in sample["visual"])
+    found = {
+        "ratios": ratios,
+        "samples_a_second": medians,
+        "all_rates": rates,
+        "decoding_seconds": prepared_in,
+    }
+    print(json.dumps({**found, "jpeg_bytes": round(jpeg), **vars(options)}))
+
+
+def measure_flat(options: argparse.Namespace, folder: Path) -> None:
+    """Streaming epochs over few and over many samples, in turn."""
+    size, rate = (32, 40), 1000
+    counts = (min(2000, options.flat // 2), options.flat)
+    sources: dict[int, tuple[Source, Inputs]] = {}
+    for count in counts:
+        prepared = write_set(folder / str(count), make_samples(count, size, rate, 1), size, rate)
+        settings = {"waveform.rate": rate, "waveform.seconds": 1.0, "waveform.n_fft": 64, "frames.size": 24}
+        config = resolve("crema-d", overrides=list(settings.items()))
+        inputs = Inputs(prepared, list(prepared.modalities), config.settings)
+        sources[count] = inputs.source(prepared.split("train")), inputs
+        make_resident([sources[count][0]], "streaming")
+    cost: dict[int, list[float]] = {count: [] for count in counts}
+    memory = {}
+    for epoch in range(options.rounds + 1):
+        for count, (source, inputs) in sources.items():
+            few = counts[1] // counts[0] if epoch and count == counts[0] else 1  # as long as the other
+            taken = sum(
+                seconds_of(ours(source, inputs, 32, epoch * few + turn), count) for turn in range(few)
+            )
+            memory[count] = own_memory()
+            if epoch:
+                cost[count].append(1e6 * taken / (few * count))
+    medians = {count: statistics.median(found) for count, found in cost.items()}
+    ratio = medians[counts[1]] / medians[counts[0]]
+    for count, microseconds in medians.items():
+        print(f"{count:8,} samples: {microseconds:6.1f} µs a sample, {memory[count]:.0f} MiB of own memory")
+    print(f"A sample of the larger set costs {ratio:.3f} times as much.")
+    found = {"ratio": ratio, "microseconds": medians, "all": cost, "own_mib": memory}
+    print(json.dumps({**found, **vars(options)}))
+
+
+def seconds_of(batches: Iterator[dict[str, torch.Tensor]], samples: int) -> float:
+    """The seconds that an epoch takes; every sample must come, in the right form."""
+    started = time.perf_counter()
+    count = 0
+    for batch in batches:
+        assert batch["visual"].dtype == batch["audio"].dtype == torch.float32
+        count += len(batch["visual"])
+    assert count == samples
+    return time.perf_counter() - started
+
+
+def ours(source: Source, inputs: Inputs, batch: int, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Network inputs of one epoch, as the trainer makes them."""
+    order = np.random.default_rng(epoch).permutation(len(source))
+    rows = np.split(order, range(batch, len(order), batch))
+    draws = [Draws(0, epoch, step) for step in range(len(rows))]
+    for drawn, (raw, _) in zip(draws, source.batches(rows, draws, CPU), strict=True):
+        yield inputs(raw, drawn)
+
+
+class Files(Dataset):
+    """Samples from files of their own, one by one, the usual way."""
+
+    def __init__(self, folders: list[Path]) -> None:
+        self.folders = folders
+        self.transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(224),
+                v2.RandomHorizontalFlip(),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        import librosa
+
+        folder = self.folders[index]
+        with Image.open(folder / f"{np.random.randint(FRAMES)}.jpg") as picture:
+            visual = self.transform(picture.convert("RGB"))
+        samples, _ = librosa.load(folder / "sound.wav", sr=RATE)
+        spectrum = librosa.stft(samples, n_fft=512, hop_length=159, center=False)
+        return {
+            "visual": visual[:, None],
+            "audio": torch.from_numpy(np.log(np.abs(spectrum) + 1e-7))[None],
+        }
+
+
+def make_loader(folders: list[Path], batch: int, workers: int) -> DataLoader:
+    """The DataLoader; its workers live on from epoch to epoch."""
+    return DataLoader(Files(folders), batch, shuffle=True, num_workers=workers, persistent_workers=True)
+
+
+def make_samples(count: int, size: tuple[int, int], length: int, frames: int) -> Iterator[store.Row]:
+    """Rows for a shard, made from DISTINCT pictures."""
+    generator = np.random.default_rng(0)
+    jpegs = [encode_jpeg(natural(generator, size)) for _ in range(DISTINCT)]
+    swell = 1 + np.sin(np.linspace(0, 20, length))
+    for number in range(count):
+        sound = generator.normal(0, 0.05, length) * swell
+        yield {
+            "id": str(number),
+            "label": number % 6,
+            "audio": (sound * 2**15).astype(np.int16),
+            "visual": [jpegs[(number + frame) % DISTINCT] for frame in range(frames)],
+        }
+
+
+def natural(generator: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A picture [*size, 3] whose amplitudes fall as 1 / frequency, with little colour, as natural ones have it."""
+    height, width = size
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    planes = [np.fft.irfft2(np.fft.rfft2(generator.normal(size=size)) / frequency, size) for _ in range(3)]
+    grey, red, blue = (plane / plane.std() for plane in planes)
+    picture = 128 + 45 * grey[..., None] + 10 * np.stack([red, 0 * red, blue], 2)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def write_set(folder: Path, samples, size: tuple[int, int], rate: int) -> store.PreparedSet:
+    """A prepared set with one split."""
+    folder.mkdir(exist_ok=True)
+    height, width = size
+    modalities = {
+        "audio": {"kind": "waveform", "rate": rate},
+        "visual": {"kind": "frames", "height": height, "width": width, "fps": 1.0, "channels": 3},
+    }
+    shards, rows = [], iter(samples)
+    count = 0
+    while part := [row for _, row in zip(range(SHARD), rows, strict=False)]:
+        path = folder / f"train-{len(shards):05d}.arrow"
+        count += store.write_shard(path, part, modalities)
+        shards.append({"file": path.name, "rows": len(part), "sha256": store.file_hash(path)})
+    manifest = {
+        "dataset": "crema-d",
+        "classes": [str(label) for label in range(6)],
+        "modalities": modalities,
+        "splits": {"train": {"prepared": count, "expected": count, "shards": shards}},
+        "content_hash": "",
+        "splits_hash": "",
+    }
+    return store.PreparedSet(folder, manifest)
+
+
+def write_files(folder: Path, samples: list[store.Row]) -> list[Path]:
+    """The same samples as files, a folder each."""
+    folders = []
+    for sample in samples:
+        folders.append(folder / sample["id"])
+        folders[-1].mkdir(parents=True)
+        for number, jpeg in enumerate(sample["visual"]):
+            (folders[-1] / f"{number}.jpg").write_bytes(jpeg)
+        with wave.open(str(folders[-1] / "sound.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            file.writeframes(sample["audio"].tobytes())
+    return folders
+
+
+def own_memory() -> float:
+    """MiB that this process has for itself now, without mapped files."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1500)
+    parser.add_argument("--workers", type=int, default=2, help="processes of the DataLoader, threads of bmm")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--flat", type=int, default=0, metavar="N", help="measure a streaming epoch over N samples"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
