@@ -35,3 +35,25 @@ def test_prepare_prints_how_much_faster_it_is(tmp_path):
         rates = found["clips_a_second"]
         assert found["clips"] == clips and found["ratio"] == rates["bmm"] / rates["chain"] > 0
         assert found["parent_mib"] > 20 and found["worker_mib"] > 20
+
+
+def test_input_prints_how_much_faster_it_is():
+    pytest.importorskip("librosa", reason="needs the extra 'bench'")
+    command = [sys.executable, str(SCRIPTS / "input.py"), "--samples", "40", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    rates = found["samples_a_second"]
+    assert set(rates) == {"resident", "streaming", "dataloader"}
+    assert found["ratios"]["resident"] == rates["resident"] / rates["dataloader"] > 0
+    assert 20_000 < found["jpeg_bytes"] < 90_000  # as its first lines say
+    assert min(found["cpu_ms"].values()) > 0
+
+
+def test_input_compares_few_and_many_samples():
+    command = [sys.executable, str(SCRIPTS / "input.py"), "--flat", "400", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    costs = found["microseconds"]
+    assert set(costs) == {"200", "400"} and found["ratio"] == costs["400"] / costs["200"] > 0

@@ -54,6 +54,8 @@ def test_another_split_of_a_data_set_has_its_recipes():
         ({"overrides": ["opm.q_base=1.4"], "method": "opm"}, "opm.q_base"),
         ({"overrides": ["epochs=0"]}, "epochs"),
         ({"overrides": ["optimizer=3"]}, "optimizer"),
+        ({"overrides": ["frames.crop_area=[0.5, 0.2]"]}, "the first number must not be greater"),
+        ({"overrides": ["frames.crop_area=[0.5, 1.2]"]}, "frames.crop_area.1"),
     ],
 )
 def test_what_is_wrong_is_named(given, said):

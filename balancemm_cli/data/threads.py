@@ -11,6 +11,8 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+PART = 4  # items that a thread takes at a time: taking one costs some 20 µs
+
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _lock = Lock()
 
@@ -21,7 +23,11 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
     Every item is worked on by one thread alone, so results do not depend on how many there are. A function must
     not call `each` itself.
     """
-    return list(_pool().map(function, items))
+    items = list(items)
+    parts = [items[first : first + PART] for first in range(0, len(items), PART)]
+    return [
+        result for found in _pool().map(lambda part: list(map(function, part)), parts) for result in found
+    ]
 
 
 def _pool() -> ThreadPoolExecutor:
