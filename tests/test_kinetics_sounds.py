@@ -102,6 +102,7 @@ def test_the_list_of_bml(tree):
     assert Image.open(io.BytesIO(pictures[0])).size == (340, 256)
     assert 1.1 * 16000 < len(split.array("audio", 0)) < 1.3 * 16000
     train_and_evaluate(prepared, tree / "runs")
+    train_and_evaluate(prepared, tree / "runs", recipe="tpami-code")
 
 
 def test_evaluation_on_the_validation_clips(tree):
