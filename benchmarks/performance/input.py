@@ -29,7 +29,9 @@ import statistics
 import tempfile
 import time
 import wave
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,7 @@ RATE, SECONDS, FRAMES = 16000, 3, 3
 HEIGHT, WIDTH = 360, 480
 DISTINCT = 32  # pictures that are made; samples share them
 SHARD = 2000  # samples
+BATCH = 32
 CPU = torch.device("cpu")
 CONTENDERS = ("resident", "streaming", "dataloader")
 
@@ -124,23 +127,41 @@ def measure_flat(options: argparse.Namespace, folder: Path) -> None:
         sources[count] = inputs.source(prepared.split("train")), inputs
         make_resident([sources[count][0]], "streaming")
         index[count] = own_memory() - before
-    cost: dict[int, list[float]] = {count: [] for count in counts}
-    before, growth = own_memory(), 0.0
-    for epoch in range(options.rounds + 1):
-        for count, (source, inputs) in sources.items():
-            few = counts[1] // counts[0] if epoch and count == counts[0] else 1  # as long as the other
-            taken = sum(
-                seconds_of(ours(source, inputs, 32, epoch * few + turn), count) for turn in range(few)
-            )
+    few, many = counts
+    before, growth, turns = own_memory(), 0.0, many // few
+    seconds, work = ({count: [] for count in counts} for _ in range(2))
+    for epoch in range(options.rounds):
+        for batches in (ours(*sources[few], BATCH, epoch), islice(ours(*sources[many], BATCH, epoch), 50)):
+            list(batches)  # warm up
+        served, taken, worked = ours(*sources[many], BATCH, epoch), Counter(), Counter()
+        for turn in range(
+            turns
+        ):  # the two take turns, so that a machine whose speed drifts treats both alike
+            part = islice(served, round(few * (turn + 1) / BATCH) - round(few * turn / BATCH))
+            for count, batches in ((few, ours(*sources[few], BATCH, turn)), (many, part)):
+                started = time.perf_counter(), time.process_time()
+                samples = sum(len(batch["visual"]) for batch in batches)
+                taken[count] += (time.perf_counter() - started[0]) / samples / turns
+                worked[count] += (time.process_time() - started[1]) / samples / turns
             growth = max(growth, own_memory() - before)
-            if epoch:
-                cost[count].append(1e6 * taken / (few * count))
-    medians = {count: statistics.median(found) for count, found in cost.items()}
-    ratio = medians[counts[1]] / medians[counts[0]]
-    for count, microseconds in medians.items():
-        print(f"{count:8,} samples: {microseconds:6.1f} µs a sample, {index[count]:5.1f} MiB kept of the set")
-    print(f"A sample of the larger set costs {ratio:.3f} times as much. All epochs added {growth:.0f} MiB.")
-    found = {"ratio": ratio, "microseconds": medians, "all": cost, "kept_mib": index, "added_mib": growth}
+        for count in counts:
+            seconds[count].append(1e6 * taken[count])
+            work[count].append(1e6 * worked[count])
+    medians = {count: statistics.median(found) for count, found in seconds.items()}
+    cpu = {count: statistics.median(found) for count, found in work.items()}
+    for count in counts:
+        print(
+            f"{count:8,} samples: {medians[count]:6.1f} µs a sample, {cpu[count]:6.1f} µs of processor, ",
+            end="",
+        )
+        print(f"{index[count]:5.1f} MiB kept of the set")
+    ratio, cpu_ratio = medians[many] / medians[few], cpu[many] / cpu[few]
+    print(
+        f"A sample of the larger set costs {ratio:.3f} times as much, {cpu_ratio:.3f} by processor. ", end=""
+    )
+    print(f"All epochs added {growth:.0f} MiB.")
+    found = {"ratio": ratio, "cpu_ratio": cpu_ratio, "microseconds": medians, "cpu_microseconds": cpu}
+    found |= {"kept_mib": index, "added_mib": growth}
     print(json.dumps({**found, **vars(options)}))
 
 
