@@ -18,6 +18,12 @@ class Draws:
     seed: int
     epoch: int = 0
     step: int = 0
+    batch: int | None = None  # samples of the whole batch, where this process has but a part of them
+    first: int = 0  # the first one of that part
+
+    def samples(self, count: int) -> tuple[int, slice]:
+        """How many samples to draw for, and which of them are the `count` that this process has."""
+        return (count if self.batch is None else self.batch), slice(self.first, self.first + count)
 
     def key(self, purpose: str) -> int:
         """A 63-bit seed for this step and purpose."""
@@ -32,6 +38,14 @@ class Draws:
         """One number in [0, 1) on the host, for decisions that Python takes."""
         return (self.key(purpose) >> 10) / 2**53
 
-    def uniform(self, shape: tuple[int, ...], purpose: str, device: torch.device | str) -> Tensor:
-        """Numbers in [0, 1) of `shape`, in the default dtype, drawn on `device`."""
-        return torch.rand(shape, generator=self.generator(purpose, device), device=device)
+    def uniform(
+        self, shape: tuple[int, ...], purpose: str, device: torch.device | str, axis: int = 0
+    ) -> Tensor:
+        """Numbers in [0, 1) of `shape`, in the default dtype, drawn on `device`; `axis` is that of the samples.
+
+        They are drawn for the whole batch, so that each sample gets the same ones however it is shared out.
+        """
+        count, mine = self.samples(shape[axis])
+        whole = (*shape[:axis], count, *shape[axis + 1 :])
+        drawn = torch.rand(whole, generator=self.generator(purpose, device), device=device)
+        return drawn.narrow(axis, mine.start, shape[axis])

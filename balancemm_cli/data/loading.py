@@ -165,10 +165,11 @@ class FramesColumn:
     def _choose(self, stored: np.ndarray, draws: Draws | None) -> np.ndarray:
         """Which frames to take [B, count], of samples that have `stored` [B, 1] of them."""
         if self.choice == "random" and draws is not None:
-            keys = np.random.default_rng(draws.key(f"frames/{self.modality}")).random(
-                (len(stored), stored.max())
-            )
-            keys[np.arange(stored.max()) >= stored] = 2  # beyond the stored frames: last in the order
+            # as wide as the longest sample of the split, so that no sample's choice depends on the others in its batch
+            count, mine = draws.samples(len(stored))
+            width = self._stored.max()
+            keys = np.random.default_rng(draws.key(f"frames/{self.modality}")).random((count, width))[mine]
+            keys[np.arange(width) >= stored] = 2  # beyond the stored frames: last in the order
             order = np.argsort(keys, 1)
             return np.sort(np.take_along_axis(order, np.arange(self.count) % stored, 1), 1)
         if self.choice == "first-middle-last":

@@ -276,7 +276,7 @@ def random_boxes(
     Ten tries of area and ratio are drawn at once for each sample and the first that fits is taken; where none
     fits, the largest central crop within the allowed ratios.
     """
-    share, form, left, top = draws.uniform((4, batch, CROP_TRIES), purpose, device)
+    share, form, left, top = draws.uniform((4, batch, CROP_TRIES), purpose, device, axis=1)
     target = (area[0] + share * (area[1] - area[0])) * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + form * (high - low))

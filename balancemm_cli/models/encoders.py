@@ -36,7 +36,7 @@ class FrameEncoder(Encoder):
             return self.maps(inputs).mean((2, 3))
         batch, _, frames = inputs.shape[:3]
         maps = self.maps(inputs.transpose(1, 2).flatten(0, 1))
-        return maps.mean((2, 3)).view(batch, frames, -1).mean(1)
+        return maps.mean((2, 3)).unflatten(0, (batch, frames)).mean(1)
 
 
 class ResNet18(FrameEncoder):
@@ -125,6 +125,8 @@ class SequenceTransformer(Encoder):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, T, D] or [B, T], T no more than the shape's length, to [B, 128]."""
+        if not len(inputs):  # of a process that a small batch left nothing: torch's attention needs a sample
+            return self(inputs.new_zeros((1, *inputs.shape[1:])))[:0]
         present = inputs != 0 if inputs.ndim == 2 else (inputs != 0).any(2)
         # A sample of padding alone (a missing modality) keeps its first step: the softmax needs something.
         first = torch.arange(present.shape[1], device=present.device) == 0
