@@ -1,6 +1,6 @@
 """What methods share: the hooks that the engine calls, and the step that they see."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,6 +22,10 @@ class Step:
     unimodal: dict[str, Tensor] = field(default_factory=dict)  # f^m [B, C] of undropped features
     discrepancy: Discrepancy | None = None  # of those, without gradient; None with one modality
     keep: Tensor | None = None  # [B, M] bool: which sample kept which modality; None: nothing was dropped
+    kept: Tensor | None = None  # how many samples of the whole batch kept a modality; None: all
+    total: Callable[[Tensor], Tensor] = lambda values: (
+        values
+    )  # adds up over the processes that share the batch
     figures: dict[str, Tensor] = field(default_factory=dict)  # [M] each, written to steps.arrow
 
 

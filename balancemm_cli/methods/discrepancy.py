@@ -1,6 +1,6 @@
 """The discriminative discrepancy between modalities (Sec. 3.2, Eq. 6 and 7; ablations: Tables 14 and 15)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,14 +30,21 @@ class Discrepancy:
     z: Tensor  # z(ρ^m): tanh(ρ^m − 1) or sigmoid(ρ^m)
 
 
-def measure(logits: Mapping[str, Tensor], labels: Tensor, settings: DiscrepancySettings) -> Discrepancy:
+def measure(
+    logits: Mapping[str, Tensor],
+    labels: Tensor,
+    settings: DiscrepancySettings,
+    total: Callable[[Tensor], Tensor] = lambda scores: scores,
+) -> Discrepancy:
     """Eq. 6 and 7 from uni-modal logits [B, C] a modality (two or more) and labels [B].
 
     ρ^m = (1 / (M − 1)) Σ_{j≠m} S^m / S^j, or the mean of S^m − S^j for the form "difference".
+    `total` adds up the scores over the processes that share the batch.
     """
     stacked = torch.stack(list(logits.values()))  # [M, B, C]
     true_class = labels.expand(len(stacked), -1)[..., None]
     scores = stacked.softmax(-1).gather(-1, true_class).sum((1, 2))
+    scores = total(scores)
     others = len(scores) - 1
     if settings.form == "ratio":
         positive = scores.clamp_min(torch.finfo(scores.dtype).tiny ** 0.5)
