@@ -25,6 +25,14 @@ class InputError(BmmError):
     exit_status = 3
 
 
+class OfFirstProcess(BmmError):
+    """An end that the first process of a run explains; the others end with the same status and say nothing."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__("The first process says why.")
+        self.exit_status = exit_status
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """A UsageError for a name that is not in `known`: the nearest name, and all of them where they are few."""
     names = sorted(known)

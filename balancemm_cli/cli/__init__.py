@@ -12,7 +12,7 @@ from balancemm_cli.cli.list import list_
 from balancemm_cli.cli.prepare import prepare
 from balancemm_cli.cli.report import report
 from balancemm_cli.cli.train import train
-from balancemm_cli.errors import BmmError, os_error_sentence
+from balancemm_cli.errors import BmmError, OfFirstProcess, os_error_sentence
 
 
 class _Interrupted(BmmError):
@@ -71,7 +71,8 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         message, status = explain(error)
-        print(f"bmm: {message}", file=sys.stderr)
+        if not isinstance(error, OfFirstProcess):
+            print(f"bmm: {message}", file=sys.stderr)
         sys.exit(status)
 
 

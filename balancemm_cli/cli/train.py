@@ -46,6 +46,7 @@ def train(
 
     Example: `bmm train --method opm+ogm --seeds 0-2`
     """
+    from balancemm_cli.engine import distributed
     from balancemm_cli.engine.config import resolve
     from balancemm_cli.engine.launch import Job, check_jobs
     from balancemm_cli.engine.suites import load_suite
@@ -59,13 +60,24 @@ def train(
         configs = [
             resolve(dataset, model, method, variant, recipe, seed, set_ or []) for seed in parse_seeds(seeds)
         ]
-    folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
-    work = [Job(config, folders[config.dataset], runs, name, device, threads, loading) for config in configs]
-    check_jobs(work)
-    if len(work) == 1:
-        _train_one(work[0])
-    else:
-        _train_many(work, jobs)
+    if distributed.launched() > 1 and len(configs) > 1:
+        raise UsageError(
+            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite."
+        )
+    device = distributed.device_name(device)
+    with distributed.joined(device):
+        with distributed.first_before_others():
+            folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
+        work = [
+            Job(config, folders[config.dataset], runs, name, device, threads, loading) for config in configs
+        ]
+        check_jobs(work)
+        if distributed.rank():
+            _train_silently(work[0])
+        elif len(work) == 1:
+            _train_one(work[0])
+        else:
+            _train_many(work, jobs)
 
 
 def refuse_beside_suite(context: typer.Context) -> None:
@@ -132,6 +144,13 @@ def _train_one(job: "Job") -> None:
         result = run_job(job, show, say)
     say(f"{job.name}: {result['status']}, {_selected(result)}")
     print(folder.path)
+
+
+def _train_silently(job: "Job") -> None:
+    """The part of a process beside the first, which shows the progress of all."""
+    from balancemm_cli.engine.launch import run_job
+
+    run_job(job, lambda *_: None, lambda _: None)
 
 
 def _train_many(work: "list[Job]", jobs: int) -> None:

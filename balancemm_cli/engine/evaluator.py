@@ -13,6 +13,7 @@ from torch import Tensor
 
 from balancemm_cli.data.loading import Source
 from balancemm_cli.draws import Draws
+from balancemm_cli.engine import distributed
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.models.network import Network
 from balancemm_cli.results.metrics import evaluate_scores
@@ -61,13 +62,16 @@ def evaluate(
     device: torch.device,
     disturbance: Disturbance | None = None,
 ) -> Evaluation:
-    """Run `network` over a split, in its order and in evaluation mode.
+    """Run `network` over a split, in its order and in evaluation mode; processes of one run share the batches.
 
     FloatingPointError where the scores are not finite: the network has diverged.
     """
     network.eval()
+    batches = _batches(source)
+    mine = range(distributed.rank(), len(batches), distributed.processes())
     scores, hits = [], []
-    for index, (raw, labels) in enumerate(_in_order(source, device)):
+    served = source.batches([batches[index] for index in mine], [None] * len(mine), device)
+    for index, (raw, labels) in zip(mine, served, strict=True):
         values = inputs(raw)
         if disturbance is not None:
             values = disturbance(values, Draws(0, step=index))
@@ -76,10 +80,13 @@ def evaluate(
         alone = torch.stack(list(network.unimodal_logits(features).values()))
         hits.append((alone.argmax(-1) == labels).sum(1))
     network.train()
-    fetched = torch.cat(scores).float().cpu().numpy()
+    fetched = torch.cat(distributed.interleaved([batch.float().cpu() for batch in scores])).numpy()
     if not np.isfinite(fetched).all():
         raise FloatingPointError("The scores are not finite.")
-    accuracies = [count / len(source) for count in torch.stack(hits).sum(0).tolist()]
+    accuracies = [
+        count / len(source)
+        for count in torch.stack(distributed.interleaved([batch.cpu() for batch in hits])).sum(0).tolist()
+    ]
     unimodal = dict(zip(network.modalities, accuracies, strict=True))
     return Evaluation(fetched, {**evaluate_scores(fetched, source.labels.numpy()), "unimodal": unimodal})
 
@@ -110,5 +117,9 @@ def encode(network: Network, source: Source, inputs: Inputs, device: torch.devic
 
 
 def _in_order(source: Source, device: torch.device) -> Any:  # noqa: ANN401 - an iterator of batches
-    rows = [np.arange(start, min(start + BATCH, len(source))) for start in range(0, len(source), BATCH)]
+    rows = _batches(source)
     return source.batches(rows, [None] * len(rows), device)
+
+
+def _batches(source: Source) -> list[np.ndarray]:
+    return [np.arange(start, min(start + BATCH, len(source))) for start in range(0, len(source), BATCH)]

@@ -15,6 +15,7 @@ import torch
 
 from balancemm_cli import __version__
 from balancemm_cli.data.store import PreparedSet, atomic_file, write_json
+from balancemm_cli.engine import distributed
 from balancemm_cli.engine.config import RunConfig, read_toml
 from balancemm_cli.errors import InputError
 from balancemm_cli.resources import PACKAGE
@@ -77,7 +78,8 @@ class RunFolder:
                 "torch": torch.__version__,
                 "platform": platform.platform(),
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-                "threads": torch.get_num_threads(),
+                "threads": torch.get_num_threads(),  # of each process
+                "processes": distributed.processes(),
                 "git": git_state(),
                 "data": self.data.content_hash,
                 "splits": self.data.splits_hash,
@@ -98,6 +100,7 @@ class RunFolder:
                 },
                 "epochs": epochs,
                 **parts,
+                "processes": distributed.processes(),
                 "split": self.data.protocol,
                 "samples": {name: [n, self.data.expected[name]] for name, n in self.data.counts.items()},
                 "hashes": {

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from balancemm_cli import models
 from balancemm_cli.data.loading import Loading, make_resident
 from balancemm_cli.draws import Draws
-from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate, update
@@ -36,6 +36,7 @@ def train_step(
 ) -> Tensor:
     """One update. Returns the loss, a 0-dim tensor on the device; nothing here waits for the device.
 
+    Where processes share the batch, each brings its part and all get the loss of the whole.
     The discrepancy is measured once, on undropped features, and serves every method. A batch that lost all its
     samples, or whose loss is not finite, changes neither weights nor optimiser.
     """
@@ -43,16 +44,16 @@ def train_step(
     if len(features) > 1:
         step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
         with torch.no_grad():
-            step.discrepancy = measure(step.unimodal, step.labels, discrepancy)
+            step.discrepancy = measure(step.unimodal, step.labels, discrepancy, step.total)
     for method in methods:
         features = method.on_features(features, step)
     loss, skip = _loss(network.classify(features), step)
     for method in methods:
         loss = method.on_loss(loss, step)
     loss.backward()
+    loss = distributed.sum_gradients(network, loss.detach())
     for method in methods:
         method.on_gradients(network, step)
-    loss = loss.detach()
     update(optimizer, skip | ~loss.isfinite())
     for method in methods:
         method.on_step_end(step)
@@ -60,12 +61,14 @@ def train_step(
 
 
 def _loss(logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy over the samples that kept a modality, and whether none did."""
+    """This process's part of the mean cross-entropy over the samples that kept a modality, and whether none did."""
     if step.keep is None:
-        return torch.nn.functional.cross_entropy(logits, step.labels), logits.new_zeros((), dtype=torch.bool)
+        count, _ = step.draws.samples(len(step.labels))
+        loss = torch.nn.functional.cross_entropy(logits, step.labels, reduction="sum") / count
+        return loss, logits.new_zeros((), dtype=torch.bool)
     losses = torch.nn.functional.cross_entropy(logits, step.labels, reduction="none")
     kept = step.keep.any(1)
-    count = kept.sum()
+    step.kept = count = step.total(kept.sum())
     # where, not a product: a lost sample's loss is left out even if it is not finite
     return torch.where(kept, losses, 0).sum() / count.clamp_min(1), count == 0
 
@@ -107,6 +110,7 @@ class Trainer:
         classes = len(self.data.classes)
         network = models.build(self.config.model, self.recipe.encoder, self.inputs.shapes, classes, seed)
         self.network = network.to(self.device)
+        distributed.synchronise_batch_norm(self.network)
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
         self.methods = self.config.build_methods(self.modalities)
         self.epoch = self.step = 0  # the next step to train, counted within its epoch
@@ -139,9 +143,12 @@ class Trainer:
     def run(self) -> None:
         """Train to the end. Raises InputError when the run diverges and Interrupted when asked to stop."""
         self._resume()
-        self.folder.write_environment(self.device)
+        distributed.check_same((self.folder.hash, self.epoch, self.step), self.folder.path)
+        if distributed.rank() == 0:
+            self.folder.write_environment(self.device)
         self._write_result("running")
-        with _stop_requests() as stopped:
+        with _stop_requests() as asked:
+            stopped = distributed.agreed(asked, self.device)
             while self.epoch < self.recipe.epochs:
                 started = time.monotonic()
                 for index, loss_figures in self._steps():
@@ -163,21 +170,28 @@ class Trainer:
         batches = np.split(
             shuffle.permutation(len(train)), range(self.recipe.batch_size, len(train), self.recipe.batch_size)
         )
-        draws = [Draws(self.config.seed, self.epoch, index) for index in range(len(batches))]
+        parts = [distributed.part(len(batch)) for batch in batches]
+        draws = [
+            Draws(self.config.seed, self.epoch, index, len(batch), part.start)
+            for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
+        ]
+        batches = [batch[part] for batch, part in zip(batches, parts, strict=True)]
         left = slice(self.step, None)
         served = train.batches(batches[left], draws[left], self.device)
         for drawn, (raw, labels) in zip(draws[left], served, strict=True):
-            step = Step(self.epoch, drawn, labels)
+            step = Step(self.epoch, drawn, labels, total=distributed.total)
             inputs = self.inputs(raw, drawn)
             loss = train_step(
                 self.network, self.methods, self.optimizer, inputs, step, self.recipe.discrepancy
             )
-            self.trained_samples += len(labels)
-            self.on_progress({"samples": len(labels)})
+            samples, _ = drawn.samples(len(labels))
+            self.trained_samples += samples
+            self.on_progress({"samples": samples})
             yield drawn.step, self._figures_of(loss, step)
 
     def _figures_of(self, loss: Tensor, step: Step) -> Tensor:
-        kept = loss.new_full((), len(step.labels)) if step.keep is None else step.keep.any(1).sum()
+        samples, _ = step.draws.samples(len(step.labels))
+        kept = loss.new_full((), samples) if step.kept is None else step.kept
         figures = [loss[None], kept[None]]
         if step.discrepancy is not None:
             rho = step.discrepancy.rho
@@ -203,8 +217,9 @@ class Trainer:
         self.history.append(self._record(figures, evaluations))
         self._select(evaluations)
         self.epoch, self.step, self.figures = self.epoch + 1, 0, self._empty_figures()
-        self.folder.write_history(self.history)
-        self.folder.write_steps(self._steps_table())
+        if distributed.rank() == 0:
+            self.folder.write_history(self.history)
+            self.folder.write_steps(self._steps_table())
         self._save(started)
         self.on_progress(self.history[-1])
 
@@ -240,17 +255,21 @@ class Trainer:
     def _stop(self, started: float) -> None:
         self._save(started)
         self._write_result("interrupted")
-        raise Interrupted(
-            f"Interrupted in epoch {self.epoch} at step {self.step}. The state is kept in {self.folder.path}; "
-            "run the same command to go on."
+        raise distributed.said_once(
+            Interrupted(
+                f"Interrupted in epoch {self.epoch} at step {self.step}. The state is kept in "
+                f"{self.folder.path}; run the same command to go on."
+            )
         )
 
     def _diverged(self, step: int) -> NoReturn:
         self._write_result("diverged", diverged={"epoch": self.epoch, "step": step})
-        raise InputError(diverged_message(self.folder, self.epoch, step))
+        raise distributed.said_once(InputError(diverged_message(self.folder, self.epoch, step)))
 
     def _save(self, started: float) -> None:
         self.seconds += time.monotonic() - started
+        if distributed.rank():
+            return
         state = {
             "run": self.folder.hash,
             "epoch": self.epoch,
@@ -292,6 +311,8 @@ class Trainer:
         return pa.table({"epoch": epochs, "step": steps, **named, "kept": named["kept"].astype(np.int32)})
 
     def _write_predictions(self) -> None:
+        if distributed.rank():
+            return
         test = self.sources["test"]
         tables = [
             pa.table(
@@ -307,6 +328,8 @@ class Trainer:
         self.folder.write_predictions(pa.concat_tables(tables))
 
     def _write_result(self, status: str, **parts: Any) -> None:  # noqa: ANN401 - plain values
+        if distributed.rank():
+            return
         if self.past_figures and len(self.modalities) > 1:
             means = dict(zip(self.columns, torch.cat(self.past_figures).mean(0).tolist(), strict=True))
             parts["rho"] = {name: means[f"rho_{name}"] for name in self.modalities}
@@ -353,14 +376,19 @@ def train_run(
 ) -> dict[str, Any]:
     """Train the run of a folder unless it has finished; returns its result.
 
-    InputError when it diverges, or diverged before: then nothing is trained again.
+    InputError when it diverges, or diverged before: then nothing is trained again. Where several processes train
+    it, the first one keeps the folder for all of them and writes it.
     """
-    with folder.open():
-        result = folder.result()
+    with ExitStack() as held:
+        with distributed.first_before_others():
+            if distributed.rank() == 0:
+                held.enter_context(folder.open())
+            result = folder.result()
         if result and result["status"] == "diverged":
-            raise InputError(diverged_message(folder, **result["diverged"]))
+            raise distributed.said_once(InputError(diverged_message(folder, **result["diverged"])))
         if not result or result["status"] != "finished":
             Trainer(folder, device, loading, on_progress, on_message).run()
-            result = folder.result()
+            with distributed.first_before_others():
+                result = folder.result()
     assert result is not None
     return result

@@ -1,0 +1,294 @@
+"""One run over several processes (torchrun): what they share, and how they stay one run.
+
+Every process holds the whole network and takes its part of each batch of the recipe's size. Losses are sums over
+the own samples divided by the count of the whole batch, so gradients are added up, not averaged, and methods see
+the gradient of the whole batch. DistributedDataParallel would average, and give no such place to modulate. Batch
+normalisation takes its statistics from the whole batch as well, so that the numbers are those of one process.
+
+Without torchrun there is one process, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import zip_longest
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from balancemm_cli.errors import InputError, OfFirstProcess, UsageError
+
+TIMEOUT = timedelta(minutes=10)  # for which a process waits for another
+STEPS_BETWEEN_CHECKS = 16  # on a GPU: for a request to stop; each makes the hosts wait for each other
+
+# ---- the processes ------------------------------------------------------------------------------------------
+
+
+def launched() -> int:
+    """How many processes torchrun started for this run; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def processes() -> int:
+    """How many processes train this run together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number; the first, 0, is the one that writes and talks."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def device_name(name: str) -> str:
+    """The device of this process: each of a machine's processes has a GPU of its own, or all use the CPU.
+
+    UsageError when a machine has fewer GPUs than processes.
+    """
+    here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    if launched() == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return name
+    if name not in ("auto", "cuda"):
+        raise UsageError(f"Under torchrun --device is auto, cpu or cuda, not '{name}'.")
+    if torch.cuda.device_count() < here:
+        raise UsageError(
+            f"{here} processes on this machine need {here} GPUs, and there are {torch.cuda.device_count()}. "
+            "Use fewer with --nproc-per-node, or --device cpu."
+        )
+    return f"cuda:{place}"
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Join the processes that torchrun started; a process that loses the others ends with a sentence."""
+    if launched() == 1:
+        yield
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    with _lost_peers_explained():
+        # Tensors of the host go by gloo also where those of the GPUs go by NCCL: then nothing waits for a GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+        yield
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _lost_peers_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo raises plain RuntimeErrors, and its name stands in them as the path of its source
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise InputError(
+            f"Process {os.environ['RANK']} lost the others of this run: one has ended or does not answer. "
+            "Run the same command to go on from the last checkpoint."
+        ) from error
+
+
+def said_once(error: InputError | KeyboardInterrupt) -> BaseException:
+    """What to raise for an `error` that all processes come to at once: only the first one says it."""
+    if rank() == 0:
+        return error
+    return OfFirstProcess(error.exit_status if isinstance(error, InputError) else 130)
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process runs the block alone, then the others run it."""
+    if rank() and processes() > 1:
+        dist.barrier()
+    yield
+    if processes() > 1 and not rank():
+        dist.barrier()
+
+
+def check_same(state: Any, folder: object) -> None:  # noqa: ANN401 - plain values
+    """InputError unless all processes found the same `state` in the run folder. They wait for each other here."""
+    if processes() == 1:
+        return
+    states: list[Any] = [None] * processes()
+    dist.all_gather_object(states, state)
+    if any(found != states[0] for found in states):
+        raise InputError(
+            f"The processes of this run find different checkpoints in {folder}. Put --runs where all machines "
+            "see the same files."
+        )
+
+
+def agreed(asked: Callable[[], bool], device: torch.device) -> Callable[[], bool]:
+    """Whether any process was asked to stop: the same answer in all of them, which must ask equally often.
+
+    On a GPU only every 16th question is passed on, for each makes the processes wait for each other.
+    """
+    if processes() == 1:
+        return asked
+    every = STEPS_BETWEEN_CHECKS if device.type == "cuda" else 1
+    questions = 0
+
+    def answer() -> bool:
+        nonlocal questions
+        questions += 1
+        if questions % every:
+            return False
+        flag = torch.tensor(int(asked()))
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    return answer
+
+
+# ---- a batch ------------------------------------------------------------------------------------------------
+
+
+def part(count: int) -> slice:
+    """Which of `count` samples this process takes: consecutive ones, as many as the others' or one more."""
+    return slice(rank() * count // processes(), (rank() + 1) * count // processes())
+
+
+def interleaved(own: list[Tensor]) -> list[Tensor]:
+    """The processes' lists of tensors as one: the first of each, then the second of each, and so on."""
+    if processes() == 1:
+        return own
+    lists: list[Any] = [None] * processes()
+    dist.all_gather_object(lists, own)
+    return [found for turn in zip_longest(*lists) for found in turn if found is not None]
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of `values` over all processes; its gradient goes to the own values unchanged.
+
+    What comes of the sum is the same in every process, and so is its gradient: to add that up again over the
+    processes, as torch's own differentiable sum does, would count it several times.
+    """
+    return values if processes() == 1 else _Total.apply(values)  # pyright: ignore[reportReturnType]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        summed = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        return gradients[0]
+
+
+def sum_gradients(network: nn.Module, loss: Tensor) -> Tensor:
+    """Add up the gradients over all processes, in place and in one message; returns the sum of the losses."""
+    if processes() == 1:
+        return loss
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    flat = torch.cat([loss[None], *(gradient.reshape(-1) for gradient in gradients)])
+    dist.all_reduce(flat)
+    summed, *parts = flat.split([1, *(gradient.numel() for gradient in gradients)])
+    shaped = [values.view(gradient.shape) for values, gradient in zip(parts, gradients, strict=True)]
+    torch._foreach_copy_(gradients, shaped)  # pyright: ignore[reportPrivateImportUsage]
+    return summed[0]
+
+
+# ---- batch normalisation ------------------------------------------------------------------------------------
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Let every batch normalisation of `network` take its statistics from the whole batch.
+
+    torch's SyncBatchNorm does not run on a CPU, and on a GPU its step waits for the device.
+    """
+    if processes() > 1:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.forward = _WholeBatchNorm(module)
+
+
+class _WholeBatchNorm:
+    """The forward of a batch normalisation over all processes; momentum and affine weights as torch has them."""
+
+    def __init__(self, module: _BatchNorm) -> None:
+        self.module = module
+        self.alone = module.forward  # serves evaluation
+
+    def __call__(self, input: Tensor) -> Tensor:
+        module = self.module
+        if not module.training:
+            return self.alone(input)
+        mean, variance, count = whole_statistics(input.detach())
+        if module.running_mean is not None and module.running_var is not None:
+            assert module.momentum is not None and module.num_batches_tracked is not None
+            module.num_batches_tracked.add_(1)
+            unbiased = variance * (count / (count - 1))
+            module.running_mean.lerp_(mean.to(module.running_mean.dtype), module.momentum)
+            module.running_var.lerp_(unbiased.to(module.running_var.dtype), module.momentum)
+        normalised = _Normalise.apply(input, module.weight, module.bias, mean, variance, count, module.eps)
+        assert isinstance(normalised, Tensor)
+        return normalised
+
+
+def whole_statistics(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [C], biased variance [C] and count (0-dim) of inputs [B, C, …] over all processes' samples.
+
+    Each process sends its own mean and variance, not sums of squares, which would cancel. B may be 0 here.
+    """
+    axes = [axis for axis in range(inputs.ndim) if axis != 1]
+    channels, count = inputs.shape[1], inputs.numel() // inputs.shape[1]
+    own = torch.zeros(
+        2 * channels + 1, device=inputs.device, dtype=torch.promote_types(inputs.dtype, torch.float)
+    )
+    if count:
+        variance, mean = torch.var_mean(inputs.to(own.dtype), axes, correction=0)
+        own = torch.cat([mean, variance, own.new_full((1,), count)])
+    gathered = [torch.empty_like(own) for _ in range(processes())]
+    dist.all_gather(gathered, own)
+    means, variances, counts = torch.stack(gathered).split([channels, channels, 1], 1)  # a row a process
+    shares = counts / counts.sum()
+    mean = (shares * means).sum(0)
+    variance = (shares * (variances + (means - mean) ** 2)).sum(0)
+    return mean, variance, counts.sum()
+
+
+class _Normalise(torch.autograd.Function):
+    """(x − mean) / √(variance + eps) · weight + bias, with the gradient that goes through mean and variance."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, weight, mean, variance, count)
+        ctx.eps = eps
+        if not len(inputs):  # torch's kernels for the CPU die of it
+            return torch.zeros_like(inputs)
+        return nn.functional.batch_norm(inputs, mean, variance, weight, bias, False, 0, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's
+        inputs, weight, mean, variance, count = ctx.saved_tensors
+        if len(inputs):
+            # With fixed statistics: dy · weight / σ, Σ dy · x̂ and Σ dy. What is left is the part through them.
+            of_inputs, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                gradients[0], inputs, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            )
+        else:
+            of_inputs, of_weight, of_bias = map(torch.zeros_like, (inputs, weight, weight))
+        sums = torch.cat([of_weight, of_bias])
+        dist.all_reduce(sums)
+        with_normalised, plain = (sums / count).chunk(2)
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = weight * inverse**2 * with_normalised
+        offset = weight * inverse * plain - slope * mean
+        shape = [1, -1] + [1] * (inputs.ndim - 2)
+        correction = torch.addcmul(offset.view(shape), slope.view(shape), inputs)
+        return of_inputs - correction.to(of_inputs.dtype), of_weight, of_bias, None, None, None, None
