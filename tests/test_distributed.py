@@ -244,9 +244,11 @@ def job(prepared, runs, overrides=("epochs=3", "frames.flip=true"), **given):
     return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
 
 
-def train(job, pause=0.0):
+def train(job, pause=0.0, rest=0.0):
+    """Train with a pause of so many seconds after each step, and a rest after each epoch."""
+
     def show(_, event):
-        time.sleep(pause)
+        time.sleep(rest if "epoch" in event else pause)
 
     return run_job(job, show, lambda _: None)
 
@@ -297,7 +299,7 @@ def kill_and_finish(prepared, runs, uninterrupted, times):
         pair.wait_until_joined()
         victim = chance.randrange(2)
         time.sleep(chance.uniform(0, 1.2))
-        os.kill(pair.processes[victim].pid, signal.SIGKILL)
+        pair.processes[victim].kill()
         killed_at = time.monotonic()
         last, statuses = pair.end()
         assert time.monotonic() - killed_at < 20
@@ -317,10 +319,10 @@ def test_a_killed_process_ends_the_others_and_no_epoch_is_lost(prepared, tmp_pat
 
 def test_asked_to_stop_in_one_process_stops_both_at_the_same_step(prepared, tmp_path, uninterrupted):
     stopped = job(prepared, tmp_path)
-    pair = Pair(train, stopped, 0.1)
+    pair = Pair(train, stopped, 0, 3)  # the signal finds it resting after its first epoch
     while not (stopped.folder().path / "history.jsonl").exists():
         time.sleep(0.02)
-    os.kill(pair.processes[1].pid, signal.SIGTERM)
+    pair.processes[1].terminate()
     last, statuses = pair.end()
     assert statuses == [130, 130]
     assert last[0][1][0] == "Interrupted" and "The state is kept" in last[0][1][1]
