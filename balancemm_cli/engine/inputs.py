@@ -37,10 +37,6 @@ class Inputs:
 
     def __call__(self, raw: Mapping[str, Raw], draws: Draws | None = None) -> dict[str, Tensor]:
         """Network inputs, see encoders: spectrograms, pictures, sequences; augmented with `draws`."""
-        if not all(len(values) for values in raw.values()):
-            # a process that a small last batch left without samples: not every transform works on none
-            blank = {name: values.new_zeros((1, *values.shape[1:])) for name, values in raw.items()}
-            return {name: values[:0] for name, values in self(blank).items()}
         return {name: self.transforms[name](values, draws, name) for name, values in raw.items()}
 
     def _transform(self, spec: dict[str, Any]) -> Callable[..., Tensor]:

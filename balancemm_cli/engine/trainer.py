@@ -175,12 +175,18 @@ class Trainer:
             Draws(self.config.seed, self.epoch, index, len(batch), part.start)
             for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
         ]
-        batches = [batch[part] for batch, part in zip(batches, parts, strict=True)]
+        # A process that a small batch left without samples reads one in vain: not every transform works on none.
+        batches = [
+            batch[part] if part.stop > part.start else batch[:1]
+            for batch, part in zip(batches, parts, strict=True)
+        ]
         left = slice(self.step, None)
         served = train.batches(batches[left], draws[left], self.device)
-        for drawn, (raw, labels) in zip(draws[left], served, strict=True):
-            step = Step(self.epoch, drawn, labels, total=distributed.total)
+        for drawn, part, (raw, labels) in zip(draws[left], parts[left], served, strict=True):
             inputs = self.inputs(raw, drawn)
+            if part.stop == part.start:
+                inputs, labels = {name: values[:0] for name, values in inputs.items()}, labels[:0]
+            step = Step(self.epoch, drawn, labels, total=distributed.total)
             loss = train_step(
                 self.network, self.methods, self.optimizer, inputs, step, self.recipe.discrepancy
             )
