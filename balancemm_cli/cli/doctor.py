@@ -6,6 +6,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple
@@ -99,7 +100,7 @@ def checks() -> Iterator[Check]:
     yield _program(
         "git-lfs", "the media of crema-d", "install the package git-lfs, then run `git lfs install`"
     )
-    yield _program("sbatch", "clusters with Slurm", "nothing to do on other machines")
+    yield _slurm()
     if {"numpy", "pyarrow"} <= set(loaded):
         yield from _prepared(PREPARED)
 
@@ -187,6 +188,13 @@ def _program(name: str, use: str, how: str) -> Check:
     if shutil.which(name):
         return Check("ok", f"{name}: {use}")
     return Check("optional", f"{name} is not here, for {use}: {how}")
+
+
+def _slurm() -> Check:
+    check = _program("sbatch", "clusters with Slurm", "nothing to do on other machines")
+    if check.state == "ok" and not find_spec("submitit"):
+        return Check("optional", "sbatch is here, submitit is not: pip install 'balancemm-cli[slurm]'")
+    return check
 
 
 def _prepared(root: Path) -> Iterator[Check]:

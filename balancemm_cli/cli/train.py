@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from balancemm_cli.cli.cluster import show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
 from balancemm_cli.errors import InputError, UsageError, unknown
 
@@ -41,6 +42,13 @@ def train(
         Literal["auto", "resident", "streaming"],
         typer.Option(help="Decode all samples once, or batch by batch."),
     ] = "auto",
+    launcher: Annotated[
+        Literal["local", "slurm"], typer.Option(help="Train here, or queue a Slurm job for each run.")
+    ] = "local",
+    slurm: Annotated[
+        list[str] | None, typer.Option(help="An option of sbatch: partition=gpu, gpus=1. Repeatable.")
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Say how far each run is; train nothing.")] = False,
 ) -> None:
     """Train a run, or every run of a suite; finished runs are skipped, interrupted ones go on.
 
@@ -60,10 +68,12 @@ def train(
         configs = [
             resolve(dataset, model, method, variant, recipe, seed, set_ or []) for seed in parse_seeds(seeds)
         ]
-    if distributed.launched() > 1 and len(configs) > 1:
+    if distributed.launched() > 1 and (len(configs) > 1 or status or launcher == "slurm"):
         raise UsageError(
-            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite."
+            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite, --launcher, --status."
         )
+    if slurm and launcher != "slurm":
+        raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
     device = distributed.device_name(device)
     with distributed.joined(device):
         with distributed.first_before_others():
@@ -72,7 +82,12 @@ def train(
             Job(config, folders[config.dataset], runs, name, device, threads, loading) for config in configs
         ]
         check_jobs(work)
-        if distributed.rank():
+        if status:
+            show_status(work)
+        elif launcher == "slurm":
+            given = context.get_parameter_source("jobs")
+            submit_all(work, slurm or [], jobs if given and given.name == "COMMANDLINE" else None)
+        elif distributed.rank():
             _train_silently(work[0])
         elif len(work) == 1:
             _train_one(work[0])

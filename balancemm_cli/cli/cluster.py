@@ -1,0 +1,69 @@
+"""`bmm train --launcher slurm` and `bmm train --status`."""
+
+from typing import TYPE_CHECKING
+
+from balancemm_cli.cli.progress import say
+from balancemm_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from balancemm_cli.engine.launch import Job
+
+
+def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None:
+    """Queue what is neither finished nor in the queue; print the id and the folder of each run queued."""
+    from balancemm_cli.engine.slurm import last_job, parse_options, queue, submit
+    from balancemm_cli.engine.status import read_status
+
+    options = parse_options(given)
+    queued = queue()
+    new, waiting, finished, failed = [], 0, 0, 0
+    for job in work:
+        state, last = read_status(job).state, last_job(job)
+        if last and last["job"] in queued:
+            waiting += 1
+        elif state == "finished":
+            finished += 1
+        elif state in ("diverged", "damaged"):
+            failed += 1
+            say(f"{job.name}: {state}, not queued again. Delete {job.folder().path} to train it again.")
+        else:
+            new.append(job)
+    if new:
+        for job, number in zip(new, submit(new, options, at_once, work[0].runs / "slurm"), strict=True):
+            print(f"{number} {job.folder().path}")
+    say(f"{len(new)} queued now, {waiting} were in the queue, {finished} are finished.")
+    if failed:
+        raise InputError(f"{failed} of {len(work)} runs failed; the reasons stand above.")
+
+
+def show_status(work: "list[Job]") -> None:
+    """Print a line a run: its state, epochs, test accuracy and name, and what Slurm says of its job."""
+    from balancemm_cli.engine.slurm import last_job
+    from balancemm_cli.engine.status import read_status
+
+    last = [last_job(job) for job in work]
+    states = _queue() if any(last) else {}
+    for job, record in zip(work, last, strict=True):
+        status = read_status(job)
+        accuracy = "—" if status.accuracy is None else f"{status.accuracy:.3f}"
+        epochs = f"{status.epochs}/{job.config.settings.epochs}"
+        note = _job_note(record, states) if record and status.state != "finished" else ""
+        print(f"{status.state:<11}  {epochs:>9}  {accuracy:>5}  {job.name}{note}")
+
+
+def _queue() -> dict[str, str] | None:
+    """The states of the user's jobs, or None where Slurm does not answer, which is said."""
+    from balancemm_cli.engine.slurm import queue
+
+    try:
+        return queue()
+    except InputError as error:
+        say(str(error))
+        return None
+
+
+def _job_note(record: dict[str, str], states: dict[str, str] | None) -> str:
+    number, log = record["job"], record["log"]
+    if states is None:
+        return f"  job {number}"
+    return f"  job {number} {states[number]}" if number in states else f"  job {number} is over, log {log}"
