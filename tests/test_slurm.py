@@ -1,0 +1,210 @@
+"""Runs as Slurm jobs: on a real cluster of one node, where Slurm is installed, and the parts that need none."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+from test_resume import assert_same_run
+
+from balancemm_cli.cli import main
+from balancemm_cli.engine.slurm import minutes, parse_options
+from balancemm_cli.errors import UsageError
+
+SUITE = """\
+title = "mine"
+[[runs]]
+dataset = "synthetic"
+methods = ["opm+ogm"]
+seeds = [0, 1, 2]
+settings = { "epochs" = 30, "frames.size" = 32, "waveform.n_fft" = 128 }
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """The arguments of `bmm train` for a suite of three runs."""
+    (tmp_path / "mine.toml").write_text(SUITE)
+    return ["train", "--suite", str(tmp_path / "mine.toml"), "--device", "cpu", "--threads", "1"]
+
+
+@pytest.fixture
+def bmm(monkeypatch, capsys, prepared, tmp_path):
+    """Run the program in this process; returns exit status, stdout and stderr."""
+
+    def call(*args):
+        places = ["--data", str(prepared), "--runs", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", ["bmm", *args, *places])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def wait_for(what, condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+    return found
+
+
+def slurm(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def process_of(job):
+    """The process that trains a job, once it does."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        array, _, task = job.partition("_")
+        wanted = {f"SLURM_ARRAY_JOB_ID={array}".encode(), f"SLURM_ARRAY_TASK_ID={task}".encode()}
+        if b"submitit.core._submit" in command and b"python" in command[0] and wanted <= {*variables}:
+            return int(process.name)
+    raise AssertionError(f"no process of job {job}")
+
+
+def epochs(run):
+    path = run / "history.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    reason = slurm_cluster.why_not()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with slurm_cluster.cluster(folder) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield
+    assert not [path for path in folder.glob("*.pid") if Path("/proc", path.read_text().strip()).exists()]
+
+
+def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prepared, tmp_path):
+    """One is warned of its time limit, one killed, one cancelled; all end as a local run does, to the bit."""
+    queued = [*suite, "--launcher", "slurm", "--slurm", "time=30"]
+    status, out, err = bmm(*queued)
+    assert status == 0 and err == "3 queued now, 0 were in the queue, 0 are finished.\n"
+    jobs = {line.split()[0]: Path(line.split()[1]) for line in out.splitlines()}
+    assert list(jobs) == ["1_0", "1_1", "1_2"]
+    warned, killed, cancelled = jobs
+    strikes = {
+        warned: lambda: slurm("scancel", "--signal=USR1", warned),
+        killed: lambda: os.kill(process_of(killed), signal.SIGKILL),
+        cancelled: lambda: slurm("scancel", cancelled),
+    }
+
+    def strike_whoever_trains():
+        for job in [job for job in strikes if epochs(jobs[job]) >= 2]:
+            strikes.pop(job)()
+        return not strikes
+
+    wait_for("all three to train", strike_whoever_trains)
+    wait_for("the cancelled job to leave", lambda: cancelled not in slurm("squeue", "-h", "-r", "-o", "%i "))
+    assert json.loads((jobs[cancelled] / "result.json").read_text())["status"] == "interrupted"
+    status, out, err = bmm(*queued)  # only what is neither finished nor in the queue
+    assert (status, out) == (0, f"{re.match('[0-9]+', out)[0]} {jobs[cancelled]}\n")
+    assert err == "1 queued now, 2 were in the queue, 0 are finished.\n"
+    assert bmm(*queued)[2] == "0 queued now, 3 were in the queue, 0 are finished.\n"
+    status, out, _ = bmm(*suite, "--status")
+    assert all(re.search(rf"  job {job} (PENDING|RUNNING|COMPLETING)\n", out) for job in (warned, killed))
+
+    results = [run / "result.json" for run in jobs.values()]
+    wait_for(
+        "all to finish", lambda: all(json.loads(path.read_text())["status"] == "finished" for path in results)
+    )
+    for job in (warned, killed):
+        assert " Restarts=1 " in slurm("scontrol", "show", "job", job)
+    assert "Interrupted in epoch" in (tmp_path / "runs" / "slurm" / f"{warned}_0_log.out").read_text()
+    local = [*suite, "--jobs", "2", "--data", str(prepared), "--runs", str(tmp_path / "local")]
+    subprocess.run([sys.executable, "-m", "balancemm_cli", *local], check=True, timeout=180)
+    for run in jobs.values():
+        assert_same_run(run, tmp_path / "local" / "mine" / "concat" / run.name)
+    status, out, _ = bmm(*suite, "--status")
+    assert status == 0 and re.fullmatch(r"(finished +30/30 +[01]\.\d{3}  concat opm\+ogm \(.*\)\n){3}", out)
+    wait_for("an empty queue", lambda: not slurm("squeue", "-h"))
+    assert bmm(*queued)[2] == "0 queued now, 0 were in the queue, 3 are finished.\n"
+
+
+def test_what_slurm_refuses_is_one_sentence(cluster, bmm, suite):
+    for option, said in (
+        ("partition=nowhere", "invalid partition specified: nowhere"),
+        ("colour=red", "unrecognized option"),
+    ):
+        status, out, err = bmm(*suite, "--launcher", "slurm", "--slurm", option)
+        assert status == 3 and out == "" and err.startswith("bmm: Slurm refused the jobs. ") and said in err
+        assert len(err.splitlines()) == 1
+
+
+def test_without_slurm(bmm, suite, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    status, out, err = bmm(*suite, "--launcher", "slurm")
+    assert status == 3 and out == "" and "login node" in err and len(err.splitlines()) == 1
+    status, _, err = bmm(*suite, "--slurm", "partition=gpu")
+    assert status == 2 and "--launcher slurm" in err
+
+
+def test_status_from_the_files_alone(bmm, suite, monkeypatch, prepared, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    status, out, err = bmm(*suite, "--status")
+    assert (status, err) == (0, "") and len(out.splitlines()) == 3
+    assert set(out.split("\n")[0].split()[:3]) == {"waiting", "0/30", "—"}
+    assert not (tmp_path / "runs").exists()
+    assert bmm("train", "--device", "cpu", "--set", "epochs=1")[0] == 0
+    (run,) = (tmp_path / "runs" / "synthetic" / "concat").iterdir()
+
+    def state():
+        return bmm("train", "--status", "--set", "epochs=1")[1].split()
+
+    assert state()[:2] == ["finished", "1/1"] and float(state()[2]) <= 1
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "status": "running"}))
+    assert state()[0] == "stopped"  # no process holds it
+    (run / "slurm.json").write_text(json.dumps({"job": "7", "log": "7.out"}))
+    assert " ".join(state()).endswith("job 7")
+    (run / "result.json").write_text("{")
+    assert state()[0] == "damaged"
+    status, _, err = bmm("train", "--set", "epochs=1", "--launcher", "slurm")
+    assert status == 3
+
+
+def test_options():
+    given = ["partition=gpu", "--cpus_per_task=8", "exclusive", "gres=gpu:a100:1"]
+    assert parse_options(given) == {
+        "partition": "gpu",
+        "cpus-per-task": "8",
+        "exclusive": True,
+        "gres": "gpu:a100:1",
+    }
+    for wrong in ("", "=3", "partition=", "nodes=2", "array=0-3", "--signal=USR1"):
+        with pytest.raises(UsageError):
+            parse_options([wrong])
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [("90", 90), ("90:30", 91), ("1:30:00", 90), ("1-12", 2160), ("1-12:30", 2190), ("0-0:0:1", 1)],
+)
+def test_time_limits(time, expected):
+    assert minutes(time) == expected
+
+
+@pytest.mark.parametrize("time", ["", "soon", "0", "1:2:3:4", "-5"])
+def test_wrong_time_limits(time):
+    with pytest.raises(UsageError):
+        minutes(time)
