@@ -144,7 +144,23 @@ def test_a_finished_run_is_not_trained_again(prepared, uninterrupted):
     assert (uninterrupted / "result.json").stat().st_mtime_ns == before
 
 
-def test_two_checkpoints_are_kept_and_a_damaged_one_is_named(prepared, tmp_path):
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def flip(path):
+    """Change one bit of the weights: the archive stays readable, its checksum tells."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def other(path):
+    torch.save({"network": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, other])
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(prepared, tmp_path, uninterrupted, damage):
     damaged, seen = job(prepared, tmp_path), []
 
     def interrupt(_, event):
@@ -154,16 +170,32 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_named(prepared, tmp_path)
 
     with pytest.raises(Interrupted):
         run_job(damaged, interrupt, lambda _: None)
-    found = checkpoint.checkpoints(damaged.folder().checkpoints)
+    folder = damaged.folder()
+    found = checkpoint.checkpoints(folder.checkpoints)
     assert len(found) == 2
-    found[-1].write_bytes(found[-1].read_bytes()[:5000])
+    damage(found[-1])
+    with pytest.raises(InputError, match=f"{found[-1].name} is damaged. Delete it"):
+        checkpoint.load_last(folder.checkpoints)  # as `bmm eval` does, which must not take another one
+    events = []
+    run_job(damaged, lambda _, event: events.append(event), lambda _: None)
+    warning = f"Checkpoint {found[-1]} is damaged; going on from {found[0].name}, the one before."
+    assert [event["warning"] for event in events if "warning" in event] == [warning]
+    assert_same_run(folder.path, uninterrupted)
+
+
+def test_without_a_whole_checkpoint_nothing_is_trained(prepared, tmp_path):
+    damaged = job(prepared, tmp_path)
+    train(damaged)
+    folder = damaged.folder()
+    result = json.loads((folder.path / "result.json").read_text()) | {"status": "interrupted"}
+    (folder.path / "result.json").write_text(json.dumps(result))
+    for path in checkpoint.checkpoints(folder.checkpoints):
+        cut(path)
     with pytest.raises(
-        InputError, match=f"{found[-1].name} is damaged. Delete it to go on from {found[0].name}"
+        InputError, match=r"Every checkpoint in .* Delete the folder .*\+ogm-paper-s0-.{8} to train"
     ):
         train(damaged)
-    found[-1].unlink()
-    train(damaged)
-    assert damaged.folder().result()["status"] == "finished"
+    assert folder.result() == result
 
 
 def test_other_settings_in_the_run_folder_are_refused(prepared, tmp_path):

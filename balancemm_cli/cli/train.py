@@ -7,6 +7,7 @@ import typer
 
 from balancemm_cli.cli.cluster import show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
+from balancemm_cli.cli.runs_table import RunsTable
 from balancemm_cli.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -148,6 +149,9 @@ def _train_one(job: "Job") -> None:
         task = bars.add_task(job.name, total=total, unit="samples", note="")
 
         def show(_: object, event: dict[str, Any]) -> None:
+            if "warning" in event:
+                say(event["warning"])
+                return
             if "samples" in event:
                 bars.advance(task, event["samples"])
                 return
@@ -171,18 +175,15 @@ def _train_silently(job: "Job") -> None:
 def _train_many(work: "list[Job]", jobs: int) -> None:
     from balancemm_cli.engine.launch import run_jobs
 
-    with progress_bars() as bars:
-        total = sum(job.config.settings.epochs for job in work)
-        task = bars.add_task(f"{len(work)} runs", total=total, unit="epochs", note="")
-        done: dict[int, int] = {}  # epochs of each job
+    with RunsTable(work) as table:
 
         def show(job: "Job", event: dict[str, Any]) -> None:
-            done[id(job)] = event["epoch"] + 1
-            bars.update(task, completed=sum(done.values()), note=job.name)
+            table.update(job, event)
+            if "warning" in event:
+                say(f"{job.name}: {event['warning']}")
 
         def end(outcome: "Outcome") -> None:
-            done[id(outcome.job)] = outcome.job.config.settings.epochs
-            bars.update(task, completed=sum(done.values()))
+            table.end(outcome)
             state = _selected(outcome.result) if outcome.result else f"failed: {outcome.error}"
             say(f"{outcome.job.name}: {state}")
 

@@ -47,7 +47,7 @@ def run(
     )
     futures: list[Future[Result]] = []
     try:
-        with _interrupts_held():
+        with interrupts_held():
             futures.extend(pool.submit(function, task) for task in tasks)
         _watch(futures, lambda: on_ticks(ticks.value) if on_ticks else None)
         return [future.result() for future in futures]
@@ -80,7 +80,7 @@ def _watch(futures: list[Future[Any]], report: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Keep Ctrl-C until the block ends. It reaches every process of a terminal; workers that are started in
     here leave it to their parent, which must not be interrupted while it starts one."""
     held: list[int] = []

@@ -1,6 +1,8 @@
 """Checkpoints: tensors and plain values, written whole or not at all, the last two kept."""
 
 import io
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +33,48 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"))
 
 
-def load_last(folder: Path) -> dict[str, Any] | None:
+def load_last(folder: Path, warn: Callable[[str], None] | None = None) -> dict[str, Any] | None:
     """The newest checkpoint's state, on the CPU, or None when there is none.
 
-    InputError when it is damaged; the sentence says how to go on from the one before.
+    With `warn` a damaged one is passed over for the one before, and `warn` is told so. InputError without it, or
+    when none is whole.
     """
     found = checkpoints(folder)
-    if not found:
-        return None
-    path = found[-1]
+    for path in reversed(found):
+        state = _read(path)
+        if state is None and warn is None:
+            raise InputError(
+                f"Checkpoint {path} is damaged. Delete it to use the one before, if there is one."
+            )
+        if state is None:
+            continue
+        if state["format"] != FORMAT:
+            raise InputError(
+                f"Checkpoint {path} is of format {state['format']}, this program reads format {FORMAT}."
+            )
+        if warn and path != found[-1]:
+            warn(f"Checkpoint {found[-1]} is damaged; going on from {path.name}, the one before.")
+        return state
+    if found:
+        raise InputError(
+            f"Every checkpoint in {folder} is damaged. Delete the folder {folder.parent} to train this run again."
+        )
+    return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A checkpoint's content; None when it is damaged."""
+    content = io.BytesIO(
+        path.read_bytes()
+    )  # apart from what follows: a disk's error is no damage of the file
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        version = state["format"]
-    except Exception:  # torch raises many kinds for a damaged file
-        remedy = f"to go on from {found[-2].name}" if len(found) > 1 else "and its run folder to start again"
-        raise InputError(f"Checkpoint {path} is damaged. Delete it {remedy}.") from None
-    if version != FORMAT:
-        raise InputError(f"Checkpoint {path} is of format {version}, this program reads format {FORMAT}.")
-    return state
+        with zipfile.ZipFile(content) as archive:  # torch.load does not compare the checksums
+            if archive.testzip() is not None:
+                return None
+        content.seek(0)
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception:  # zipfile and torch raise many kinds for a damaged file
+        return None
+    return state if isinstance(state, dict) and "format" in state else None

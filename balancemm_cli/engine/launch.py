@@ -1,9 +1,13 @@
 """Many runs on one machine: a process for each, so many at a time."""
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -15,11 +19,11 @@ import torch
 from balancemm_cli import models
 from balancemm_cli.data.loading import Loading
 from balancemm_cli.data.store import open_set
-from balancemm_cli.data.workers import cores
+from balancemm_cli.data.workers import cores, interrupts_held
 from balancemm_cli.engine.config import RunConfig
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
-from balancemm_cli.errors import BmmError, UsageError, os_error_sentence
+from balancemm_cli.errors import BmmError, InputError, UsageError, os_error_sentence
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,40 @@ def choose_device(name: str) -> torch.device:
 
 
 def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) -> dict[str, Any]:
-    """Train one job in this process; returns its result.json."""
+    """Train one job in this process; returns its result.json. InputError when the memory does not suffice."""
     if job.threads:
         torch.set_num_threads(job.threads)
-    return train_run(
-        job.folder(),
-        choose_device(job.device),
-        job.loading,
-        lambda event: on_progress(job, event),
-        on_message,
-    )
+    try:
+        return train_run(
+            job.folder(),
+            choose_device(job.device),
+            job.loading,
+            lambda event: on_progress(job, event),
+            on_message,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise InputError(
+            f"The memory does not suffice for {job.name}. Run the same command with fewer --jobs, or set a smaller "
+            "batch_size."
+        ) from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on a GPU or here."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def deal_device(name: str, gpus: int, in_use: Iterable[str]) -> str:
+    """The device for the next of many runs, where `in_use` are those of the runs that are being trained.
+
+    "auto" is the first of the `gpus` GPUs with the fewest runs, or the CPU where there is none; another name stands.
+    """
+    if name != "auto":
+        return name
+    runs = Counter(in_use)
+    return min((f"cuda:{index}" for index in range(gpus)), key=lambda gpu: runs[gpu], default="cpu")
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
@@ -103,33 +131,39 @@ def run_jobs(
 ) -> list[Outcome]:
     """Train `jobs` in processes of their own, `at_once` at a time; one that fails does not stop the others.
 
-    `on_progress` is called with each epoch's history record, `on_end` with each outcome, as they come.
-    Interrupted when asked to stop: the processes keep their state first.
+    `on_progress` is called with {"device": name} when a job starts, then with its warnings and each epoch's history
+    record, `on_end` with each outcome, as they come. Interrupted when asked to stop: the processes keep their state
+    first, as they do when this process is killed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["balancemm_cli.engine.launch"])  # torch is imported once, not once a run
     waiting, running = list(reversed(jobs)), {}
     outcomes: list[Outcome] = []
-    threads = max(1, cores(None) // at_once)
+    threads = max(1, cores(None) // max(1, min(at_once, len(jobs))))
+    gpus = torch.cuda.device_count()
     on_terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop()
-                running.update([_start(context, job, job.threads or threads)])
+                device = deal_device(job.device, gpus, (of.device for of in running.values()))
+                with interrupts_held():  # one that came while a process starts would leave it to itself
+                    ours, of = _start(context, job, device, threads)
+                    running[ours] = of
+                on_progress(job, {"device": device})
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
-                job, process = running[ready]
-                outcome = _receive(ready, job, process, on_progress)
+                outcome = _receive(ready, running[ready], on_progress)
                 if outcome is not None:
+                    del running[ready]
+                    ready.close()
                     outcomes.append(outcome)
                     on_end(outcome)
-                    del running[ready]
     except KeyboardInterrupt:
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.join()
+        for of in running.values():
+            of.process.terminate()
+        for of in running.values():
+            of.process.join()
         raise Interrupted(
             "Interrupted. The state of every run is kept; run the same command to go on."
         ) from None
@@ -138,41 +172,75 @@ def run_jobs(
     return outcomes
 
 
-def _start(context: ForkServerContext, job: Job, threads: int) -> tuple[Connection, tuple[Job, BaseProcess]]:
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    device: str
+    process: BaseProcess
+
+
+def _start(context: ForkServerContext, job: Job, device: str, threads: int) -> tuple[Connection, _Running]:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, threads, theirs))
+    placed = replace(job, device=device, threads=job.threads or threads)
+    process = context.Process(target=_work, args=(placed, theirs))
     process.start()
     theirs.close()
-    return ours, (job, process)
+    return ours, _Running(job, device, process)
 
 
-def _receive(connection: Connection, job: Job, process: BaseProcess, on_progress: Progress) -> Outcome | None:
+def _receive(connection: Connection, running: _Running, on_progress: Progress) -> Outcome | None:
     """Take up one message; the job's outcome when that was its last."""
     try:
         message = connection.recv()
-    except EOFError:
-        process.join()
-        return Outcome(job, None, f"The process died (exit code {process.exitcode}); run again to go on.", 3)
+    except (EOFError, OSError):  # OSError: killed while it sent one
+        running.process.join()
+        return Outcome(running.job, None, death(running.process.exitcode, running.job.folder().path), 3)
     if isinstance(message, dict):
-        on_progress(job, message)
+        on_progress(running.job, message)
         return None
-    process.join()
+    running.process.join()
     result, error, status = message
-    return Outcome(job, result, error, status)
+    return Outcome(running.job, result, error, status)
 
 
-def _work(job: Job, threads: int, parent: Connection) -> None:
-    torch.set_num_threads(threads)
+def death(exit_code: int | None, folder: Path) -> str:
+    """What to tell about the run in `folder` whose process ended without a word."""
+    go_on = f"What it trained up to its last checkpoint is kept in {folder}: run the same command to go on"
+    if exit_code == -signal.SIGKILL:
+        return f"The system killed its process, most likely for lack of memory. {go_on}, with fewer --jobs."
+    if exit_code and exit_code < 0:
+        return f"Its process was ended by signal {-exit_code} ({signal.strsignal(-exit_code)}). {go_on}."
+    return f"Its process ended with exit code {exit_code}. {go_on}."
+
+
+def _work(job: Job, parent: Connection) -> None:
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    with suppress(BrokenPipeError):  # the parent is gone; what was trained is in the checkpoint
+        parent.send(_train(job, parent))
+
+
+def _train(job: Job, parent: Connection) -> tuple[dict[str, Any] | None, str | None, int]:
+    """The result, the error's sentence and the exit status of a job; sends its progress to the parent."""
+
+    def report(_: Job, event: dict[str, Any]) -> None:
+        if "samples" not in event:
+            parent.send(event)
+
     try:
-        result = run_job(
-            job, lambda _, event: parent.send(event) if "epoch" in event else None, lambda _: None
-        )
-        parent.send((result, None, 0))
+        return run_job(job, report, lambda _: None), None, 0
     except BmmError as error:
-        parent.send((None, str(error), error.exit_status))
+        return None, str(error), error.exit_status
     except BrokenPipeError:
-        return  # the parent is gone; what was trained is in the checkpoint
+        raise
     except OSError as error:
-        parent.send((None, os_error_sentence(error), 3))
+        return None, os_error_sentence(error), 3
     except KeyboardInterrupt as error:
-        parent.send((None, str(error), 130))
+        return None, str(error), 130
+
+
+def _stop_with_parent() -> None:
+    """When the parent is gone, killed as well, ask this process to keep its state and end."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -80,7 +80,8 @@ class Interrupted(KeyboardInterrupt):
 class Trainer:
     """Trains the run of a folder, from the start or from its last checkpoint.
 
-    `on_progress` is called with a dict: {"samples": n} after a step, an epoch's history record after an epoch.
+    `on_progress` is called with a dict: {"samples": n} after a step, an epoch's history record after an epoch,
+    {"warning": sentence} where something is not as it should be.
     """
 
     def __init__(
@@ -293,7 +294,9 @@ class Trainer:
         checkpoint.save(self.folder.checkpoints, self.epoch * self.steps_per_epoch + self.step, state)
 
     def _resume(self) -> None:
-        state = checkpoint.load_last(self.folder.checkpoints)
+        state = checkpoint.load_last(
+            self.folder.checkpoints, lambda sentence: self.on_progress({"warning": sentence})
+        )
         if state is None:
             return
         if state["run"] != self.folder.hash:

@@ -4,6 +4,7 @@ A run folder is one that holds a config.toml or a result.json. Nothing found is 
 does not enter a group is named, with its reason, in `Collection.left_out`.
 """
 
+import fcntl
 import json
 import tomllib
 from collections import Counter, defaultdict
@@ -156,7 +157,7 @@ def collect(folders: Sequence[Path], selection: Selection) -> Collection:
     usable: list[Run] = []
     for run in runs:
         if run.result.status != "finished":
-            left_out.append(f"{run.folder}: {run.result.status}, not averaged.")
+            left_out.append(f"{run.folder}: {_state(run)}, not averaged.")
         elif selection not in run.result.selections:
             left_out.append(f"{run.folder}: it has no '{selection}' epoch (no such split), not averaged.")
         else:
@@ -200,6 +201,20 @@ def read_run(folder: Path) -> Run:
         where = ".".join(str(part) for part in first["loc"])
         detail = f"'{where}': {first['msg']}" if where else first["msg"]
         raise InputError(f"{folder}: result.json is damaged ({detail}); train this run again.") from None
+
+
+def _state(run: Run) -> str:
+    """The status in words. A run that is killed can't write that it is: its lock tells, which ends with it."""
+    if run.result.status != "running":
+        return run.result.status
+    try:
+        with (run.folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "running"
+    except OSError:
+        pass
+    return "killed, or running on another machine"
 
 
 def _group(runs: list[Run], left_out: list[str]) -> list[Group]:

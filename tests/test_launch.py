@@ -1,0 +1,253 @@
+"""Many runs on one machine: what fails, what is said of it, and what goes on all the same."""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from balancemm_cli.cli.runs_table import RunsTable
+from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine.config import resolve
+from balancemm_cli.engine.launch import Job, Outcome, deal_device, death, run_job
+from balancemm_cli.engine.suites import load_suite
+from balancemm_cli.errors import InputError
+
+ORDINARY = """
+[[runs]]
+dataset = "synthetic"
+methods = ["baseline", "opm", "opm+ogm"]
+seeds = [0, 1, 2]
+settings = { "epochs" = 1 }
+"""
+KILLED, DIVERGING, DAMAGED = (
+    f'[[runs]]\ndataset = "synthetic"\nseeds = [{seed}]\nsettings = {{ {settings} }}\n'
+    for seed, settings in (
+        (10, '"epochs" = 20'),
+        (11, '"epochs" = 1, "optimizer.lr" = 1e20'),
+        (12, '"epochs" = 3'),
+    )
+)
+
+
+def write_suite(folder, *parts):
+    path = folder / "twelve.toml"
+    path.write_text('title = "twelve"\n' + "".join(parts))
+    return path
+
+
+def command(suite, prepared, runs):
+    train = [sys.executable, "-m", "balancemm_cli", "train", "--suite", str(suite), "--jobs", "2"]
+    return [*train, "--data", str(prepared), "--runs", str(runs), "--device", "cpu"]
+
+
+def start(*arguments):
+    return subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def process_that_trains(folder):
+    """The id of the process that holds the lock of a run folder."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == folder / ".lock":
+                return int(link.parts[2])
+        except OSError:
+            continue
+    raise AssertionError(f"no process trains {folder}")
+
+
+def damage_both_checkpoints(job):
+    """Train two epochs of a job, then cut its checkpoints."""
+
+    def stop(_, event):
+        if event.get("epoch") == 1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_job(job, stop, lambda _: None)
+    found = checkpoint.checkpoints(job.folder().checkpoints)
+    assert len(found) == 2
+    for path in found:
+        path.write_bytes(path.read_bytes()[:5000])
+
+
+def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(prepared, tmp_path):
+    suite, runs = write_suite(tmp_path, KILLED, DIVERGING, DAMAGED, ORDINARY), tmp_path / "runs"
+    configs = load_suite(str(suite))[1].configs()
+    assert len(configs) == 12
+    jobs = [Job(config, prepared / "synthetic", runs, "twelve", "cpu", threads=1) for config in configs]
+    killed, diverging, damaged = (job.folder() for job in jobs[:3])
+    damage_both_checkpoints(jobs[2])
+
+    first = start(suite, prepared, runs)
+    wait_for(lambda: len(checkpoint.checkpoints(killed.checkpoints)) == 2)
+    os.kill(process_that_trains(killed.path), signal.SIGKILL)
+    out, err = first.communicate(timeout=60)
+    assert first.returncode == 3 and "Traceback" not in err and "3 of 12 runs failed" in err
+    assert set(out.splitlines()) == {str(job.folder().path) for job in jobs[3:]}
+    said = {line.split(": ", 1)[0]: line for line in err.splitlines()}
+    for job, words in (
+        (jobs[0], f"The system killed its process, most likely for lack of memory. .* in {killed.path}"),
+        (jobs[1], f"not finite in epoch 0 at step 1 of {diverging.path}"),
+        (jobs[2], f"Every checkpoint in {damaged.checkpoints} is damaged. Delete the folder {damaged.path}"),
+    ):
+        assert all(part in said[job.name] for part in words.split(" .* "))
+
+    report = [sys.executable, "-m", "balancemm_cli", "report", str(runs), "--format", "csv"]
+    lines = subprocess.run(report, capture_output=True, text=True, check=True).stderr.splitlines()
+    left_out = dict(line.removeprefix("Left out: ").split(": ") for line in lines)
+    assert left_out == {
+        str(killed.path): "killed, or running on another machine, not averaged.",
+        str(diverging.path): "diverged, not averaged.",
+        str(damaged.path): "killed, or running on another machine, not averaged.",
+    }
+
+    kept = [(folder.path / "result.json").stat().st_mtime_ns for folder in (diverging, jobs[3].folder())]
+    epochs = len((killed.path / "history.jsonl").read_text().splitlines())
+    again = start(suite, prepared, runs)
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 3 and "2 of 12 runs failed" in err and len(out.splitlines()) == 10
+    assert 2 <= epochs < 20 and killed.result()["status"] == "finished"
+    assert kept == [
+        (folder.path / "result.json").stat().st_mtime_ns for folder in (diverging, jobs[3].folder())
+    ]
+
+    shutil.rmtree(damaged.path)  # as the sentence said
+    assert run_job(jobs[2], lambda *_: None, lambda _: None)["status"] == "finished"
+
+
+def test_runs_keep_their_state_and_end_when_their_parent_is_killed(prepared, tmp_path):
+    suite = write_suite(tmp_path, KILLED.replace("[10]", "[0, 1]").replace("20", "4000"))
+    parent = start(suite, prepared, tmp_path / "runs")
+    wait_for(lambda: len(list(tmp_path.glob("runs/twelve/concat/*/history.jsonl"))) == 2)
+    parent.kill()
+    parent.communicate(timeout=60)
+    for folder in tmp_path.glob("runs/twelve/concat/*"):
+        with (folder / ".lock").open() as lock:
+            wait_for(lambda lock=lock: is_free(lock))
+        assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
+
+
+def is_free(lock):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_runs_are_dealt_out_over_the_gpus():
+    in_use = []
+    for _ in range(5):
+        in_use.append(deal_device("auto", 2, in_use))
+    assert in_use == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    in_use.remove("cuda:1")  # that one ended: the next takes its place
+    assert deal_device("auto", 2, in_use) == "cuda:1"
+    assert deal_device("auto", 0, in_use) == "cpu"
+    assert deal_device("cuda:1", 2, ["cuda:1"]) == "cuda:1" and deal_device("cpu", 2, []) == "cpu"
+
+
+def test_how_a_process_ended_is_said():
+    folder = Path("runs/a")
+    assert "lack of memory" in death(-9, folder) and death(-9, folder).endswith("with fewer --jobs.")
+    assert "signal 11 (Segmentation fault)" in death(-11, folder)
+    assert "exit code 1. What it trained up to its last checkpoint is kept in runs/a" in death(1, folder)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(prepared, tmp_path, error):
+    job = Job(resolve("synthetic"), prepared / "synthetic", tmp_path, device="cpu")
+
+    def fail(*_):
+        raise error
+
+    with pytest.raises(InputError, match=r"memory does not suffice for concat baseline .* fewer --jobs"):
+        run_job(job, fail, lambda _: None)
+
+
+def jobs_for_a_table(count):
+    configs = [resolve("synthetic", seed=seed, overrides=["epochs=10"]) for seed in range(count)]
+    return [Job(config, Path("data"), Path("runs")) for config in configs]
+
+
+def drawn(table):
+    with table.console.capture() as capture:
+        table.console.print(table.render())
+    return capture.get().splitlines()
+
+
+def record(epoch):
+    return {"epoch": epoch, "accuracy": {"test": 0.5 + epoch / 100}, "rho": {"audio": 1.31, "visual": 0.82}}
+
+
+def test_the_table_shows_every_run():
+    now = [0.0]
+    jobs = jobs_for_a_table(4)
+    table = RunsTable(jobs, Console(file=io.StringIO(), width=100, height=20), lambda: now[0])
+    for job in jobs[:3]:
+        table.update(job, {"device": "cpu"})
+    now[0] = 20.0
+    table.update(jobs[0], record(3))  # went on from a checkpoint: one epoch here took 20 s
+    table.end(Outcome(jobs[1], None, "It failed.", 3))
+    table.end(Outcome(jobs[2], {"epochs": 10, "selections": {"last": {"accuracy": 0.9}}}))
+    heading, *lines, counts = (line.split() for line in drawn(table))
+    assert " ".join(heading) == "run state epoch test mean ρ left"
+    assert [" ".join(line).removeprefix("concat baseline (paper, seed ") for line in lines] == [
+        "0) running 4/10 0.530 audio 1.31 visual 0.82 0:02:00",
+        "1) failed 0/10",
+        "2) finished 10/10 0.900",
+        "3) waiting 0/10",
+    ]
+    assert " ".join(counts) == "1 running · 1 failed · 1 finished · 1 waiting · about 0:05:20 left"
+
+
+def test_the_table_fits_the_terminal():
+    jobs = jobs_for_a_table(30)
+    table = RunsTable(jobs, Console(file=io.StringIO(), width=60, height=8), lambda: 0.0)
+    for job in jobs[:12]:
+        table.update(job, {"device": "cuda:0"})
+    for job in jobs[:10]:
+        table.end(Outcome(job, None, "It failed.", 3))
+    lines = drawn(table)
+    assert len(lines) == 7 and all(len(line) <= 60 for line in lines)
+    assert [row.job.config.seed for row in table.shown(5)] == [10, 11, 7, 8, 9]
+    assert lines[-1].startswith("2 running · 10 failed · 18 waiting")
+    assert [row.job.config.seed for row in table.shown(1)] == [10]
+
+
+def test_a_terminal_gets_the_table_and_a_pipe_none():
+    for terminal in (True, False):
+        written = io.StringIO()
+        jobs = jobs_for_a_table(2)
+        console = Console(file=written, force_terminal=terminal, width=100, height=20)
+        with RunsTable(jobs, console) as table:
+            sizes = [written.tell()]
+            for epoch in range(2):
+                table.update(jobs[0], {"device": "cpu"} if epoch == 0 else record(0))
+                sizes.append(written.tell())
+        assert all(more > less for less, more in pairwise(sizes)) is terminal
+        assert ("mean ρ" in written.getvalue()) is terminal
