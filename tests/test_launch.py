@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from balancemm_cli.cli import main
 from balancemm_cli.cli.runs_table import RunsTable
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.config import resolve
@@ -46,13 +49,23 @@ def write_suite(folder, *parts):
     return path
 
 
-def command(suite, prepared, runs):
-    train = [sys.executable, "-m", "balancemm_cli", "train", "--suite", str(suite), "--jobs", "2"]
-    return [*train, "--data", str(prepared), "--runs", str(runs), "--device", "cpu"]
+def train_arguments(suite, prepared, runs):
+    arguments = ["train", "--suite", str(suite), "--jobs", "2", "--device", "cpu"]
+    return [*arguments, "--data", str(prepared), "--runs", str(runs)]
 
 
-def start(*arguments):
-    return subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def bmm(monkeypatch, capsys):
+    """Run the program in this process, where torch is imported; returns exit status, stdout and stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bmm", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
 
 
 def wait_for(condition):
@@ -62,15 +75,13 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-def process_that_trains(folder):
-    """The id of the process that holds the lock of a run folder."""
+def kill_in_training(folder):
+    """Kill the process that holds the lock of a run folder, once it has written two checkpoints."""
+    wait_for(lambda: len(checkpoint.checkpoints(folder.checkpoints)) == 2)
     for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if link.readlink() == folder / ".lock":
-                return int(link.parts[2])
-        except OSError:
-            continue
-    raise AssertionError(f"no process trains {folder}")
+        with suppress(OSError):
+            if link.readlink() == folder.path / ".lock":
+                os.kill(int(link.parts[2]), signal.SIGKILL)
 
 
 def damage_both_checkpoints(job):
@@ -88,7 +99,7 @@ def damage_both_checkpoints(job):
         path.write_bytes(path.read_bytes()[:5000])
 
 
-def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(prepared, tmp_path):
+def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(bmm, prepared, tmp_path):
     suite, runs = write_suite(tmp_path, KILLED, DIVERGING, DAMAGED, ORDINARY), tmp_path / "runs"
     configs = load_suite(str(suite))[1].configs()
     assert len(configs) == 12
@@ -96,11 +107,11 @@ def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(prepared, tmp_p
     killed, diverging, damaged = (job.folder() for job in jobs[:3])
     damage_both_checkpoints(jobs[2])
 
-    first = start(suite, prepared, runs)
-    wait_for(lambda: len(checkpoint.checkpoints(killed.checkpoints)) == 2)
-    os.kill(process_that_trains(killed.path), signal.SIGKILL)
-    out, err = first.communicate(timeout=60)
-    assert first.returncode == 3 and "Traceback" not in err and "3 of 12 runs failed" in err
+    killer = threading.Thread(target=kill_in_training, args=[killed])
+    killer.start()
+    status, out, err = bmm(*train_arguments(suite, prepared, runs))
+    killer.join()
+    assert status == 3 and "Traceback" not in err and "3 of 12 runs failed" in err
     assert set(out.splitlines()) == {str(job.folder().path) for job in jobs[3:]}
     said = {line.split(": ", 1)[0]: line for line in err.splitlines()}
     for job, words in (
@@ -110,9 +121,9 @@ def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(prepared, tmp_p
     ):
         assert all(part in said[job.name] for part in words.split(" .* "))
 
-    report = [sys.executable, "-m", "balancemm_cli", "report", str(runs), "--format", "csv"]
-    lines = subprocess.run(report, capture_output=True, text=True, check=True).stderr.splitlines()
-    left_out = dict(line.removeprefix("Left out: ").split(": ") for line in lines)
+    status, _, err = bmm("report", str(runs), "--format", "csv")
+    assert status == 0
+    left_out = dict(line.removeprefix("Left out: ").split(": ") for line in err.splitlines())
     assert left_out == {
         str(killed.path): "killed, or running on another machine, not averaged.",
         str(diverging.path): "diverged, not averaged.",
@@ -121,9 +132,8 @@ def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(prepared, tmp_p
 
     kept = [(folder.path / "result.json").stat().st_mtime_ns for folder in (diverging, jobs[3].folder())]
     epochs = len((killed.path / "history.jsonl").read_text().splitlines())
-    again = start(suite, prepared, runs)
-    out, err = again.communicate(timeout=60)
-    assert again.returncode == 3 and "2 of 12 runs failed" in err and len(out.splitlines()) == 10
+    status, out, err = bmm(*train_arguments(suite, prepared, runs))
+    assert status == 3 and "2 of 12 runs failed" in err and len(out.splitlines()) == 10
     assert 2 <= epochs < 20 and killed.result()["status"] == "finished"
     assert kept == [
         (folder.path / "result.json").stat().st_mtime_ns for folder in (diverging, jobs[3].folder())
@@ -135,10 +145,11 @@ def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(prepared, tmp_p
 
 def test_runs_keep_their_state_and_end_when_their_parent_is_killed(prepared, tmp_path):
     suite = write_suite(tmp_path, KILLED.replace("[10]", "[0, 1]").replace("20", "4000"))
-    parent = start(suite, prepared, tmp_path / "runs")
+    command = [sys.executable, "-m", "balancemm_cli", *train_arguments(suite, prepared, tmp_path / "runs")]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(list(tmp_path.glob("runs/twelve/concat/*/history.jsonl"))) == 2)
     parent.kill()
-    parent.communicate(timeout=60)
+    parent.wait()
     for folder in tmp_path.glob("runs/twelve/concat/*"):
         with (folder / ".lock").open() as lock:
             wait_for(lambda lock=lock: is_free(lock))
