@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import io
 import json
 import shutil
@@ -247,3 +248,13 @@ def test_classes_left_out_of_map_are_said(tmp_path):
     edit_result(folder, selections=result["selections"])
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
     assert any("leaves out 2 class" in note for note in table.notes)
+
+
+def test_a_run_whose_process_was_killed_is_told_from_one_that_runs(tmp_path):
+    write_run(tmp_path, seed=0)
+    killed = write_run(tmp_path, seed=1, status="running")
+    with (killed / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the process that trains it does, as long as it lives
+        assert collect([tmp_path], "last").left_out == [f"{killed}: running, not averaged."]
+    (line,) = collect([tmp_path], "last").left_out
+    assert line == f"{killed}: killed, or running on another machine, not averaged."

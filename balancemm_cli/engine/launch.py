@@ -215,7 +215,7 @@ def death(exit_code: int | None, folder: Path) -> str:
 
 def _work(job: Job, parent: Connection) -> None:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    with suppress(BrokenPipeError):  # the parent is gone; what was trained is in the checkpoint
+    with suppress(BrokenPipeError):
         parent.send(_train(job, parent))
 
 
@@ -224,14 +224,13 @@ def _train(job: Job, parent: Connection) -> tuple[dict[str, Any] | None, str | N
 
     def report(_: Job, event: dict[str, Any]) -> None:
         if "samples" not in event:
-            parent.send(event)
+            with suppress(BrokenPipeError):  # the parent is gone, and this process is being asked to stop
+                parent.send(event)
 
     try:
         return run_job(job, report, lambda _: None), None, 0
     except BmmError as error:
         return None, str(error), error.exit_status
-    except BrokenPipeError:
-        raise
     except OSError as error:
         return None, os_error_sentence(error), 3
     except KeyboardInterrupt as error:

@@ -210,11 +210,9 @@ def _state(run: Run) -> str:
     try:
         with (run.folder / ".lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+            return "killed, or running on another machine"
+    except OSError:  # BlockingIOError where a process holds it, FileNotFoundError in a copy without one
         return "running"
-    except OSError:
-        pass
-    return "killed, or running on another machine"
 
 
 def _group(runs: list[Run], left_out: list[str]) -> list[Group]:
