@@ -50,6 +50,9 @@ def train(
         list[str] | None, typer.Option(help="An option of sbatch: partition=gpu, gpus=1. Repeatable.")
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how far each run is; train nothing.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time of a step goes; of a single run.")
+    ] = False,
 ) -> None:
     """Train a run, or every run of a suite; finished runs are skipped, interrupted ones go on.
 
@@ -75,12 +78,17 @@ def train(
         )
     if slurm and launcher != "slurm":
         raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
+    if profile and len(configs) > 1:
+        raise UsageError(
+            f"--profile looks at one run, and these are {len(configs)}. Name one seed and method."
+        )
     device = distributed.device_name(device)
     with distributed.joined(device):
         with distributed.first_before_others():
             folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
         work = [
-            Job(config, folders[config.dataset], runs, name, device, threads, loading) for config in configs
+            Job(config, folders[config.dataset], runs, name, device, threads, loading, profile)
+            for config in configs
         ]
         check_jobs(work)
         if status:

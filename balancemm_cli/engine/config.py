@@ -84,6 +84,16 @@ class FramesSettings(Section):
         return limits
 
 
+class SpeedSettings(Section):
+    """Switches that change how a step is computed. With all off: float32, eager, as in the published rows."""
+
+    amp: bool = False  # bf16 in the encoders' forward and backward
+    channels_last: bool = False
+    compile: bool = False  # torch.compile of the encoders
+    cuda_graphs: bool = False  # a whole step in one launch
+    optimizer: Literal["fused", "foreach"] = "fused"
+
+
 class Recipe(Section):
     """All settings of a run that a recipe names; methods' own settings are under `methods`."""
 
@@ -94,6 +104,7 @@ class Recipe(Section):
     waveform: WaveformSettings = WaveformSettings()
     frames: FramesSettings = FramesSettings()
     discrepancy: DiscrepancySettings = DiscrepancySettings()
+    speed: SpeedSettings = SpeedSettings()
 
 
 class RunConfig(Section):

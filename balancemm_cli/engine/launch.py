@@ -20,7 +20,8 @@ from balancemm_cli import models
 from balancemm_cli.data.loading import Loading
 from balancemm_cli.data.store import open_set
 from balancemm_cli.data.workers import cores, interrupts_held
-from balancemm_cli.engine.config import RunConfig
+from balancemm_cli.engine.acceleration import check_speed
+from balancemm_cli.engine.config import RunConfig, SpeedSettings
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import BmmError, InputError, UsageError, os_error_sentence
@@ -37,6 +38,7 @@ class Job:
     device: str = "auto"
     threads: int | None = None
     loading: Loading = "auto"
+    profile: bool = False
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
             job.loading,
             lambda event: on_progress(job, event),
             on_message,
+            job.profile,
         )
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
@@ -124,6 +127,9 @@ def check_jobs(jobs: Sequence[Job]) -> None:
                 f"Method {job.config.method} balances modalities, but model {job.config.model} on "
                 f"{job.config.dataset} has one. Use --method baseline."
             )
+        speed = job.config.settings.speed
+        if speed != SpeedSettings():
+            check_speed(speed, choose_device(job.device))
 
 
 def run_jobs(

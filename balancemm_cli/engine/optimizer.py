@@ -1,28 +1,47 @@
-"""The optimiser: torch's fused SGD or AdamW, with an update that the device itself can leave out."""
+"""The optimiser: torch's SGD or AdamW, fused or foreach, with an update that the device itself can leave out."""
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.engine.config import OptimizerSettings, SpeedSettings
+
+BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
-def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """SGD or AdamW over all parameters of `network`."""
+def build_optimizer(
+    network: nn.Module, settings: OptimizerSettings, speed: SpeedSettings | None = None
+) -> Optimizer:
+    """SGD or AdamW over all parameters of `network`, in the form that `speed` asks for (default: fused)."""
     parameters = list(network.parameters())
+    fused = (speed or SpeedSettings()).optimizer == "fused"
+    lr, decay = settings.lr, settings.weight_decay
     if settings.name == "adamw":
-        return AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    optimizer = SGD(
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    if settings.momentum:
-        # torch leaves a buffer uninitialised when the very first update is skipped; zeros give the same first step.
-        for parameter in parameters:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        # on a GPU the step counts stay there, or they could be neither skipped nor captured
+        optimizer = AdamW(
+            parameters,
+            lr=lr,
+            weight_decay=decay,
+            capturable=parameters[0].is_cuda,
+            fused=fused,
+            foreach=not fused,
+        )
+        names = ["exp_avg", "exp_avg_sq"]
+    else:
+        optimizer = SGD(
+            parameters,
+            lr=lr,
+            momentum=settings.momentum,
+            weight_decay=decay,
+            fused=fused,
+            foreach=not fused,
+        )
+        names = ["momentum_buffer"] if settings.momentum else []
+    # torch makes these in the first update, which may be skipped; zeros give the same first update.
+    for parameter in parameters if names else []:
+        optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in names}
+        if settings.name == "adamw":
+            optimizer.state[parameter]["step"] = torch.zeros((), device=parameter.device)
     return optimizer
 
 
@@ -42,9 +61,24 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
 def update(optimizer: Optimizer, skip: Tensor) -> None:
     """Step and clear the gradients; where the 0-dim bool `skip` is true nothing changes.
 
-    The fused kernels read `found_inf` on the device, so Python never waits to know it. Skipping covers weights,
-    weight decay, momentum and step counts.
+    Decided on the device, so Python never waits to know it. Skipping covers weights, weight decay, momentum and
+    step counts.
     """
-    optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue]
-    optimizer.step()
+    if optimizer.defaults["fused"]:
+        optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue] - the kernels read it
+        optimizer.step()
+    else:
+        _step_unless(skip, optimizer)
     optimizer.zero_grad()
+
+
+def _step_unless(skip: Tensor, optimizer: Optimizer) -> None:
+    """Step, then choose between before and after by a product of bit patterns: exact, and NaN does not spread."""
+    weights = [weight.detach() for group in optimizer.param_groups for weight in group["params"]]
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    bits = [values.view(BITS[values.dtype]) for values in weights + states]
+    skipped = skip.to(bits[0].dtype)
+    before = torch._foreach_mul(bits, skipped)  # pyright: ignore[reportPrivateImportUsage]
+    optimizer.step()
+    torch._foreach_mul_(bits, 1 - skipped)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_add_(bits, before)  # pyright: ignore[reportPrivateImportUsage]

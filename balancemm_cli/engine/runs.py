@@ -99,6 +99,7 @@ class RunFolder:
                     for key in ("dataset", "model", "method", "variant", "recipe", "seed")
                 },
                 "epochs": epochs,
+                "speed": config.settings.speed.model_dump(),
                 **parts,
                 "processes": distributed.processes(),
                 "split": self.data.protocol,

@@ -16,9 +16,11 @@ from balancemm_cli import models
 from balancemm_cli.data.loading import Loading, make_resident
 from balancemm_cli.draws import Draws
 from balancemm_cli.engine import checkpoint, distributed
+from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate, update
+from balancemm_cli.engine.profiling import Mark, Profile, no_mark
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Method, Step
@@ -33,28 +35,39 @@ def train_step(
     inputs: Mapping[str, Tensor],
     step: Step,
     discrepancy: DiscrepancySettings,
+    encode: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None,
+    mark: Mark = no_mark,
 ) -> Tensor:
     """One update. Returns the loss, a 0-dim tensor on the device; nothing here waits for the device.
 
-    Where processes share the batch, each brings its part and all get the loss of the whole.
+    Where processes share the batch, each brings its part and all get the loss of the whole. `encode` stands in for
+    the network's own, see acceleration; `mark` is called where a part ends.
+
     The discrepancy is measured once, on undropped features, and serves every method. A batch that lost all its
     samples, or whose loss is not finite, changes neither weights nor optimiser.
     """
-    features = network.encode(inputs)
+    features = (encode or network.encode)(inputs)
+    mark("forward")
     if len(features) > 1:
         step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
         with torch.no_grad():
             step.discrepancy = measure(step.unimodal, step.labels, discrepancy, step.total)
     for method in methods:
         features = method.on_features(features, step)
+    mark("modulation")
     loss, skip = _loss(network.classify(features), step)
+    mark("forward")
     for method in methods:
         loss = method.on_loss(loss, step)
+    mark("modulation")
     loss.backward()
     loss = distributed.sum_gradients(network, loss.detach())
+    mark("backward")
     for method in methods:
         method.on_gradients(network, step)
+    mark("modulation")
     update(optimizer, skip | ~loss.isfinite())
+    mark("optimiser")
     for method in methods:
         method.on_step_end(step)
     return loss
@@ -91,9 +104,12 @@ class Trainer:
         loading: Loading = "auto",
         on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
         on_message: Callable[[str], None] = lambda _: None,
+        mark: Mark = no_mark,
     ) -> None:
+        self.mark = mark
         self.folder, self.device, self.on_progress = folder, device, on_progress
         self.config, self.recipe, self.data = folder.config, folder.config.settings, folder.data
+        check_speed(self.recipe.speed, device)
         self.modalities = models.modalities_of(self.config.model, list(self.data.modalities))
         if not self.data.counts.get("test"):
             raise InputError(
@@ -110,10 +126,11 @@ class Trainer:
         seed = Draws(self.config.seed).key("weights")
         classes = len(self.data.classes)
         network = models.build(self.config.model, self.recipe.encoder, self.inputs.shapes, classes, seed)
-        self.network = network.to(self.device)
+        self.network = arrange(network.to(self.device), self.recipe.speed)
         distributed.synchronise_batch_norm(self.network)
-        self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+        self.optimizer = build_optimizer(self.network, self.recipe.optimizer, self.recipe.speed)
         self.methods = self.config.build_methods(self.modalities)
+        self.stepper = Stepper(train_step, self.network, self.methods, self.optimizer, self.recipe, self.mark)
         self.epoch = self.step = 0  # the next step to train, counted within its epoch
         self.figures = self._empty_figures()
         self.history: list[dict[str, Any]] = []
@@ -187,14 +204,13 @@ class Trainer:
             inputs = self.inputs(raw, drawn)
             if part.stop == part.start:
                 inputs, labels = {name: values[:0] for name, values in inputs.items()}, labels[:0]
-            step = Step(self.epoch, drawn, labels, total=distributed.total)
-            loss = train_step(
-                self.network, self.methods, self.optimizer, inputs, step, self.recipe.discrepancy
-            )
+            self.mark("input")
+            loss, step = self.stepper(inputs, Step(self.epoch, drawn, labels, total=distributed.total))
             samples, _ = drawn.samples(len(labels))
             self.trained_samples += samples
             self.on_progress({"samples": samples})
             yield drawn.step, self._figures_of(loss, step)
+            self.mark("figures")
 
     def _figures_of(self, loss: Tensor, step: Step) -> Tensor:
         samples, _ = step.draws.samples(len(step.labels))
@@ -220,6 +236,7 @@ class Trainer:
             }
         except FloatingPointError:
             self._diverged(self.steps_per_epoch - 1)
+        self.mark("evaluation")
         self.past_figures.append(figures)
         self.history.append(self._record(figures, evaluations))
         self._select(evaluations)
@@ -229,6 +246,7 @@ class Trainer:
             self.folder.write_steps(self._steps_table())
         self._save(started)
         self.on_progress(self.history[-1])
+        self.mark("writing")
 
     def _record(self, figures: Tensor, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
         """An epoch's line of history.jsonl. The loss is the mean over the samples that were kept."""
@@ -382,8 +400,9 @@ def train_run(
     loading: Loading = "auto",
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
     on_message: Callable[[str], None] = lambda _: None,
+    profile: bool = False,
 ) -> dict[str, Any]:
-    """Train the run of a folder unless it has finished; returns its result.
+    """Train the run of a folder unless it has finished; returns its result. `profile`: say where the time went.
 
     InputError when it diverges, or diverged before: then nothing is trained again. Where several processes train
     it, the first one keeps the folder for all of them and writes it.
@@ -396,8 +415,16 @@ def train_run(
         if result and result["status"] == "diverged":
             raise distributed.said_once(InputError(diverged_message(folder, **result["diverged"])))
         if not result or result["status"] != "finished":
-            Trainer(folder, device, loading, on_progress, on_message).run()
+            profiled = Profile(device) if profile else None
+            mark = profiled.mark if profiled else no_mark
+            try:
+                Trainer(folder, device, loading, on_progress, on_message, mark).run()
+            finally:
+                if profiled:
+                    on_message(profiled.report())
             with distributed.first_before_others():
                 result = folder.result()
+        elif profile:
+            on_message("Nothing to profile: the run has finished before. Try it with another --runs folder.")
     assert result is not None
     return result

@@ -1,6 +1,6 @@
 """What methods share: the hooks that the engine calls, and the step that they see."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -69,8 +69,16 @@ class Method:
     def on_step_end(self, step: Step) -> None:
         """After the optimiser."""
 
+    def branch(self, step: Step) -> Hashable:
+        """What Python decides in this step, before it; steps of one branch launch the same kernels.
+
+        A captured step is repeated for its branch alone, so whatever a hook makes of `step.epoch`, of
+        `step.draws.chance` or of other plain numbers belongs here.
+        """
+        return None
+
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs."""
+        """What a resumed run needs, and all that a hook passes on to the next step."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
