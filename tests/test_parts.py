@@ -47,7 +47,7 @@ def small_shards():
 
 def planned(source):
     """The plan with a note and two defects that are kept, so that all that a manifest holds is there."""
-    plan = Request("manifest", source).plan()
+    plan = Request("manifest", source).plan
     samples = [replace(s, defect="too loud") if s.id in ("5", "42") else s for s in plan.samples]
     return replace(plan, samples=samples, notes=["A note."], protocol="ours")
 

@@ -110,7 +110,7 @@ def run_verify(request: "Request", workers: int | None) -> None:
     from balancemm_cli.data.workers import cores
 
     need_official_source(request.name)
-    plan = request.plan()
+    plan = request.plan
     with _progress("files") as show:
         said = verify(request.name, request.media, plan, cores(workers), show)
     say(said)

@@ -39,11 +39,11 @@ def dry_run(request: Request, workers: int | None = None) -> list[str]:
     processes = cores(workers)
     stops = []
     try:
-        plan = request.plan()
+        plan = request.plan
     except InputError as error:
         if request.allow_missing:
             raise
-        plan = replace(request, allow_missing=True).plan()
+        plan = replace(request, allow_missing=True).plan
         stops.append(str(error))
     sizes = sizes_of(plan.samples)
     try:

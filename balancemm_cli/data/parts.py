@@ -18,7 +18,7 @@ from typing import Any
 from balancemm_cli.data import store
 from balancemm_cli.data.finish import Head, Records, fingerprint, finish, same_set
 from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.data.work import disk_full, interruption, is_free, work_folder
+from balancemm_cli.data.work import Progress, disk_full, interruption, is_free, work_folder
 from balancemm_cli.errors import InputError, UsageError
 
 PART = "part.json"
@@ -26,8 +26,6 @@ NAME = re.compile(r"part-([1-9]\d*)-of-([1-9]\d*)")  # behind the name of the wh
 SHARD = re.compile(r"[a-z]+-\d{5}\.arrow")
 RECORD = {"key", "source", "rows", "sha256", "labels", "rejected", "defects"}
 AGAIN = "Delete the folder and prepare the part again."
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
 from balancemm_cli.data.finish import Head, fingerprint, finish, head_of, same_set, settings, tools
 from balancemm_cli.data.parts import Part
 from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.data.work import disk_full, interruption, is_free, one_at_a_time, work_folder
+from balancemm_cli.data.work import Progress, disk_full, interruption, is_free, one_at_a_time, work_folder
 from balancemm_cli.data.workers import cores, run, tick
 from balancemm_cli.errors import InputError, UsageError, unknown
 
 SHARD_SAMPLES = 256
 
-Progress = Callable[[str, int, int], None]
 Sizes = dict[Clip, int | None]  # of the clips' files, None where one is missing
 
 
@@ -103,6 +103,7 @@ class Request:
         ]
         return self.out or Path("data/prepared") / "-".join([name, *unusual])
 
+    @cached_property
     def plan(self) -> Plan:
         """The samples of the data set. Raises as the `plan` of its module."""
         return DATASETS[self.name].plan(self.media, self.splits, self.allow_missing, **self.options)
@@ -140,7 +141,7 @@ def prepare_folder(
     message that says how to go on.
     """
     _make_media(request, cores(workers), on_progress)
-    plan = request.plan()
+    plan = request.plan
     folder = request.folder(plan.name)
     return prepare_plan(plan, folder, part, workers, request.allow_missing, on_progress, on_message)
 

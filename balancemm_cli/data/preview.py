@@ -9,7 +9,6 @@ import io
 import re
 import shutil
 import textwrap
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from balancemm_cli.data.flow import LIMIT
 from balancemm_cli.data.store import PreparedSet, atomic_file
-from balancemm_cli.data.work import disk_full, interruption, work_folder
+from balancemm_cli.data.work import Progress, disk_full, interruption, work_folder
 from balancemm_cli.errors import InputError
 
 SAMPLES = 4  # of a class
@@ -42,7 +41,7 @@ FILE = re.compile(r"\d+-.*\.png")
 Strip = tuple[Image.Image, list[str]]  # and the notes to write below the modality's name
 
 
-def write_preview(prepared: PreparedSet, on_progress: Callable[[str, int, int], None] | None = None) -> Path:
+def write_preview(prepared: PreparedSet, on_progress: Progress | None = None) -> Path:
     """Write a sheet a class into the folder `<name>-preview` beside the prepared one, in the place of those of an
     earlier call; returns the folder. `on_progress("preview", done, total)` counts classes. InputError where the
     folder holds other files, or a shard is damaged."""

@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Plan
+from balancemm_cli.data.work import Progress
 from balancemm_cli.data.workers import run, tick
 from balancemm_cli.errors import InputError, UsageError
 
@@ -58,7 +59,7 @@ def verify(
     source: Path,
     plan: Plan,
     workers: int,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> str:
     """Compare the files of a plan with what their source published, and say in a sentence what was compared.
 

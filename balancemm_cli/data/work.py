@@ -2,11 +2,13 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from balancemm_cli.errors import DISK_FULL, InputError
+
+Progress = Callable[[str, int, int], None]  # of a stage's name, what is done of it, and how much there is
 
 
 def is_free(folder: Path) -> bool:

@@ -141,6 +141,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     raise InputError(f"{path} is damaged or of another format. Delete the run folder to train it again.")
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process has a run folder open, on this machine or wherever the file system passes locks on.
+    OSError where there is no lock that can be read."""
+    with (folder / ".lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write an Arrow IPC file, whole or not at all."""
     with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:

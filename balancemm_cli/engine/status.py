@@ -1,12 +1,11 @@
 """The state of a run, read from its files alone."""
 
-import fcntl
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from balancemm_cli.engine.launch import Job
-from balancemm_cli.engine.runs import read_result
+from balancemm_cli.engine.runs import is_locked, read_result
 from balancemm_cli.errors import InputError
 
 
@@ -28,7 +27,7 @@ def read_status(job: Job) -> Status:
     except InputError:
         return Status("damaged")
     state = result["status"] if result else "waiting"
-    if state == "running" and not _is_locked(folder):
+    if state == "running" and not _is_trained(folder):
         state = "stopped"
     return Status(state, len(history), history[-1] if history else None)
 
@@ -44,13 +43,8 @@ def _history(folder: Path) -> list[float]:
         raise InputError(f"{path} is damaged. Delete the run folder to train it again.") from None
 
 
-def _is_locked(folder: Path) -> bool:
-    """Whether a process has the run folder open, on this machine or wherever the file system passes locks on."""
+def _is_trained(folder: Path) -> bool:
     try:
-        with (folder / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return is_locked(folder)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False

@@ -4,7 +4,6 @@ A run folder is one that holds a config.toml or a result.json. Nothing found is 
 does not enter a group is named, with its reason, in `Collection.left_out`.
 """
 
-import fcntl
 import json
 import tomllib
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from balancemm_cli.engine.runs import is_locked
 from balancemm_cli.errors import InputError, unknown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -208,10 +208,8 @@ def _state(run: Run) -> str:
     if run.result.status != "running":
         return run.result.status
     try:
-        with (run.folder / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return "killed, or running on another machine"
-    except OSError:  # BlockingIOError where a process holds it, FileNotFoundError in a copy without one
+        return "running" if is_locked(run.folder) else "killed, or running on another machine"
+    except OSError:  # in a copy without the lock
         return "running"
 
 
