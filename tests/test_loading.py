@@ -50,8 +50,10 @@ def test_resident_and_streaming_give_the_same_inputs(prepared, monkeypatch):
     rows = [np.array([5, 1, 90]), np.arange(20, 30), np.array([7]), np.arange(60), np.arange(5)]
     draws = [Draws(0, 0, step) for step in range(5)]
     served = [list(source.batches(rows, draws, CPU)) for source in (streaming, waves, spectrograms)]
-    assert served[1][1][0]["audio"].dtype == torch.int16 and served[1][1][0]["audio"].shape == (10, 12_000)
-    assert served[2][1][0]["audio"].dtype == torch.float32
+    waveforms, pictures_of_sound = (served[mode][1][0]["audio"] for mode in (1, 2))
+    assert isinstance(waveforms, torch.Tensor) and isinstance(pictures_of_sound, torch.Tensor)
+    assert waveforms.dtype == torch.int16 and waveforms.shape == (10, 12_000)
+    assert pictures_of_sound.dtype == torch.float32
     for step, parts in enumerate(zip(*served, strict=True)):
         expected, *others = [
             (SPECTROGRAM(raw["audio"]), pictures(raw["visual"], draws[step], "visual"), labels)
@@ -114,7 +116,9 @@ class FakeSplit:
 
 
 def stacked(frames):
-    return torch.stack([torch.stack(sample) for sample in frames])
+    batch, count = frames.shape[:2]
+    pictures = [[frames.picture((sample, frame)) for frame in range(count)] for sample in range(batch)]
+    return torch.stack([torch.stack(sample) for sample in pictures])
 
 
 def chosen(counts, count, choice, draws=None):

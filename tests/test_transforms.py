@@ -192,3 +192,18 @@ def test_mirrored_flow_goes_the_other_way():
         expected[0, :, side], expected[1, :, side] = (-50 if mirrored else 50), 20
         torch.testing.assert_close(sample, expected, rtol=0, atol=1e-3)
     assert 0.35 < (moved[:, 1, 0, 0, -1] > 10).float().mean() < 0.65
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        LogSpectrogram(8000, None, 256, 100, True, 1e-7),
+        LogSpectrogram(8000, 6000, 256, 100, True, 1e-7),
+        MelBank(8000, None),
+    ],
+)
+def test_a_sound_gives_the_same_bits_whatever_stands_beside_it(transform):
+    waves = torch.randint(-(2**15), 2**15, (9, 8000), dtype=torch.int16, generator=torch.manual_seed(0))
+    together = transform(waves)
+    for first in (0, 1, 3):
+        assert torch.equal(transform(waves[first:]), together[first:])

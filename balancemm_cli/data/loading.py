@@ -17,6 +17,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from balancemm_cli.data.store import PreparedSplit
 from balancemm_cli.data.threads import each
+from balancemm_cli.data.transforms import Frames
 from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError
 
@@ -27,7 +28,7 @@ GPU_SHARE = 0.25  # of a GPU's free memory, up to which a set is held there: sev
 AHEAD = 2  # batches that are read before they are needed, which bounds the memory of streaming
 PART = 256  # samples that are made ready at a time
 
-Raw = Tensor | list[list[Tensor]]  # of frames on the host, a list of pictures [H, W, C] for each sample
+Raw = Tensor | Frames
 
 
 class Column(Protocol):
@@ -148,19 +149,16 @@ class FramesColumn:
         self._all = pictures
 
     def batch(self, rows: np.ndarray, draws: Draws | None) -> Raw:
-        """A list of `count` pictures for each sample, views where they are held; of a GPU's memory one tensor
-        [B, count, H, W, C]."""
+        """`count` pictures for each sample; of a GPU's memory one tensor [B, count, H, W, C]."""
         holders = self._holders[rows]
         chosen = self._choose(self._stored[holders, None], draws)
         places = self._starts[holders, None] + chosen
-        if self._all is None:
-            pairs = zip(np.repeat(holders, self.count).tolist(), chosen.reshape(-1).tolist(), strict=True)
-            pictures = each(lambda pair: self._decode(*pair), pairs)
-        elif self.on_gpu:
-            return _rows_of(self._all, places)
-        else:
-            pictures = [self._all[place] for place in places.reshape(-1).tolist()]
-        return [pictures[first : first + self.count] for first in range(0, len(pictures), self.count)]
+        held, shape = self._all, (len(rows), self.count, *self.shape)
+        if held is None:
+            return Frames(shape, lambda place: self._decode(int(holders[place[0]]), int(chosen[place])))
+        if held.is_cuda:
+            return _rows_of(held, places)
+        return Frames(shape, lambda place: held[places[place]])
 
     def _choose(self, stored: np.ndarray, draws: Draws | None) -> np.ndarray:
         """Which frames to take [B, count], of samples that have `stored` [B, 1] of them."""
@@ -254,9 +252,13 @@ def _pinned(raw: Raw) -> Tensor:
     """One tensor in memory that a GPU can copy from by itself."""
     if isinstance(raw, Tensor):
         return raw.pin_memory()
-    shape = (len(raw), len(raw[0]), *raw[0][0].shape)
-    together = torch.empty(shape, dtype=raw[0][0].dtype, pin_memory=True)
-    each(lambda sample: torch.stack(raw[sample], out=together[sample]), range(len(raw)))
+    together = torch.empty(raw.shape, dtype=torch.uint8, pin_memory=True)
+
+    def fill(sample: int) -> None:
+        for frame, place in enumerate(together[sample]):
+            place.copy_(raw.picture((sample, frame)))
+
+    each(fill, range(len(together)))
     return together
 
 

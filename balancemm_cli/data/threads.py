@@ -1,15 +1,17 @@
 """Work on single samples, shared out over as many threads as torch itself uses on a CPU."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Items = TypeVar("Items", bound=Sequence[Any] | Tensor)
 
 PART = 4  # items that a thread takes at a time: taking one costs some 20 µs
 
@@ -23,11 +25,13 @@ def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
     Every item is worked on by one thread alone, so results do not depend on how many there are. A function must
     not call `each` itself.
     """
-    items = list(items)
-    parts = [items[first : first + PART] for first in range(0, len(items), PART)]
-    return [
-        result for found in _pool().map(lambda part: list(map(function, part)), parts) for result in found
-    ]
+    found = in_parts(lambda part: list(map(function, part)), list(items))
+    return [result for part in found for result in part]
+
+
+def in_parts(function: Callable[[Items], Result], items: Items) -> list[Result]:
+    """As `each`, but `function` gets some items at once, a slice of a sequence or of a tensor."""
+    return list(_pool().map(function, [items[first : first + PART] for first in range(0, len(items), PART)]))
 
 
 def _pool() -> ThreadPoolExecutor:

@@ -5,6 +5,7 @@ On a CPU the samples are shared out over threads instead, each worked on alone; 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchaudio.compliance.kaldi import get_mel_banks
 
-from balancemm_cli.data.threads import each
+from balancemm_cli.data.threads import each, in_parts
 from balancemm_cli.draws import Draws
 
 CROP_AREA = (0.08, 1.0)  # shares of the picture's area, as in torchvision's RandomResizedCrop
@@ -43,6 +44,9 @@ class Waveforms:
             return waveforms
         if waveforms.device.type != "cpu":
             return self.batched(waveforms)
+        if self.rate == self.stored_rate:
+            return torch.cat(in_parts(self.batched, waveforms))
+        # the resampler is a convolution, whose bits depend on the other samples of the batch
         return torch.cat(each(self.batched, waveforms.split(1)))
 
     def batched(self, waveforms: Tensor) -> Tensor:
@@ -106,7 +110,9 @@ class MelBank(Waveforms):
         padded = 2 ** (length - 1).bit_length()
         power = _power(pad((frames - PREEMPHASIS * before) * window, (0, padded - length)))
         banks = self._keep("banks", samples, lambda: self._banks(padded))
-        energies = (power @ banks).clamp_min(torch.finfo(torch.float32).eps).log().transpose(1, 2)
+        # a product a sample, so that its bits do not depend on the others
+        energies = power @ banks.expand(len(power), -1, -1)
+        energies = energies.clamp_min(torch.finfo(torch.float32).eps).log().transpose(1, 2)
         filled = pad(energies, (0, MEL_FRAMES - energies.shape[2]))
         return (filled - MEL_MEAN) / MEL_STD
 
@@ -127,6 +133,17 @@ class Numbers:
     def __call__(self, values: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
         """Features in the default dtype; tokens as integers, as they are."""
         return values.to(torch.get_default_dtype()) if values.is_floating_point() else values
+
+
+@dataclass(frozen=True)
+class Frames:
+    """uint8 frames on the host of the shape [B, T, H, W, C]; `picture` gives that of a (sample, frame), [H, W, C].
+
+    Where it must be decoded first, the thread that goes on to crop it does so: it is in that core's cache then.
+    """
+
+    shape: tuple[int, ...]
+    picture: Callable[[tuple[int, int]], Tensor]
 
 
 class Pictures:
@@ -161,28 +178,28 @@ class Pictures:
         self.scale = [1 / (255 * deviation) for deviation in std]
         self.shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
 
-    def __call__(
-        self, frames: Tensor | list[list[Tensor]], draws: Draws | None = None, purpose: str = ""
-    ) -> Tensor:
-        """The pictures, on the frames' device. On a CPU also of lists of T frames [H, W, C] a sample."""
-        if isinstance(frames, Tensor) and frames.device.type != "cpu":
-            return self.batched(frames, draws, purpose)
-        count, (height, width, channels) = len(frames[0]), frames[0][0].shape
-        boxes, mirrored = self._draw(len(frames), (height, width), draws, purpose, torch.device("cpu"))
-        crops = [None] * len(frames) if boxes is None else boxes.int().tolist()
-        mirrors = [False] * len(frames) if mirrored is None else mirrored.tolist()
-        values = torch.empty((len(frames), channels, count, self.size, self.size))
+    def __call__(self, frames: Tensor | Frames, draws: Draws | None = None, purpose: str = "") -> Tensor:
+        """The pictures, on the frames' device."""
+        if isinstance(frames, Tensor):
+            if frames.device.type != "cpu":
+                return self.batched(frames, draws, purpose)
+            frames = Frames(frames.shape, frames.__getitem__)
+        batch, count, height, width, channels = frames.shape
+        boxes, mirrored = self._draw(batch, (height, width), draws, purpose, torch.device("cpu"))
+        crops = [None] * batch if boxes is None else boxes.int().tolist()
+        mirrors = [False] * batch if mirrored is None else mirrored.tolist()
+        values = torch.empty((batch, channels, count, self.size, self.size))
         numbers = [_on(values.device, numbers, channels) for numbers in (self.scale, self.shift)]
 
         def fill(sample: int) -> None:
             for frame in range(count):
-                picture = self._crop(frames[sample][frame].permute(2, 0, 1)[None], crops[sample])
+                picture = self._crop(frames.picture((sample, frame)).permute(2, 0, 1)[None], crops[sample])
                 values[sample, :, frame] = picture[0].flip(-1) if mirrors[sample] else picture[0]
             values[sample].mul_(numbers[0]).add_(numbers[1])
             if self.flow and mirrors[sample]:
                 values[sample, 0].neg_()
 
-        each(fill, range(len(frames)))
+        each(fill, range(batch))
         return values
 
     def batched(self, frames: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
