@@ -80,20 +80,21 @@ def test_the_commands_are_found():
 
 
 def test_everything_has_a_page():
-    for kind, names in (("datasets", DATASETS), ("methods", METHODS)):
+    for kind, names in (("datasets", DATASETS), ("methods", METHODS), ("models", MODELS)):
         for name in names:
             assert (ROOT / "docs" / kind / f"{name}.md").is_file(), name
-    models = (ROOT / "docs" / "models.md").read_text()
-    assert all(f"`{name}`" in models for name in [*MODELS, *ENCODERS])
+    encoders = (ROOT / "docs" / "encoders.md").read_text()
+    assert all(f"`{name}`" in encoders for name in ENCODERS)
     for command in app.registered_commands:
         page = ROOT / "docs" / "commands" / f"{command.name}.md"
         assert page.is_file(), command.name
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_setting_of_a_method_is_on_its_page(name):
-    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text()
-    assert all(f"`{name}.{key}`" in page for key in METHODS[name].Settings.model_fields)
+@pytest.mark.parametrize("kind", ["methods", "models"])
+def test_every_setting_is_on_its_page(kind):
+    for name, one in {"methods": METHODS, "models": MODELS}[kind].items():
+        page = (ROOT / "docs" / kind / f"{name}.md").read_text()
+        assert all(f"`{name}.{key}`" in page for key in one.Settings.model_fields), name
 
 
 def test_links_lead_somewhere():

@@ -7,9 +7,10 @@ from torchvision.models import resnet18
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build, modalities_of
 from balancemm_cli.models.encoders import ResNet18, SequenceShape, SequenceTransformer, SmallResNet
-from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
+from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, ModelSettings, Sum
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
+PLAIN = ModelSettings()
 
 
 def features(batch=3):
@@ -24,7 +25,7 @@ def filled(fusion):
 
 @pytest.mark.parametrize("kind", [Concat, Sum])
 def test_exact_split_adds_up_to_the_prediction(kind):
-    fusion, given = filled(kind(WIDTHS, 7)), features()
+    fusion, given = filled(kind(WIDTHS, 7, PLAIN)), features()
     parts = fusion.unimodal_logits(given, None)
     assert list(parts) == list(WIDTHS)
     torch.testing.assert_close(sum(parts.values()), fusion(given))
@@ -32,7 +33,7 @@ def test_exact_split_adds_up_to_the_prediction(kind):
 
 @pytest.mark.parametrize("kind", [Concat, Sum])
 def test_zero_out_equals_the_exact_split_but_for_the_bias(kind):
-    fusion, given = filled(kind(WIDTHS, 7)), features()
+    fusion, given = filled(kind(WIDTHS, 7, PLAIN)), features()
     for name, bias in fusion.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(bias)
@@ -42,7 +43,7 @@ def test_zero_out_equals_the_exact_split_but_for_the_bias(kind):
 
 
 def test_bias_split_by_hand():
-    fusion = Concat({"a": 1, "b": 1}, 1)
+    fusion = Concat({"a": 1, "b": 1}, 1, PLAIN)
     with torch.no_grad():
         fusion.head.weight.copy_(torch.tensor([[2.0, 3.0]]))
         fusion.head.bias.fill_(6.0)
@@ -51,13 +52,13 @@ def test_bias_split_by_hand():
     assert {name: values.item() for name, values in logits.items()} == pytest.approx({"a": 22.0, "b": 304.0})
     for other in (Sum, ConcatMLP):
         with pytest.raises(UsageError, match="bias_split"):
-            other({"a": 1, "b": 1}, 1).unimodal_logits(given, (0.5, 0.5))
+            other({"a": 1, "b": 1}, 1, PLAIN).unimodal_logits(given, (0.5, 0.5))
     with pytest.raises(UsageError, match="2 numbers"):
         fusion.unimodal_logits(given, (1.0,))
 
 
 def test_zero_out_is_the_output_with_the_others_at_zero():
-    fusion, given = ConcatMLP(WIDTHS, 7), features()
+    fusion, given = ConcatMLP(WIDTHS, 7, PLAIN), features()
     found = fusion.unimodal_logits(given, None)
     for kept in WIDTHS:
         alone = {name: value if name == kept else value * 0 for name, value in given.items()}
@@ -67,7 +68,7 @@ def test_zero_out_is_the_output_with_the_others_at_zero():
 def test_zero_out_leaves_batch_norm_and_training_mode_alone():
     class Normed(Fusion):
         def __init__(self):
-            super().__init__()
+            super().__init__(WIDTHS, 15, PLAIN)
             self.norm = torch.nn.BatchNorm1d(15)
 
         def forward(self, features):

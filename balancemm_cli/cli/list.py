@@ -83,10 +83,12 @@ def models() -> list[Entry]:
     """The models that `--model` takes, with the pattern for one modality alone."""
     from balancemm_cli.models import MODELS, UNIMODAL
 
-    where = "docs/models.md"
     what = f"One modality and a linear head, trained alone (as in {UNIMODAL}visual)."
-    alone = Entry(f"{UNIMODAL}MODALITY", what, where)
-    return [*(Entry(name, _summary(model), where) for name, model in MODELS.items()), alone]
+    alone = Entry(f"{UNIMODAL}MODALITY", what, "docs/models/unimodal.md")
+    return [
+        *(Entry(name, _summary(model), f"docs/models/{name}.md") for name, model in MODELS.items()),
+        alone,
+    ]
 
 
 def recipes() -> list[Entry]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def train(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help="A prepared data set's name.")] = "synthetic",
-    model: Annotated[str, typer.Option(help="concat, sum, mlp, or unimodal-<modality>.")] = "concat",
+    model: Annotated[str, typer.Option(help="A model, see `bmm list models`.")] = "concat",
     method: Annotated[str, typer.Option(help="A method, or several joined by +.")] = "baseline",
     variant: Annotated[
         Literal["paper", "official"], typer.Option(help="As in the paper, or in the code.")

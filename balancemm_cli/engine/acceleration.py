@@ -181,7 +181,10 @@ class Graphs:
     def _capture(self, inputs: Inputs, step: Step) -> Captured:
         assert isinstance(step.draws, LastingDraws)
         fixed = {name: values.clone() for name, values in inputs.items()}
-        own = replace(step, draws=replace(step.draws, seeded=True), labels=step.labels.clone())
+        progress = None if step.progress is None else step.progress.clone()
+        own = replace(
+            step, draws=replace(step.draws, seeded=True), labels=step.labels.clone(), progress=progress
+        )
         states = [_cloned(method.state_dict()) for method in self.methods]
         before = [_cloned(method.state_dict()) for method in self.methods]
 
@@ -202,6 +205,8 @@ class Graphs:
         for name, values in inputs.items():
             captured.inputs[name].copy_(values)
         captured.step.labels.copy_(step.labels)
+        if captured.step.progress is not None and step.progress is not None:
+            captured.step.progress.copy_(step.progress)
         for method, state in zip(self.methods, captured.states, strict=True):
             for name, value in method.state_dict().items():
                 state[name].copy_(value)

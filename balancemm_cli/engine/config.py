@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,9 +19,14 @@ from pydantic import (
     field_validator,
 )
 
+from balancemm_cli import models
+from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError, UsageError, unknown
 from balancemm_cli.methods import METHODS, VARIANTS, Method, parts
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.models import MODELS
+from balancemm_cli.models.encoders import Shape
+from balancemm_cli.models.network import Network
 from balancemm_cli.resources import benchmarks_folder
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -117,6 +123,7 @@ class RunConfig(Section):
     recipe: str
     seed: int
     settings: Recipe
+    model_settings: dict[str, Any] = Field(default_factory=dict)  # resolved settings of the model
     methods: dict[str, dict[str, Any]]  # resolved settings of each method in use
 
     def hash(self, data_hash: str, *, with_seed: bool = True) -> str:
@@ -130,6 +137,22 @@ class RunConfig(Section):
             METHODS[name](METHODS[name].Settings.model_validate(settings), modalities)
             for name, settings in self.methods.items()
         ]
+
+    def build_network(self, shapes: Mapping[str, Shape], classes: int, methods: Iterable[Method]) -> Network:
+        """The network of the run for inputs of these shapes, with what its methods attach to it.
+
+        The weights depend on the seed alone. UsageError where the model can't take the inputs.
+        """
+        draws = Draws(self.seed)
+        encoder, seed = self.settings.encoder, draws.key("weights")
+        network = models.build(self.model, encoder, shapes, classes, seed, self.model_settings)
+        for name, method in zip(self.methods, methods, strict=True):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(draws.key(f"weights/{name}"))
+                module = method.attach(network, classes)
+            if module is not None:
+                network.extras[name] = module
+        return network
 
     def to_toml(self) -> str:
         """This configuration as TOML; None is left out."""
@@ -162,6 +185,7 @@ def resolve(
             raise unknown("key", key, all_keys())
         _set(content, key, value)
     of_methods = {part: content.pop(part) for part in METHODS if part in content}
+    of_models = {part: content.pop(part) for part in MODELS if part in content}
     settings = validate(Recipe, content, source)
     return RunConfig(
         dataset=dataset,
@@ -171,6 +195,7 @@ def resolve(
         recipe=name,
         seed=seed,
         settings=settings,
+        model_settings=_model_settings(model, of_models.get(model, {}), source),
         methods={part: _method_settings(part, variant, of_methods.get(part, {}), source) for part in names},
     )
 
@@ -180,6 +205,12 @@ def _method_settings(name: str, variant: str, given: dict[str, Any], source: str
     shared = {key: value for key, value in given.items() if key not in VARIANTS}
     content = {**method.VARIANTS[variant], **shared, **given.get(variant, {})}
     return validate(method.Settings, content, source, prefix=f"{name}.").model_dump(exclude_none=True)
+
+
+def _model_settings(name: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    if name not in MODELS:  # a modality alone
+        return {}
+    return validate(MODELS[name].Settings, given, source, prefix=f"{name}.").model_dump(exclude_none=True)
 
 
 def recipes(dataset: str) -> dict[str, Path]:
@@ -246,9 +277,9 @@ def validate(model: type[Model], content: Mapping[str, Any], source: str, prefix
 
 
 def all_keys() -> list[str]:
-    """All dotted keys that a recipe or --set may hold, those of the methods included."""
-    of_methods = [key for name, method in METHODS.items() for key in keys(method.Settings, f"{name}.")]
-    return keys(Recipe) + of_methods
+    """All dotted keys that a recipe or --set may hold, those of methods and models included."""
+    named = [*METHODS.items(), *MODELS.items()]
+    return keys(Recipe) + [key for name, kind in named for key in keys(kind.Settings, f"{name}.")]
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -109,11 +109,14 @@ def linear_probe(
 
 @torch.no_grad()
 def encode(network: Network, source: Source, inputs: Inputs, device: torch.device) -> dict[str, np.ndarray]:
-    """Features [N, D_m] of each modality of a split, in evaluation mode."""
+    """Features [N, D] of each modality of a split, in evaluation mode."""
     network.eval()
     batches = [network.encode(inputs(raw)) for raw, _ in _in_order(source, device)]
     network.train()
-    return {name: torch.cat([batch[name] for batch in batches]).cpu().numpy() for name in network.modalities}
+    return {
+        name: torch.cat([batch[name].flatten(1) for batch in batches]).cpu().numpy()
+        for name in network.modalities
+    }
 
 
 def _in_order(source: Source, device: torch.device) -> Any:  # noqa: ANN401 - an iterator of batches

@@ -39,9 +39,8 @@ def evaluate_run(
         if name in disturbance.noise and prepared.modalities[name]["kind"] == "tokens":
             raise UsageError(f"Modality '{name}' is text, to which no noise can be added. Use --missing.")
     inputs = Inputs(prepared, modalities, config.settings)
-    network = models.build(
-        config.model, config.settings.encoder, inputs.shapes, len(prepared.classes), seed=0
-    ).to(device)
+    methods = config.build_methods(modalities)
+    network = config.build_network(inputs.shapes, len(prepared.classes), methods).to(device)
     network.load_state_dict(state["network"])
     test = inputs.source(prepared.split("test"))
     metrics = evaluate(network, test, inputs, device, disturbance).metrics

@@ -46,7 +46,7 @@ def train_step(
     The discrepancy is measured once, on undropped features, and serves every method. A batch that lost all its
     samples, or whose loss is not finite, changes neither weights nor optimiser.
     """
-    features = (encode or network.encode)(inputs)
+    features = step.features = (encode or network.encode)(inputs)
     mark("forward")
     if len(features) > 1:
         step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
@@ -56,6 +56,8 @@ def train_step(
         features = method.on_features(features, step)
     mark("modulation")
     loss, skip = _loss(network.classify(features), step)
+    for logits in network.auxiliary_logits(features):
+        loss = loss + step.mean(torch.nn.functional.cross_entropy(logits, step.labels, reduction="none"))
     mark("forward")
     for method in methods:
         loss = method.on_loss(loss, step)
@@ -79,11 +81,9 @@ def _loss(logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         count, _ = step.draws.samples(len(step.labels))
         loss = torch.nn.functional.cross_entropy(logits, step.labels, reduction="sum") / count
         return loss, logits.new_zeros((), dtype=torch.bool)
+    step.kept = step.total(step.keep.any(1).sum())
     losses = torch.nn.functional.cross_entropy(logits, step.labels, reduction="none")
-    kept = step.keep.any(1)
-    step.kept = count = step.total(kept.sum())
-    # where, not a product: a lost sample's loss is left out even if it is not finite
-    return torch.where(kept, losses, 0).sum() / count.clamp_min(1), count == 0
+    return step.mean(losses), step.kept == 0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -123,13 +123,11 @@ class Trainer:
 
     def _start(self) -> None:
         """Everything as it is before the first step."""
-        seed = Draws(self.config.seed).key("weights")
-        classes = len(self.data.classes)
-        network = models.build(self.config.model, self.recipe.encoder, self.inputs.shapes, classes, seed)
+        self.methods = self.config.build_methods(self.modalities)
+        network = self.config.build_network(self.inputs.shapes, len(self.data.classes), self.methods)
         self.network = arrange(network.to(self.device), self.recipe.speed)
         distributed.synchronise_batch_norm(self.network)
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer, self.recipe.speed)
-        self.methods = self.config.build_methods(self.modalities)
         self.stepper = Stepper(train_step, self.network, self.methods, self.optimizer, self.recipe, self.mark)
         self.epoch = self.step = 0  # the next step to train, counted within its epoch
         self.figures = self._empty_figures()
@@ -205,12 +203,17 @@ class Trainer:
             if part.stop == part.start:
                 inputs, labels = {name: values[:0] for name, values in inputs.items()}, labels[:0]
             self.mark("input")
-            loss, step = self.stepper(inputs, Step(self.epoch, drawn, labels, total=distributed.total))
+            step = Step(self.epoch, drawn, labels, self._progress(drawn.step), total=distributed.total)
+            loss, step = self.stepper(inputs, step)
             samples, _ = drawn.samples(len(labels))
             self.trained_samples += samples
             self.on_progress({"samples": samples})
             yield drawn.step, self._figures_of(loss, step)
             self.mark("figures")
+
+    def _progress(self, index: int) -> Tensor:
+        done = (self.epoch + index / self.steps_per_epoch) / self.recipe.epochs
+        return torch.full((), done, device=self.device)
 
     def _figures_of(self, loss: Tensor, step: Step) -> Tensor:
         samples, _ = step.draws.samples(len(step.labels))

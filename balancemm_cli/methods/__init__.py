@@ -1,11 +1,17 @@
 """Methods. One file each; several join by `+`, and their hooks run in the order of the table below."""
 
 from balancemm_cli.errors import UsageError, unknown
+from balancemm_cli.extensions import extensions
 from balancemm_cli.methods.base import Method
 from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.opm import OPM
 
-METHODS: dict[str, type[Method]] = {"baseline": Method, "opm": OPM, "ogm": OGM}
+METHODS: dict[str, type[Method]] = {
+    "baseline": Method,
+    "opm": OPM,
+    "ogm": OGM,
+    **extensions("bmm.methods"),
+}
 VARIANTS = ("paper", "official")
 
 

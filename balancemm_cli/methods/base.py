@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from balancemm_cli.draws import Draws
 from balancemm_cli.methods.discrepancy import Discrepancy
@@ -19,6 +20,10 @@ class Step:
     epoch: int
     draws: Draws
     labels: Tensor  # [B] int64
+    progress: Tensor | None = None  # 0-dim: the share of all training steps that are done
+    features: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [B, …] a modality, as they were before any drop
     unimodal: dict[str, Tensor] = field(default_factory=dict)  # f^m [B, C] of undropped features
     discrepancy: Discrepancy | None = None  # of those, without gradient; None with one modality
     keep: Tensor | None = None  # [B, M] bool: which sample kept which modality; None: nothing was dropped
@@ -27,6 +32,24 @@ class Step:
         values
     )  # adds up over the processes that share the batch
     figures: dict[str, Tensor] = field(default_factory=dict)  # [M] each, written to steps.arrow
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """This process's part of the mean of `losses` [B] over the samples that kept a modality.
+
+        For a method's own objectives, once the loss of the prediction is known. A lost sample's loss is left
+        out even if it is not finite.
+        """
+        if self.keep is None or self.kept is None:
+            return losses.sum() / self.draws.samples(len(losses))[0]
+        return torch.where(self.keep.any(1), losses, 0).sum() / self.kept.clamp_min(1)
+
+
+def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+    """Features [B, …] with zeros for the samples that lose a modality; `keep` is [B, M]."""
+    return {
+        name: feature * kept.view(-1, *[1] * (feature.ndim - 1))
+        for (name, feature), kept in zip(features.items(), keep.unbind(1), strict=True)
+    }
 
 
 class MethodSettings(BaseModel):
@@ -55,8 +78,12 @@ class Method:
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities
 
+    def attach(self, network: Network, classes: int) -> nn.Module | None:
+        """Modules of the method's own, which are trained and kept with the network; called once, before training."""
+        return None
+
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Before fusion: features [B, D_m] a modality in, features out."""
+        """Before fusion: features [B, …] a modality in, features out."""
         return features
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from balancemm_cli.methods.base import EpochRange, Method, Step
+from balancemm_cli.methods.base import EpochRange, Method, Step, drop
 from balancemm_cli.methods.discrepancy import Discrepancy, measure
 
 
@@ -91,15 +91,15 @@ class OPM(Method):
     def _drop(self, features: dict[str, Tensor], q: Tensor, step: Step) -> dict[str, Tensor]:
         u = step.draws.uniform((len(step.labels), len(features)), "drop", q.device)
         step.keep = u < 1 - q
-        scale = 1 / (1 - self._theta(features, q)) if self.settings.rescale else 1
-        return {
-            name: feature * keep[:, None] * scale
-            for (name, feature), keep in zip(features.items(), step.keep.unbind(1), strict=True)
-        }
+        dropped = drop(features, step.keep)
+        if not self.settings.rescale:
+            return dropped
+        scale = 1 / (1 - self._theta(features, q))
+        return {name: feature * scale for name, feature in dropped.items()}
 
     def _theta(self, features: dict[str, Tensor], q: Tensor) -> Tensor:
         """The expected share of the feature that is dropped."""
-        widths = [feature.shape[1] for feature in features.values()]
+        widths = [feature.shape[1:].numel() for feature in features.values()]
         return torch.stack([width * share for width, share in zip(widths, q, strict=True)]).sum() / sum(
             widths
         )

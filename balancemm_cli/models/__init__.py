@@ -1,15 +1,22 @@
 """Models. A model's name says how the modalities are fused; the encoders are a setting of the recipe."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from balancemm_cli.errors import UsageError, unknown
-from balancemm_cli.models.encoders import ENCODERS, Encoder, SequenceShape, SequenceTransformer
+from balancemm_cli.extensions import extensions
+from balancemm_cli.models.encoders import Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.network import Network
 
-MODELS: dict[str, type[Fusion]] = {"concat": Concat, "sum": Sum, "mlp": ConcatMLP}
+MODELS: dict[str, type[Fusion] | type[Network]] = {
+    "concat": Concat,
+    "sum": Sum,
+    "mlp": ConcatMLP,
+    **extensions("bmm.models"),
+}
 
 UNIMODAL = "unimodal-"  # `unimodal-visual`: that modality's encoder and a linear head, trained alone
 
@@ -25,23 +32,26 @@ def modalities_of(model: str, available: list[str]) -> list[str]:
 
 
 def build(
-    model: str, encoder: str, inputs: Mapping[str, int | SequenceShape], classes: int, seed: int
+    model: str,
+    encoder: str,
+    inputs: Mapping[str, Shape],
+    classes: int,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
 ) -> Network:
     """A network with weights that depend on `seed` alone.
 
     `inputs` says of each modality in use how many channels its pictures or spectrograms have, which then get
-    the encoder of that name, or the shape of its sequences, which get a transformer. UsageError for an unknown
-    model or encoder.
+    the encoder of that name, or the shape of its sequences, which get a transformer. `settings` are the model's
+    own. UsageError for an unknown model or encoder, and for modalities that the model can't take.
     """
-    if encoder not in ENCODERS:
-        raise unknown("encoder", encoder, ENCODERS)
     if not inputs:
         raise UsageError("A model needs at least one modality.")
+    kind = MODELS.get(model, Concat)
+    of_model = kind.Settings.model_validate(settings or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoders: dict[str, Encoder] = {
-            name: SequenceTransformer(shape) if isinstance(shape, SequenceShape) else ENCODERS[encoder](shape)
-            for name, shape in inputs.items()
-        }
-        widths = {name: module.features for name, module in encoders.items()}
-        return Network(encoders, MODELS.get(model, Concat)(widths, classes))
+        if issubclass(kind, Network):
+            return kind.assemble(encoder, inputs, classes, of_model)
+        encoders = make_encoders(encoder, inputs)
+        return Network(encoders, kind(widths(encoders), classes, of_model))

@@ -5,12 +5,15 @@ scales. Spectrograms come as [B, 1, F, T]; pictures as [B, C, T, H, W] with the 
 sequences as [B, T, D], filled up with zeros; texts as the places of their words [B, T], filled up with 0.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock, conv1x1
+
+from balancemm_cli.errors import unknown
 
 
 class Encoder(nn.Module):
@@ -26,9 +29,17 @@ class Encoder(nn.Module):
 class FrameEncoder(Encoder):
     """A 2-D CNN run on each frame; its map is averaged over all positions and frames (Sec. 4.2)."""
 
+    stage_widths: tuple[int, ...]  # channels of the map that each stage gives; the last is `features`
+
+    def stages(self) -> list[Callable[[Tensor], Tensor]]:
+        """The parts of the CNN, each of which takes the map [N, C, H, W] of the one before to a smaller one."""
+        raise NotImplementedError
+
     def maps(self, pictures: Tensor) -> Tensor:
         """Pictures [N, C, H, W] to feature maps [N, features, h, w]."""
-        raise NotImplementedError
+        for stage in self.stages():
+            pictures = stage(pictures)
+        return pictures
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, C, H, W] or [B, C, T, H, W] to [B, features]."""
@@ -43,6 +54,7 @@ class ResNet18(FrameEncoder):
     """torchvision's ResNet-18 without its classifier, for any number of input channels; 512 features."""
 
     features = 512
+    stage_widths = (64, 128, 256, 512)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,11 +64,13 @@ class ResNet18(FrameEncoder):
             self.body.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.body.conv1.weight, mode="fan_out", nonlinearity="relu")
 
-    def maps(self, pictures: Tensor) -> Tensor:
-        """Pictures [N, C, H, W] to feature maps [N, 512, H/32, W/32]."""
+    def stages(self) -> list[Callable[[Tensor], Tensor]]:
+        """Stem and first layer (H/4), then the second (H/8), third (H/16) and fourth (H/32)."""
+        return [self._first, self.body.layer2, self.body.layer3, self.body.layer4]
+
+    def _first(self, pictures: Tensor) -> Tensor:
         body = self.body
-        x = body.maxpool(body.relu(body.bn1(body.conv1(pictures))))
-        return body.layer4(body.layer3(body.layer2(body.layer1(x))))
+        return body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(pictures)))))
 
 
 class SmallResNet(FrameEncoder):
@@ -66,6 +80,7 @@ class SmallResNet(FrameEncoder):
     """
 
     features = 64
+    stage_widths = (16, 32, 64)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -80,9 +95,12 @@ class SmallResNet(FrameEncoder):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def maps(self, pictures: Tensor) -> Tensor:
-        """Pictures [N, C, H, W] to feature maps [N, 64, H/8, W/8]."""
-        return self.blocks(self.stem(pictures))
+    def stages(self) -> list[Callable[[Tensor], Tensor]]:
+        """Stem and first block (H/2), then the second (H/4) and third (H/8)."""
+        return [self._first, self.blocks[1], self.blocks[2]]
+
+    def _first(self, pictures: Tensor) -> Tensor:
+        return self.blocks[0](self.stem(pictures))
 
 
 def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:
@@ -138,3 +156,25 @@ class SequenceTransformer(Encoder):
 
 
 ENCODERS: dict[str, type[FrameEncoder]] = {"resnet18": ResNet18, "small": SmallResNet}
+
+Shape = (
+    int | SequenceShape
+)  # of a modality's inputs: channels of pictures or spectrograms, or a sequence's shape
+
+
+def widths(encoders: Mapping[str, Encoder]) -> dict[str, int]:
+    """The length of each modality's feature vector."""
+    return {name: encoder.features for name, encoder in encoders.items()}
+
+
+def make_encoders(encoder: str, inputs: Mapping[str, Shape]) -> dict[str, Encoder]:
+    """An encoder a modality: the one of that name for pictures and spectrograms, a transformer for sequences.
+
+    UsageError for an unknown name.
+    """
+    if encoder not in ENCODERS:
+        raise unknown("encoder", encoder, ENCODERS)
+    return {
+        name: SequenceTransformer(shape) if isinstance(shape, SequenceShape) else ENCODERS[encoder](shape)
+        for name, shape in inputs.items()
+    }

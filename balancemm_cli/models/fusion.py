@@ -4,8 +4,10 @@ A fusion owns its head, for whether the logits split exactly over the modalities
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -15,11 +17,27 @@ from balancemm_cli.models.heads import linear_head, mlp_head
 Features = Mapping[str, Tensor]
 
 
+class ModelSettings(BaseModel):
+    """A model's settings. A model names its own in a subclass; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class Fusion(nn.Module):
     """Base of the fusions. Features are [B, D_m] a modality, in the order of the modalities.
 
     `unimodal_logits` gives f^m [B, C] a modality with detached weights: a gradient can reach the features alone.
+    UsageError from the constructor for a number of modalities that it can't fuse.
     """
+
+    Settings: ClassVar[type[ModelSettings]] = ModelSettings
+
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
+        super().__init__()
+
+    def auxiliary_logits(self, features: Features) -> list[Tensor]:
+        """Logits [B, C] of further predictions, whose cross-entropies the model's own paper adds to the loss."""
+        return []
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
@@ -47,8 +65,8 @@ class Fusion(nn.Module):
 class ConcatMLP(Fusion):
     """Concatenated features into a multi-layer classifier (Table 10)."""
 
-    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
-        super().__init__()
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
+        super().__init__(widths, classes, settings)
         self.head = mlp_head(sum(widths.values()), classes)
 
     def forward(self, features: Features) -> Tensor:
@@ -59,8 +77,8 @@ class ConcatMLP(Fusion):
 class Concat(Fusion):
     """Concatenated features into one linear layer: f = Σ_m W^m h^m + b (Sec. 3.1)."""
 
-    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
-        super().__init__()
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
+        super().__init__(widths, classes, settings)
         self.head = linear_head(sum(widths.values()), classes)
 
     def forward(self, features: Features) -> Tensor:
@@ -83,8 +101,8 @@ class Concat(Fusion):
 class Sum(Fusion):
     """One linear head a modality; the logits are added up. A head's own bias belongs to it whole."""
 
-    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
-        super().__init__()
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
+        super().__init__(widths, classes, settings)
         self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
 
     def _weights(self, modality: str) -> tuple[Tensor, Tensor]:

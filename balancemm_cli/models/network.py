@@ -1,20 +1,34 @@
 """A network: an encoder a modality, a fusion with its head, and the logits of each modality alone."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Encoder
-from balancemm_cli.models.fusion import Fusion
+from balancemm_cli.models.encoders import Encoder, Shape
+from balancemm_cli.models.fusion import Fusion, ModelSettings
 
 
 class Network(nn.Module):
-    """Encoders and a fusion over an ordered mapping of modalities (any number, any names)."""
+    """Encoders and a fusion over an ordered mapping of modalities (any number, any names).
+
+    A model that is more than a fusion of the usual encoders' features is a subclass with an `assemble` of its own.
+    """
+
+    Settings: ClassVar[type[ModelSettings]] = ModelSettings
 
     def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
+        self.extras = nn.ModuleDict()  # what methods train with the network, by the method's name
+
+    @classmethod
+    def assemble(
+        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+    ) -> "Network":
+        """The model for these inputs; `encoder` is the recipe's. UsageError for inputs that it can't take."""
+        raise NotImplementedError
 
     @property
     def modalities(self) -> list[str]:
@@ -22,12 +36,16 @@ class Network(nn.Module):
         return list(self.encoders)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs (see encoders) to features [B, D_m] a modality."""
+        """Inputs (see encoders) to features [B, D_m] a modality; of some models [B, …]."""
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def classify(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features [B, D_m] a modality to logits [B, C]."""
         return self.fusion(features)
+
+    def auxiliary_logits(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Logits [B, C] of further predictions of the model, whose cross-entropies are added to the loss."""
+        return self.fusion.auxiliary_logits(features)
 
     def unimodal_logits(
         self, features: Mapping[str, Tensor], bias_split: Sequence[float] | None = None
