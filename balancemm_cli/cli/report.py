@@ -8,7 +8,6 @@ import typer
 
 from balancemm_cli.cli.progress import say
 from balancemm_cli.errors import InputError, unknown
-from balancemm_cli.resources import suites
 
 if TYPE_CHECKING:
     from balancemm_cli.results.groups import Group, Selection
@@ -62,8 +61,9 @@ def report(
 def _suite_folder(suite: str) -> Path:
     folder = RUNS / suite
     if not folder.is_dir():
-        if suite not in suites():
-            raise unknown("suite", suite, suites())
+        from balancemm_cli.engine.suites import load_suite  # imports torch
+
+        load_suite(suite)
         raise InputError(f"There are no runs in {folder}. Run 'bmm train --suite {suite}' first.")
     return folder
 

@@ -81,9 +81,9 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """config.toml with dotted keys; empty where the file is missing or damaged."""
+        """config.toml by the keys that --set takes; empty where the file is missing or damaged."""
         try:
-            return flatten(tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8")))
+            return settings_by_key((self.folder / "config.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 
@@ -281,6 +281,16 @@ def labels(groups: list[Group]) -> list[str]:
         if any(count > 1 for count in texts.values()) and len({part[name] for part in parts}) > 1:
             shown.append(name)
     return [" · ".join(part[key] for key in shown if part[key]) for part in parts]
+
+
+def settings_by_key(config: str) -> dict[str, object]:
+    """The text of a config.toml by dotted keys, those of model and methods by the keys that --set takes.
+
+    ValueError where it is no TOML.
+    """
+    content = tomllib.loads(config)
+    of_methods, of_model = content.pop("methods", {}), content.pop("model_settings", {})
+    return flatten({**content, **of_methods, str(content.get("model")): of_model})
 
 
 def describe(settings: Mapping[str, object]) -> str:

@@ -67,6 +67,12 @@ def rows(source: Source = "tpami2024") -> tuple[Published, ...]:
         raise InputError(f"{path} is damaged ({error}): install bmm again.") from None
 
 
+def fills(number: Published, dataset: str, model: str, method: str, note: str | None = None) -> bool:
+    """Whether a run of these names gives this number; `note` is the number's, where a table prints several."""
+    ours = (dataset, _PUBLISHED_MODEL.get(model, model), method)
+    return (number.dataset, number.model, number.method) == ours and note in (None, number.note)
+
+
 def lookup(
     dataset: str, model: str, method: str, metric: str, source: Source = "tpami2024"
 ) -> Published | None:
@@ -75,8 +81,7 @@ def lookup(
     `model` is our name; `unimodal-audio` and `unimodal-rgb` are the papers' first modality,
     `unimodal-visual` and `unimodal-flow` their second.
     """
-    cell = (dataset, _PUBLISHED_MODEL.get(model, model), method, metric)
-    found = [row for row in rows(source) if (row.dataset, row.model, row.method, row.metric) == cell]
+    found = [row for row in rows(source) if row.metric == metric and fills(row, dataset, model, method)]
     for table in MAIN_TABLES.get(source, ()):
         in_table = [row for row in found if row.table == table]
         if in_table:

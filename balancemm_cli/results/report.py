@@ -2,13 +2,12 @@
 
 import json
 import shlex
-import tomllib
 from pathlib import Path
 
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.figures import draw_all
-from balancemm_cli.results.groups import Collection, Group, Selection, describe, flatten
+from balancemm_cli.results.groups import Collection, Group, Selection, describe, settings_by_key
 from balancemm_cli.results.tables import tables, to_markdown
 
 
@@ -75,13 +74,8 @@ def _overrides(group: Group) -> dict[str, object]:
     if not run.settings:
         raise InputError(f"{run.folder}: config.toml is missing or damaged.")
     recipe = resolve(first.dataset, first.model, first.method, first.variant, first.recipe, first.seed)
-    given = flatten(tomllib.loads(recipe.to_toml()))
-    known = set(all_keys())
-    return {
-        name: value
-        for key, value in run.settings.items()
-        if given.get(key) != value and (name := key.removeprefix("methods.")) in known
-    }
+    given, known = settings_by_key(recipe.to_toml()), set(all_keys())
+    return {key: value for key, value in run.settings.items() if given.get(key) != value and key in known}
 
 
 def seeds_text(seeds: list[int]) -> str:
