@@ -84,6 +84,9 @@ CASES = [
     ("concat", "opm+ogm", "official", "adamw"),
     ("sum", "ogm", "paper", "adamw"),
     ("mlp", "opm", "official", "sgd"),
+    ("film", "opm+ogm", "paper", "sgd"),
+    ("gated", "opm+ogm", "official", "sgd"),
+    ("lmf", "opm+ogm", "paper", "adamw"),
     ("concat", "baseline", "paper", "sgd"),
 ]
 

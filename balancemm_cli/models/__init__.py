@@ -8,13 +8,19 @@ import torch
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
 from balancemm_cli.models.encoders import Shape, make_encoders, widths
+from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
+from balancemm_cli.models.gated import Gated
+from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.network import Network
 
 MODELS: dict[str, type[Fusion] | type[Network]] = {
     "concat": Concat,
     "sum": Sum,
     "mlp": ConcatMLP,
+    "film": FiLM,
+    "gated": Gated,
+    "lmf": LMF,
     **extensions("bmm.models"),
 }
 

@@ -62,6 +62,22 @@ class Fusion(nn.Module):
         return dict(zip(features, logits, strict=True))
 
 
+def need_several(model: str, widths: Mapping[str, int]) -> None:
+    """UsageError where there is but one modality to fuse."""
+    if len(widths) < 2:
+        (alone,) = widths
+        raise UsageError(
+            f"Model '{model}' fuses two or more modalities, and there is only '{alone}'. Use concat."
+        )
+
+
+def one_of(key: str, name: str | None, widths: Mapping[str, int]) -> str:
+    """The modality that a setting names, the first one for None. UsageError where there is none of that name."""
+    if name is not None and name not in widths:
+        raise UsageError(f"{key} is '{name}', and the modalities are {', '.join(widths)}. Name one of them.")
+    return next(iter(widths)) if name is None else name
+
+
 class ConcatMLP(Fusion):
     """Concatenated features into a multi-layer classifier (Table 10)."""
 

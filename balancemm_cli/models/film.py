@@ -1,0 +1,45 @@
+"""FiLM, feature-wise linear modulation (Perez et al., AAAI 2018, arXiv 1709.07871, Eq. 1 and 2; Table 2).
+
+One modality conditions the features h of all others, concatenated: f = W (γ ⊙ h + β) + b with (γ, β) a linear
+layer of the conditioning feature. FiLM is given for a picture and one condition; left open or different elsewhere:
+
+1. The conditioner is the first modality of the data set unless `film.conditioner` names another: the audio, as
+   `x_film=True` in the code of the CVPR paper (OGM-GE_CVPR2022, models/fusion_modules.py). The papers don't say.
+2. Of three or more modalities one conditions all others; with two that is the published form.
+3. γ is what the layer gives, as printed in Eq. 2 and in that code. FiLM's authors let the layer give γ − 1
+   (`film.gamma_baseline` 1), since a γ around zero hides what it modulates.
+4. The layer is Xavier with zero bias, as all layers of that code; the modulated features keep their width.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several, one_of
+from balancemm_cli.models.heads import linear_head
+
+
+class FiLM(Fusion):
+    """One modality's feature scales and shifts those of the others (feature-wise linear modulation)."""
+
+    class Settings(ModelSettings):
+        """Which modality conditions, and what γ is without a condition."""
+
+        conditioner: str | None = None  # None: the first one
+        gamma_baseline: float = 0.0
+
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:
+        super().__init__(widths, classes, settings)
+        need_several("film", widths)
+        self.conditioner = one_of("film.conditioner", settings.conditioner, widths)
+        self.gamma_baseline = settings.gamma_baseline
+        width = sum(widths.values()) - widths[self.conditioner]
+        self.condition = linear_head(widths[self.conditioner], 2 * width)
+        self.head = linear_head(width, classes)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to logits [B, C]."""
+        gamma, beta = self.condition(features[self.conditioner]).chunk(2, 1)
+        others = torch.cat([feature for name, feature in features.items() if name != self.conditioner], 1)
+        return self.head((self.gamma_baseline + gamma) * others + beta)

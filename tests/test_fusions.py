@@ -1,0 +1,149 @@
+"""FiLM, gated and low-rank fusion against their equations written out, alone and in training steps."""
+
+import pytest
+import torch
+
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine.config import OptimizerSettings, resolve
+from balancemm_cli.engine.optimizer import build_optimizer
+from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.errors import UsageError
+from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.models import build
+from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.models.film import FiLM
+from balancemm_cli.models.gated import Gated
+from balancemm_cli.models.lmf import LMF
+
+WIDTHS = {"a": 4, "b": 6, "c": 5}
+KINDS = {"film": FiLM, "gated": Gated, "lmf": LMF}
+
+
+def make(kind, widths, **settings):
+    """A fusion of 3 classes with random weights, and features for it."""
+    torch.manual_seed(0)
+    fusion = kind(widths, 3, kind.Settings(**settings))
+    for weight in fusion.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return fusion, {name: torch.randn(5, width) for name, width in widths.items()}
+
+
+def linear(layer, feature):
+    return feature @ layer.weight.T + layer.bias
+
+
+def first(count):
+    return dict(list(WIDTHS.items())[:count])
+
+
+@pytest.mark.parametrize(
+    ("conditioner", "others"), [(None, ["b"]), ("a", ["b"]), ("b", ["a"]), (None, ["b", "c"])]
+)
+def test_film_by_hand(conditioner, others):
+    names = sorted({conditioner or "a", *others})
+    fusion, given = make(FiLM, {name: WIDTHS[name] for name in names}, conditioner=conditioner)
+    modulated = torch.cat([given[name] for name in others], 1)
+    both = linear(fusion.condition, given[conditioner or "a"])
+    gamma, beta = both[:, : modulated.shape[1]], both[:, modulated.shape[1] :]
+    torch.testing.assert_close(fusion(given), linear(fusion.head, gamma * modulated + beta))
+    centred, _ = make(FiLM, {name: WIDTHS[name] for name in names}, conditioner=conditioner, gamma_baseline=1)
+    torch.testing.assert_close(centred(given), linear(fusion.head, (1 + gamma) * modulated + beta))
+
+
+@pytest.mark.parametrize(
+    ("gate", "others"), [(None, ["b"]), ("a", ["b"]), ("b", ["a"]), ("c", ["a", "b"])], ids=str
+)
+def test_a_gate_by_hand(gate, others):
+    gate_name = gate or "a"
+    names = sorted({gate_name, *others})
+    fusion, given = make(Gated, {name: WIDTHS[name] for name in names}, gate=gate, width=7)
+    opened = 1 / (1 + torch.exp(-linear(fusion.project[gate_name], given[gate_name])))
+    values = sum(linear(fusion.project[name], given[name]) for name in others)
+    torch.testing.assert_close(fusion(given), linear(fusion.head, opened * values))
+
+
+@pytest.mark.parametrize(("count", "gate"), [(2, "each"), (3, None), (3, "each")])
+def test_a_gated_multimodal_unit_by_hand(count, gate):
+    fusion, given = make(Gated, first(count), gate=gate, width=7)
+    everything = torch.cat(list(given.values()), 1)
+    unit = 0
+    for number, (name, feature) in enumerate(given.items()):
+        z = 1 / (1 + torch.exp(-everything @ fusion.gates.weight[7 * number : 7 * number + 7].T))
+        unit = unit + z * torch.tanh(linear(fusion.project[name], feature))
+    torch.testing.assert_close(fusion(given), linear(fusion.head, unit))
+
+
+@pytest.mark.parametrize(("count", "rank"), [(2, 1), (2, 4), (3, 2)])
+def test_low_rank_fusion_is_the_whole_tensor_of_that_rank(count, rank):
+    """The weight tensor is built from its factors and applied to the outer product, as tensor fusion would."""
+    fusion, given = make(LMF, first(count), rank=rank)
+    outer, tensor = torch.ones(5, 1), torch.ones(rank, 3, 1)
+    for name, feature in given.items():
+        appended = torch.cat([feature, torch.ones(5, 1)], 1)
+        outer = (outer[:, :, None] * appended[:, None]).flatten(1)
+        layer = fusion.factors[name]
+        factor = torch.cat([layer.weight, layer.bias[:, None]], 1).unflatten(0, (rank, 3))
+        tensor = (tensor[..., None] * factor[:, :, None]).flatten(2)
+    torch.testing.assert_close(fusion(given), outer @ tensor.sum(0).T + fusion.bias)
+
+
+def test_low_rank_fusion_begins_as_a_sum_for_small_features():
+    torch.manual_seed(0)
+    fusion = LMF({f"m{index}": 6 for index in range(8)}, 3, LMF.Settings())
+    given = {name: 1e-3 * torch.randn(5, 6) for name in fusion.factors}
+    linear_part = sum(
+        (given[name] @ layer.weight.T).unflatten(1, (4, 3)).sum(1) for name, layer in fusion.factors.items()
+    )
+    torch.testing.assert_close(fusion(given), 4 + linear_part, rtol=0, atol=1e-4)
+    assert linear_part.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("model", KINDS)
+@pytest.mark.parametrize("count", [2, 3])
+def test_alone_is_the_output_with_the_others_at_zero(model, count):
+    fusion, given = make(KINDS[model], first(count))
+    found = fusion.unimodal_logits(given, None)
+    assert list(found) == list(given)
+    for kept in given:
+        alone = {name: value if name == kept else value * 0 for name, value in given.items()}
+        torch.testing.assert_close(found[kept], fusion(alone))
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_one_modality_is_refused(model):
+    with pytest.raises(UsageError, match=rf"^Model '{model}' fuses two or more modalities, .* only 'a'\."):
+        build(model, "small", {"a": 1}, 3, seed=0)
+
+
+@pytest.mark.parametrize("key", ["film.conditioner", "gated.gate"])
+def test_a_modality_that_is_not_there_is_refused(key):
+    model, setting = key.split(".")
+    with pytest.raises(UsageError, match=rf"^{key} is 'sound', and the modalities are a, b\. Name one"):
+        build(model, "small", {"a": 1, "b": 3}, 3, seed=0, settings={setting: "sound"})
+    config = resolve("synthetic", model, overrides=[f"{key}=visual"])
+    assert config.model_settings[setting] == "visual"
+
+
+@pytest.mark.parametrize("model", KINDS)
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_it_trains_with_both_methods_from_batches_of_any_size(model, count):
+    """Sequences and pictures, a batch without samples (of a process that got none), and evaluation left alone."""
+    shapes = {f"m{index}": SequenceShape(3, width=4) if index % 2 else 1 for index in range(count)}
+    network = build(model, "small", shapes, 3, seed=0)
+    names = list(shapes)
+    methods = resolve("synthetic", model, "opm+ogm").build_methods(names)
+    optimizer = build_optimizer(network, OptimizerSettings(lr=0.01))
+    before = [weight.detach().clone() for weight in network.parameters()]
+    for index, size in enumerate((6, 0, 5)):
+        inputs = {
+            name: torch.randn(size, 3, 4) if isinstance(shape, SequenceShape) else torch.randn(size, 1, 9, 8)
+            for name, shape in shapes.items()
+        }
+        network.train(size > 0)  # batch norm needs a sample
+        step = Step(0, Draws(0, 0, index, max(size, 1)), torch.arange(size) % 3)
+        loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
+        assert loss.isfinite() and network.fusion.training == (size > 0)
+        assert step.discrepancy.rho.isfinite().all()
+    for weight, was in zip(network.parameters(), before, strict=True):
+        assert weight.isfinite().all() and not torch.equal(weight, was)
