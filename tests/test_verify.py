@@ -236,7 +236,7 @@ def test_variables_of_git_do_not_lead_elsewhere(clone, tmp_path, monkeypatch):
     assert "Verified: 12 files" in check(clone)
 
 
-@pytest.mark.parametrize("name", ["manifest", "synthetic"])
+@pytest.mark.parametrize("name", ["manifest", "synthetic", "synthetic-modalities"])
 def test_data_without_an_official_source(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"'{name}' has no official source"):

@@ -55,6 +55,14 @@ def prepare(
     eval_split: Annotated[str | None, typer.Option(help="kinetics-sounds: evaluate on test or val.")] = None,
     labels: Annotated[str | None, typer.Option(help="cmu-mosi: which classes.")] = None,
     flow: Annotated[str | None, typer.Option(help="ucf-101: how flow is computed, tv-l1 or dis.")] = None,
+    modalities: Annotated[str | None, typer.Option(help="synthetic-modalities: how many, 2 to 8.")] = None,
+    ease: Annotated[
+        str | None, typer.Option(help="synthetic-modalities: graded, equal or single (one is easy).")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help="synthetic-modalities: quiet, moderate or loud.")] = None,
+    redundancy: Annotated[
+        str | None, typer.Option(help="synthetic-modalities: independent, mixed or shared.")
+    ] = None,
 ) -> None:
     """Check and decode the media of a data set, and write a prepared data set.
 
@@ -64,7 +72,16 @@ def prepare(
     """
     from balancemm_cli.data.prepare import Request
 
-    given = {"split": split, "eval_split": eval_split, "labels": labels, "flow": flow}
+    given = {
+        "split": split,
+        "eval_split": eval_split,
+        "labels": labels,
+        "flow": flow,
+        "modalities": modalities,
+        "ease": ease,
+        "noise": noise,
+        "redundancy": redundancy,
+    }
     options = {option: value for option, value in given.items() if value is not None}
     request = Request(dataset, source, splits, out, allow_missing, options)
     _refuse_together({"--dry-run": dry_run, "--part": part, "--join": join})

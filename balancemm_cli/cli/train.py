@@ -128,18 +128,18 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _prepared(dataset: str, data: Path) -> Path:
-    """The folder of a prepared data set; the embedded one is prepared when it is absent."""
+    """The folder of a prepared data set; embedded ones are prepared when they are absent."""
     from balancemm_cli.data.datasets import DATASETS
+    from balancemm_cli.data.prepare import embedded
 
     folder = data / dataset
     if folder.exists():
         return folder
-    if dataset == "synthetic":
+    if request := embedded(folder):
         from balancemm_cli.cli.prepare import run_prepare
-        from balancemm_cli.data.prepare import Request
 
         say(f"{folder} is absent: preparing the embedded data first.")
-        run_prepare(Request(dataset, out=folder))
+        run_prepare(request)
         return folder
     prepared = [path.name for path in data.glob("*") if path.is_dir()]
     if dataset not in DATASETS:

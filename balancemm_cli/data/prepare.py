@@ -11,8 +11,9 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ class Request:
     def plan(self) -> Plan:
         """The samples of the data set. Raises as the `plan` of its module."""
         return DATASETS[self.name].plan(self.media, self.splits, self.allow_missing, **self.options)
+
+
+def embedded(folder: Path) -> Request | None:
+    """What to prepare for a folder of that name to hold embedded data; None where the name is of other data.
+
+    The name holds the data set's options as in `Request.folder`, such as `synthetic-modalities-8-loud`.
+    """
+    for name, module in DATASETS.items():
+        if getattr(module, "EMBEDDED", False):
+            options: dict[str, tuple[str, ...]] = getattr(module, "OPTIONS", {})
+            for values in product(*options.values()):
+                request = Request(name, options=dict(zip(options, values, strict=True)))
+                if request.folder(name).name == folder.name:
+                    return replace(request, out=folder)
+    return None
 
 
 def prepare_dataset(

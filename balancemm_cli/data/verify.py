@@ -21,7 +21,7 @@ from balancemm_cli.data.workers import run, tick
 from balancemm_cli.errors import InputError, UsageError
 
 BATCH = 32  # files that a worker process hashes at a time
-NO_SOURCE = ("synthetic", "manifest")  # data that nobody published
+NO_SOURCE = ("synthetic", "synthetic-modalities", "manifest")  # data that nobody published
 POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-.*\n)*oid sha256:([0-9a-f]{64})\nsize (\d+)\n?"
 )

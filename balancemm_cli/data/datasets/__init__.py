@@ -3,7 +3,7 @@
 A module has `plan(source, splits, allow_missing) -> Plan` and `HOW_TO_GET`, a sentence or two that say which
 files to get from where. A data set with options of its own lists them in `OPTIONS`, the values of each with the
 default first, and its `plan` takes them by name. One that makes its own media has
-`make(source, workers, on_progress)` too.
+`make(source, workers, on_progress)` too. One that needs nothing from elsewhere has `EMBEDDED = True`.
 """
 
 from types import ModuleType
@@ -16,6 +16,7 @@ from balancemm_cli.data.datasets import (
     manifest,
     music_avqa,
     synthetic,
+    synthetic_modalities,
     ucf_101,
     ucf_101_three,
     vggsound,
@@ -23,6 +24,7 @@ from balancemm_cli.data.datasets import (
 
 DATASETS: dict[str, ModuleType] = {
     "synthetic": synthetic,
+    "synthetic-modalities": synthetic_modalities,
     "manifest": manifest,
     "crema-d": crema_d,
     "kinetics-sounds": kinetics_sounds,

@@ -45,6 +45,7 @@ DESIGN = 1  # raised when a number above or a line below changes what is written
 TASK = 50  # clips a worker writes at a time
 
 MODALITIES = {"audio": waveform(RATE), "visual": frames(SIZE, SIZE, 1.0)}
+EMBEDDED = True
 HOW_TO_GET = "The synthetic data are embedded: `bmm prepare synthetic` writes them."
 
 
