@@ -1,4 +1,4 @@
-"""One epoch of training on a prepared set, and its evaluation, at a size for tests."""
+"""Training at a size for tests: one epoch on a prepared set with its evaluation, and single steps."""
 
 import torch
 
@@ -25,3 +25,13 @@ def train_and_evaluate(prepared: PreparedSet, runs, method="opm+ogm", model="con
     evaluated = evaluate_run(folder.path, prepared.folder.parent, CPU, Disturbance({}, {}), probe=False)
     assert evaluated["accuracy"] == result["selections"]["last"]["accuracy"]
     return result
+
+
+def attach(network, methods, classes: int) -> None:
+    """Give the network what its methods train of their own, with weights that depend on nothing else."""
+    for method in methods:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = method.attach(network, classes)
+        if module is not None:
+            network.extras[type(method).__name__] = module

@@ -21,6 +21,17 @@ def test_overhead_prints_ratios():
     assert all(seconds > 0 for seconds in found["seconds"].values())
 
 
+def test_overhead_takes_a_model_and_methods():
+    command = [sys.executable, str(SCRIPTS / "overhead.py"), "--steps", "1", "--warmup", "1", "--batch", "4"]
+    command += ["--spectrogram", "33", "32", "--model", "mlp"]
+    command += ["--methods", "unmeasured", "annealed-dropout+unimodal-losses"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert list(found["ratios"]) == ["baseline", "unmeasured", "annealed-dropout+unimodal-losses"]
+    assert found["model"] == "mlp" and all(seconds > 0 for seconds in found["seconds"].values())
+
+
 def test_prepare_prints_how_much_faster_it_is(tmp_path):
     pytest.importorskip("imageio_ffmpeg", reason="needs the extra 'bench'")
     pytest.importorskip("librosa", reason="needs the extra 'bench'")

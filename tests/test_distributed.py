@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pytest
 import torch
+from small_training import attach
 from test_resume import assert_same_run
 from torch import nn
 
@@ -116,6 +117,8 @@ CASES = [  # model, method, variant, modalities, whether all features are droppe
     ("sum", "ogm", "official", 3, False),
     ("mlp", "opm+ogm", "paper", 3, True),
     ("concat", "opm+ogm", "official", 3, False),
+    ("concat", "ogm-star+dropout+annealed-dropout+curriculum-dropout", "paper", 2, False),
+    ("concat", "moddrop+evolutional-dropout+unimodal-losses", "paper", 3, False),
 ]
 
 
@@ -147,7 +150,6 @@ def take_steps(cases, steps=20):
 def _take_steps(model, method, variant, modalities, emptied, steps):
     names = list(SHAPES)[:modalities]
     network = build(model, "small", {name: SHAPES[name] for name in names}, 4, seed=0)
-    distributed.synchronise_batch_norm(network)
     given = {"opm": {"first_epoch": 0}} if variant == "official" else {}
     methods = [
         METHODS[part](
@@ -155,6 +157,8 @@ def _take_steps(model, method, variant, modalities, emptied, steps):
         )
         for part in parts(method)
     ]
+    attach(network, methods, 4)
+    distributed.synchronise_batch_norm(network)
     optimizer = build_optimizer(network, OptimizerSettings(lr=0.01))
     transforms = {
         "audio": LogSpectrogram(8000, None, 64, 64, True, 1e-3),
@@ -166,7 +170,7 @@ def _take_steps(model, method, variant, modalities, emptied, steps):
         raw, labels = media(SIZES[index % len(SIZES)])
         mine = distributed.part(len(labels))
         draws = Draws(0, 0, index, len(labels), mine.start)
-        step = Step(0, draws, labels[mine], total=distributed.total)
+        step = Step(0, draws, labels[mine], torch.tensor(index / steps), total=distributed.total)
         if mine.stop > mine.start:
             inputs = {name: transforms[name](raw[name][mine], draws, name) for name in names}
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_training import attach
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -29,6 +30,7 @@ from balancemm_cli.methods.ogm import deviations
 from balancemm_cli.models import build
 
 METHODS = ["baseline", "opm", "ogm", "opm+ogm"]
+MORE_METHODS = ["ogm-star+moddrop+annealed-dropout+evolutional-dropout+unimodal-losses"]
 MODALITIES = ["audio", "visual"]
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -50,9 +52,11 @@ def train(method, *switches, device="cpu", steps=6, variant="paper", lose_batch=
     config = resolve("crema-d", method=method, variant=variant, overrides=overrides)
     recipe = config.settings
     shapes = {"audio": 1, "visual": 3}
-    network = arrange(build("concat", "small", shapes, 4, seed=0).to(device), recipe.speed)
-    optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
+    network = build("concat", "small", shapes, 4, seed=0)
     methods = config.build_methods(MODALITIES)
+    attach(network, methods, 4)
+    network = arrange(network.to(device), recipe.speed)
+    optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
     stepper = Stepper(train_step, network, methods, optimizer, recipe)
     generator = torch.Generator().manual_seed(0)
     figures = []
@@ -66,7 +70,8 @@ def train(method, *switches, device="cpu", steps=6, variant="paper", lose_batch=
         if index == lose_batch:
             inputs["audio"][0] = float("nan")
         inputs = {name: values.to(device) for name, values in inputs.items()}
-        loss, step = stepper(inputs, Step(0, Draws(0, 0, index), labels))
+        progress = torch.full((), index / steps, device=device)
+        loss, step = stepper(inputs, Step(0, Draws(0, 0, index), labels, progress))
         found = [loss[None], step.discrepancy.rho, *step.figures.values()]
         assert all(figure.dtype == torch.float32 for figure in found)
         figures.append(torch.cat(found).cpu())
@@ -202,7 +207,7 @@ def capturing_on_the_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS + MORE_METHODS)
 def test_a_captured_step_equals_the_eager_one(method, variant, monkeypatch):
     eager = train(method, steps=9, variant=variant)
     with capturing_on_the_cpu(monkeypatch) as recorder:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_training import attach
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from balancemm_cli.data.transforms import LogSpectrogram, Pictures
@@ -57,8 +58,10 @@ def methods_of(name, variant):
 
 def take_steps(device, model, method, variant, optimizer, steps=3):
     """Three steps from raw media on `device`, augmented, as the trainer takes them."""
-    network = build(model, "small", SHAPES, 4, seed=0).to(device)
+    network = build(model, "small", SHAPES, 4, seed=0)
     methods = methods_of(method, variant)
+    attach(network, methods, 4)
+    network = network.to(device)
     updates = build_optimizer(network, OptimizerSettings(name=optimizer))
     # torchaudio's resampling keeps its target length in a host tensor: no wait on a GPU, but the CPU guard can't know
     rate = 4000 if device == "cuda" else None
@@ -71,12 +74,13 @@ def take_steps(device, model, method, variant, optimizer, steps=3):
         "question": torch.tensor([[1, 2, 0, 0], [6, 5, 4, 3]] * 3).to(device),
     }
     labels = torch.tensor([0, 1, 2, 3, 0, 1]).to(device)
+    progress = torch.full((), 0.5, device=device)
     yield  # what comes now must not wait
     for index in range(steps):
         draws = Draws(0, 0, index)
         pictured = pictures.batched(frames, draws, "visual")  # as on a GPU
         inputs = {"audio": spectrogram.batched(waves), "visual": pictured, **sequences}
-        train_step(network, methods, updates, inputs, Step(0, draws, labels), DiscrepancySettings())
+        train_step(network, methods, updates, inputs, Step(0, draws, labels, progress), DiscrepancySettings())
 
 
 CASES = [
@@ -88,6 +92,8 @@ CASES = [
     ("gated", "opm+ogm", "official", "sgd"),
     ("lmf", "opm+ogm", "paper", "adamw"),
     ("concat", "baseline", "paper", "sgd"),
+    ("concat", "ogm-star+moddrop+dropout", "paper", "sgd"),
+    ("mlp", "annealed-dropout+evolutional-dropout+curriculum-dropout+unimodal-losses", "paper", "sgd"),
 ]
 
 

@@ -2,14 +2,28 @@
 
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
+from balancemm_cli.methods.annealed_dropout import AnnealedDropout
 from balancemm_cli.methods.base import Method
+from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
+from balancemm_cli.methods.dropout import Dropout
+from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
+from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.ogm import OGM
+from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
+from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 
 METHODS: dict[str, type[Method]] = {
     "baseline": Method,
     "opm": OPM,
     "ogm": OGM,
+    "ogm-star": OGMStar,
+    "moddrop": ModDrop,
+    "dropout": Dropout,
+    "annealed-dropout": AnnealedDropout,
+    "evolutional-dropout": EvolutionalDropout,
+    "curriculum-dropout": CurriculumDropout,
+    "unimodal-losses": UnimodalLosses,
     **extensions("bmm.methods"),
 }
 VARIANTS = ("paper", "official")

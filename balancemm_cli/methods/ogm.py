@@ -25,22 +25,15 @@ from balancemm_cli.models.network import Network
 PIECE = 2**20  # numbers drawn by one thread at a time
 
 
-class OGM(Method):
-    """On-the-fly Gradient Modulation: weaken the gradient of the modality that is ahead, and add noise."""
+class GradientModulation(Method):
+    """What OGM and OGM* share: g ← k^m · g + h. A subclass says what k is."""
 
     class Settings(EpochRange):
-        """The paper's settings; `VARIANTS` holds what the official code does instead."""
+        """The noise h."""
 
-        alpha: float = Field(default=0.4, ge=0)  # the paper sweeps 0.2 to 0.6 (Fig. 9) and states no choice
-        coefficient: Literal["1-alpha*z(rho)", "1-tanh(alpha*rho)"] = "1-alpha*z(rho)"
         noise: Literal["gaussian", "uniform", "laplace", "none"] = "gaussian"
         noise_scale: float = Field(default=1.0, ge=0)  # in units of σ
         noise_target: Literal["all", "dominant"] = "all"
-
-    VARIANTS: ClassVar = {
-        "paper": {},
-        "official": {"coefficient": "1-tanh(alpha*rho)", "alpha": 0.8, "last_epoch": 50},
-    }
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
@@ -75,12 +68,8 @@ class OGM(Method):
         return self.settings.active(step.epoch)
 
     def coefficient(self, discrepancy: Discrepancy) -> Tensor:
-        """k [M]: 1 where a modality is not ahead."""
-        if self.settings.coefficient == "1-tanh(alpha*rho)":
-            k = 1 - torch.tanh(self.settings.alpha * discrepancy.rho)
-        else:
-            k = (1 - self.settings.alpha * discrepancy.z).clamp_min(0)
-        return torch.where(discrepancy.ahead, k, 1.0)
+        """k [M], by which the gradients of each modality's encoder are multiplied."""
+        raise NotImplementedError
 
     def _noise_deviations(self, grads: list[Tensor]) -> list[Tensor]:
         sigmas = torch._foreach_add(deviations(grads), 1e-8)  # pyright: ignore[reportPrivateImportUsage]
@@ -123,6 +112,33 @@ class OGM(Method):
             case "laplace":
                 other = torch.empty_like(flat).exponential_(generator=generator)
                 flat.exponential_(generator=generator).sub_(other).mul_(0.5**0.5)
+
+
+class OGM(GradientModulation):
+    """On-the-fly Gradient Modulation: weaken the gradient of the modality that is ahead, and add noise."""
+
+    class Settings(GradientModulation.Settings):
+        """The paper's settings; `VARIANTS` holds what the official code does instead."""
+
+        alpha: float = Field(default=0.4, ge=0)  # the paper sweeps 0.2 to 0.6 (Fig. 9) and states no choice
+        coefficient: Literal["1-alpha*z(rho)", "1-tanh(alpha*rho)"] = "1-alpha*z(rho)"
+
+    VARIANTS: ClassVar = {
+        "paper": {},
+        "official": {"coefficient": "1-tanh(alpha*rho)", "alpha": 0.8, "last_epoch": 50},
+    }
+
+    def __init__(self, settings: Settings, modalities: list[str]) -> None:
+        super().__init__(settings, modalities)
+        self.alpha, self.form = settings.alpha, settings.coefficient
+
+    def coefficient(self, discrepancy: Discrepancy) -> Tensor:
+        """k [M]: 1 where a modality is not ahead."""
+        if self.form == "1-tanh(alpha*rho)":
+            k = 1 - torch.tanh(self.alpha * discrepancy.rho)
+        else:
+            k = (1 - self.alpha * discrepancy.z).clamp_min(0)
+        return torch.where(discrepancy.ahead, k, 1.0)
 
 
 def deviations(tensors: list[Tensor]) -> list[Tensor]:

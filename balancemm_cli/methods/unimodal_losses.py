@@ -1,0 +1,45 @@
+"""Uni-modal losses added: L = CE(f, y) + w · Σ_m CE(U^m h^m + c^m, y), with a linear head (U^m, c^m) a modality.
+
+The "uniform baseline" of MMPareto (Wei, Hu: MMPareto, ICML 2024), with which later papers compare too.
+
+1. w = 1: the plain sum, as in MMPareto's code (uniform_baseline.py).
+2. The heads are the method's own, beside the fusion's: they are trained with the network, and used in training alone.
+   Uni-modal accuracy is still that of f^m (see opm.md), as for every other method.
+3. They see undropped features, also beside a method that drops; a sample that lost every modality counts nowhere.
+4. Features of several tokens [B, …, D] are averaged over them first.
+"""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from balancemm_cli.methods.base import Method, MethodSettings, Step
+from balancemm_cli.models.heads import linear_head
+from balancemm_cli.models.network import Network
+
+
+class UnimodalLosses(Method):
+    """Add the cross-entropy of a linear head on each modality's feature to the loss."""
+
+    class Settings(MethodSettings):
+        """The weight w of the added losses; the fused one has weight 1."""
+
+        weight: float = Field(default=1.0, ge=0)
+
+    def __init__(self, settings: Settings, modalities: list[str]) -> None:
+        super().__init__(settings, modalities)
+        self.weight = settings.weight
+        self.heads = nn.ModuleDict()
+
+    def attach(self, network: Network, classes: int) -> nn.Module:
+        """The heads, by modality."""
+        for name, encoder in network.encoders.items():
+            self.heads[name] = linear_head(encoder.features, classes)  # pyright: ignore[reportArgumentType]
+        return self.heads
+
+    def on_loss(self, loss: Tensor, step: Step) -> Tensor:
+        """The loss with those of the modalities."""
+        for name, feature in step.features.items():
+            pooled = feature if feature.ndim == 2 else feature.flatten(1, -2).mean(1)
+            losses = nn.functional.cross_entropy(self.heads[name](pooled), step.labels, reduction="none")
+            loss = loss + self.weight * step.mean(losses)
+        return loss
