@@ -9,7 +9,14 @@ from balancemm_cli.engine.restore import evaluate_run
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import train_run
 
-SMALL = ("epochs=1", "encoder=small", "batch_size=4", "frames.size=32", "waveform.n_fft=128")
+SMALL = (
+    "epochs=1",
+    "encoder=small",
+    "pretrained=false",
+    "batch_size=4",
+    "frames.size=32",
+    "waveform.n_fft=128",
+)
 CPU = torch.device("cpu")
 
 

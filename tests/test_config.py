@@ -36,6 +36,12 @@ def test_default_recipe():
     assert resolve("my-own-data").recipe == "tuned"
 
 
+def test_ucf_101_starts_from_weights_as_the_paper_does():
+    for dataset in ("ucf-101", "ucf-101-three", "ucf-101-2"):
+        assert resolve(dataset).settings.pretrained
+    assert not resolve("crema-d").settings.pretrained
+
+
 def test_another_split_of_a_data_set_has_its_recipes():
     assert recipes("crema-d-relearn") == recipes("crema-d")
     assert recipes("crema-done") == recipes("manifest") != recipes("crema-d")

@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from torchvision.models import resnet18
+from torchvision.models import resnet18, resnet34, resnet50
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build, modalities_of
-from balancemm_cli.models.encoders import ResNet18, SequenceShape, SequenceTransformer, SmallResNet
+from balancemm_cli.models.encoders import (
+    ENCODERS,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    SequenceShape,
+    SequenceTransformer,
+    SmallResNet,
+)
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, ModelSettings, Sum
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
@@ -91,12 +99,19 @@ def test_unimodal_logits_send_no_gradient_to_the_weights(model):
     assert all(value.grad is not None for value in given.values())
 
 
-def test_resnet18_is_torchvisions():
-    encoder, reference = ResNet18(3).eval(), resnet18().eval()
+@pytest.mark.parametrize(
+    ("kind", "torchvisions"), [(ResNet18, resnet18), (ResNet34, resnet34), (ResNet50, resnet50)]
+)
+def test_a_resnet_is_torchvisions(kind, torchvisions):
+    encoder, reference = kind(3).eval(), torchvisions().eval()
+    for name, value in encoder.body.named_buffers():  # else batch normalisation does next to nothing
+        if value.ndim:
+            value.copy_(torch.rand(value.shape) + (0.5 if name.endswith("var") else 0))
     reference.load_state_dict(encoder.body.state_dict(), strict=False)
     reference.fc = torch.nn.Identity()
     picture = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(encoder(picture), reference(picture))
+    torch.testing.assert_close(encoder(picture), reference(picture), rtol=1e-4, atol=1e-5)
+    assert encoder(picture).shape == (2, kind.features)
     assert sum(p.numel() for p in encoder.parameters()) == sum(p.numel() for p in reference.parameters())
 
 
@@ -108,6 +123,16 @@ def test_frames_are_averaged_after_the_network(kind, channels):
     each = torch.stack([encoder(clip[:, :, t]) for t in range(3)])
     torch.testing.assert_close(encoder(clip), each.mean(0), rtol=1e-4, atol=1e-5)
     assert encoder(clip).shape == (2, kind.features)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_stages_are_as_wide_as_they_say(name):
+    encoder, maps = ENCODERS[name](2).eval(), torch.randn(1, 2, 64, 64)
+    widths = []
+    for stage in encoder.stages():
+        maps = stage(maps)
+        widths.append(maps.shape[1])
+    assert tuple(widths) == encoder.stage_widths and widths[-1] == encoder.features
 
 
 def test_modulated_weights_are_the_convolutions():

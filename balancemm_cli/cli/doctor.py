@@ -25,6 +25,7 @@ PACKAGES = {  # what is imported, and what to install for it
     "pyarrow": "pyarrow",
     "pydantic": "pydantic",
     "rich": "rich",
+    "safetensors": "safetensors",
     "sklearn": "scikit-learn",
     "scipy": "scipy",
     "tomli_w": "tomli-w",

@@ -1,5 +1,6 @@
 """`bmm train`: one run, or every run of a suite."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from balancemm_cli.cli.runs_table import RunsTable
 from balancemm_cli.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from balancemm_cli.engine.config import RunConfig
     from balancemm_cli.engine.launch import Job, Outcome
 
 
@@ -28,6 +30,9 @@ def train(
     seeds: Annotated[str, typer.Option(help="One or several: 0, or 0-4, or 0,2,5.")] = "0",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: opm.q_base=0.4. Repeatable.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A file that encoders start from; or its SHA-256, to go on without it.")
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="Train every run of a suite: its name or TOML file.")
@@ -64,14 +69,18 @@ def train(
     from balancemm_cli.engine.suites import load_suite
 
     name = None
+    changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
     if suite is not None:
         refuse_beside_suite(context)
         name, loaded = load_suite(suite)
         configs = loaded.configs(set_ or [])
     else:
         configs = [
-            resolve(dataset, model, method, variant, recipe, seed, set_ or []) for seed in parse_seeds(seeds)
+            resolve(dataset, model, method, variant, recipe, seed, changes) for seed in parse_seeds(seeds)
         ]
+    file = None
+    if weights is not None:
+        configs, file = start_from(weights, configs)
     if distributed.launched() > 1 and (len(configs) > 1 or status or launcher == "slurm"):
         raise UsageError(
             "Under torchrun one run is trained at a time. Name one with --seeds, without --suite, --launcher, --status."
@@ -87,7 +96,7 @@ def train(
         with distributed.first_before_others():
             folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
         work = [
-            Job(config, folders[config.dataset], runs, name, device, threads, loading, profile)
+            Job(config, folders[config.dataset], runs, name, device, threads, loading, profile, file)
             for config in configs
         ]
         check_jobs(work)
@@ -112,6 +121,20 @@ def refuse_beside_suite(context: typer.Context) -> None:
             raise UsageError(
                 f"--{option} and --suite exclude each other: the suite says which runs to train."
             )
+
+
+def start_from(weights: str, configs: "list[RunConfig]") -> "tuple[list[RunConfig], Path | None]":
+    """The configurations with the SHA-256 of a file of weights, and the file: None where its SHA-256 was given.
+
+    UsageError when no run starts from weights, InputError for a file that is absent.
+    """
+    from balancemm_cli.models.weights import digest
+
+    if not any(config.settings.pretrained for config in configs):
+        raise UsageError("No run here starts from weights: pretrained is false. Leave out --weights.")
+    file = None if re.fullmatch("[0-9a-f]{64}", weights) else Path(weights).absolute()
+    found = weights if file is None else digest(file)
+    return [config.starting_from(found) for config in configs], file
 
 
 def parse_seeds(text: str) -> list[int]:

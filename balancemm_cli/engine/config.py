@@ -104,6 +104,7 @@ class Recipe(Section):
     """All settings of a run that a recipe names; methods' own settings are under `methods`."""
 
     encoder: str = "resnet18"
+    pretrained: bool = False  # encoders of pictures and spectrograms start from the file of --weights
     epochs: int = Field(default=100, gt=0)
     batch_size: int = Field(default=64, gt=0)
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -122,6 +123,7 @@ class RunConfig(Section):
     variant: Literal["paper", "official"]
     recipe: str
     seed: int
+    weights: str | None = None  # SHA-256 of the file that the encoders start from
     settings: Recipe
     model_settings: dict[str, Any] = Field(default_factory=dict)  # resolved settings of the model
     methods: dict[str, dict[str, Any]]  # resolved settings of each method in use
@@ -130,6 +132,19 @@ class RunConfig(Section):
         """SHA-256 over this configuration and the content of the data; without the seed: of the protocol."""
         content = self.model_dump(exclude=set() if with_seed else {"seed"})
         return hashlib.sha256(json.dumps([content, data_hash], sort_keys=True).encode()).hexdigest()
+
+    def starting_from(self, weights: str) -> "RunConfig":
+        """This configuration with the file of that SHA-256, or as it is where its encoders start from none."""
+        return self.model_copy(update={"weights": weights}) if self.settings.pretrained else self
+
+    def check_weights(self) -> None:
+        """UsageError for a run that is to start from weights while no file was named."""
+        if self.settings.pretrained and self.weights is None:
+            raise UsageError(
+                f"Recipe {self.recipe} of {self.dataset} starts from weights, and none are given. Name a file of "
+                f"{self.settings.encoder} with --weights FILE (ImageNet's: torchvision's IMAGENET1K_V1), or use --set "
+                "pretrained=false."
+            )
 
     def build_methods(self, modalities: list[str]) -> list[Method]:
         """The methods of the run, in the order in which their hooks are called."""

@@ -39,6 +39,7 @@ class Job:
     threads: int | None = None
     loading: Loading = "auto"
     profile: bool = False
+    weights: Path | None = None  # the file; only a run that has no checkpoint yet reads it
 
     @property
     def name(self) -> str:
@@ -90,6 +91,7 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
             lambda event: on_progress(job, event),
             on_message,
             job.profile,
+            job.weights,
         )
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
@@ -120,6 +122,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     """Refuse what can't work before anything is trained: the data, the models' names, a method without a use."""
     data = {job.data: open_set(job.data) for job in jobs}
     for job in jobs:
+        job.config.check_weights()
         available = list(data[job.data].modalities)
         used = models.modalities_of(job.config.model, available)
         if len(used) < 2 and job.config.method != "baseline":

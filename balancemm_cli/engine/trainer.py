@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,6 +27,7 @@ from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.models.network import Network
+from balancemm_cli.models.weights import start
 
 
 def train_step(
@@ -105,11 +107,13 @@ class Trainer:
         on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
         on_message: Callable[[str], None] = lambda _: None,
         mark: Mark = no_mark,
+        weights: Path | None = None,
     ) -> None:
-        self.mark = mark
+        self.mark, self.on_message, self.weights = mark, on_message, weights
         self.folder, self.device, self.on_progress = folder, device, on_progress
         self.config, self.recipe, self.data = folder.config, folder.config.settings, folder.data
         check_speed(self.recipe.speed, device)
+        self.config.check_weights()
         self.modalities = models.modalities_of(self.config.model, list(self.data.modalities))
         if not self.data.counts.get("test"):
             raise InputError(
@@ -319,6 +323,7 @@ class Trainer:
             self.folder.checkpoints, lambda sentence: self.on_progress({"warning": sentence})
         )
         if state is None:
+            self._start_from_weights()
             return
         if state["run"] != self.folder.hash:
             raise InputError(
@@ -332,6 +337,18 @@ class Trainer:
         self.figures = state["figures"].to(self.device)
         for name in ("epoch", "step", "past_figures", "history", "selections", "seconds", "trained_samples"):
             setattr(self, name, state[name])
+
+    def _start_from_weights(self) -> None:
+        expected = self.config.weights
+        if expected is None:
+            return
+        if self.weights is None:
+            raise distributed.said_once(
+                InputError(
+                    f"{self.folder.path} has no checkpoint yet, so the file of its weights is needed: --weights FILE."
+                )
+            )
+        self.on_message(start(self.network, self.weights, expected))
 
     def _steps_table(self) -> pa.Table:
         figures = torch.cat(self.past_figures).numpy()
@@ -404,8 +421,11 @@ def train_run(
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
     on_message: Callable[[str], None] = lambda _: None,
     profile: bool = False,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Train the run of a folder unless it has finished; returns its result. `profile`: say where the time went.
+    `weights`: the file from which the encoders start, where the configuration names one; without need once there is
+    a checkpoint.
 
     InputError when it diverges, or diverged before: then nothing is trained again. Where several processes train
     it, the first one keeps the folder for all of them and writes it.
@@ -421,7 +441,7 @@ def train_run(
             profiled = Profile(device) if profile else None
             mark = profiled.mark if profiled else no_mark
             try:
-                Trainer(folder, device, loading, on_progress, on_message, mark).run()
+                Trainer(folder, device, loading, on_progress, on_message, mark, weights).run()
             finally:
                 if profiled:
                     on_message(profiled.report())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision import models as torchvision
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 from balancemm_cli.errors import unknown
@@ -31,6 +31,11 @@ class FrameEncoder(Encoder):
 
     stage_widths: tuple[int, ...]  # channels of the map that each stage gives; the last is `features`
 
+    @property
+    def trunk(self) -> nn.Module:
+        """The module whose state a file of weights holds; its first weight is that of the stem."""
+        return self
+
     def stages(self) -> list[Callable[[Tensor], Tensor]]:
         """The parts of the CNN, each of which takes the map [N, C, H, W] of the one before to a smaller one."""
         raise NotImplementedError
@@ -50,19 +55,23 @@ class FrameEncoder(Encoder):
         return maps.mean((2, 3)).unflatten(0, (batch, frames)).mean(1)
 
 
-class ResNet18(FrameEncoder):
-    """torchvision's ResNet-18 without its classifier, for any number of input channels; 512 features."""
+class ResNet(FrameEncoder):
+    """One of torchvision's ResNets without its classifier, for any number of input channels."""
 
-    features = 512
-    stage_widths = (64, 128, 256, 512)
+    make: Callable[[], torchvision.ResNet]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = resnet18()
+        self.body = self.make()
         del self.body.fc
         if channels != 3:
             self.body.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.body.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def trunk(self) -> nn.Module:
+        """torchvision's module, so that its files of weights fit."""
+        return self.body
 
     def stages(self) -> list[Callable[[Tensor], Tensor]]:
         """Stem and first layer (H/4), then the second (H/8), third (H/16) and fourth (H/32)."""
@@ -71,6 +80,30 @@ class ResNet18(FrameEncoder):
     def _first(self, pictures: Tensor) -> Tensor:
         body = self.body
         return body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(pictures)))))
+
+
+class ResNet18(ResNet):
+    """torchvision's ResNet-18; 512 features."""
+
+    features = 512
+    stage_widths = (64, 128, 256, 512)
+    make = staticmethod(torchvision.resnet18)
+
+
+class ResNet34(ResNet):
+    """torchvision's ResNet-34; 512 features."""
+
+    features = 512
+    stage_widths = (64, 128, 256, 512)
+    make = staticmethod(torchvision.resnet34)
+
+
+class ResNet50(ResNet):
+    """torchvision's ResNet-50, whose blocks are bottlenecks; 2,048 features."""
+
+    features = 2048
+    stage_widths = (256, 512, 1024, 2048)
+    make = staticmethod(torchvision.resnet50)
 
 
 class SmallResNet(FrameEncoder):
@@ -155,7 +188,12 @@ class SequenceTransformer(Encoder):
         return (values * weights).sum(1) / weights.sum(1)
 
 
-ENCODERS: dict[str, type[FrameEncoder]] = {"resnet18": ResNet18, "small": SmallResNet}
+ENCODERS: dict[str, type[FrameEncoder]] = {
+    "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "resnet50": ResNet50,
+    "small": SmallResNet,
+}
 
 Shape = (
     int | SequenceShape

@@ -52,8 +52,9 @@ def _reproduction(groups: list[Group]) -> str:
 def train_command(group: Group) -> str:
     """The `bmm train` command that makes a group's runs again.
 
-    Settings that are not those of the recipe are given with --set. Where the recipe is not known here (it was
-    the user's own file), the command ends in a comment that names the run's config.toml.
+    Settings that are not those of the recipe are given with --set, a file of weights by its SHA-256. Where the
+    recipe is not known here (it was the user's own file), the command ends in a comment that names the run's
+    config.toml.
     """
     first = group.first
     words = ["bmm", "train", "--dataset", first.dataset, "--model", first.model, "--method", first.method]
@@ -61,6 +62,8 @@ def train_command(group: Group) -> str:
     try:
         for key, value in _overrides(group).items():
             words += ["--set", f"{key}={json.dumps(value)}"]
+        if weights := group.runs[0].settings.get("weights"):
+            words += ["--weights", str(weights)]
     except BmmError:
         return f"{shlex.join(words)}  # settings: {group.runs[0].folder / 'config.toml'}"
     return shlex.join(words)
