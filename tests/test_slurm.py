@@ -49,7 +49,7 @@ def bmm(monkeypatch, capsys, prepared, tmp_path):
     return call
 
 
-def wait_for(what, condition, seconds=90):
+def wait_for(what, condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
@@ -96,22 +96,24 @@ def cluster(tmp_path, monkeypatch):
 
 
 def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prepared, tmp_path):
-    """One is warned of its time limit, one killed, one cancelled; all end as a local run does, to the bit."""
-    queued = [*suite, "--launcher", "slurm", "--slurm", "time=30"]
+    """One is pre-empted, one cancelled, one warned of its time limit and then killed; all end as a local run does,
+    to the bit. The last of an array is the one whose other id is the whole array's."""
+    longer = [*suite, "--set", "epochs=45"]
+    queued = [*longer, "--launcher", "slurm", "--slurm", "time=30"]
     status, out, err = bmm(*queued)
     assert status == 0 and err == "3 queued now, 0 were in the queue, 0 are finished.\n"
     jobs = {line.split()[0]: Path(line.split()[1]) for line in out.splitlines()}
     assert list(jobs) == ["1_0", "1_1", "1_2"]
-    warned, killed, cancelled = jobs
+    preempted, cancelled, warned = jobs
     strikes = {
-        warned: lambda: slurm("scancel", "--signal=USR1", warned),
-        killed: lambda: os.kill(process_of(killed), signal.SIGKILL),
-        cancelled: lambda: slurm("scancel", cancelled),
+        preempted: ("scontrol", "requeue", preempted),
+        cancelled: ("scancel", cancelled),
+        warned: ("scancel", "--signal=USR1", warned),
     }
 
     def strike_whoever_trains():
         for job in [job for job in strikes if epochs(jobs[job]) >= 2]:
-            strikes.pop(job)()
+            slurm(*strikes.pop(job))
         return not strikes
 
     wait_for("all three to train", strike_whoever_trains)
@@ -121,22 +123,26 @@ def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prep
     assert (status, out) == (0, f"{re.match('[0-9]+', out)[0]} {jobs[cancelled]}\n")
     assert err == "1 queued now, 2 were in the queue, 0 are finished.\n"
     assert bmm(*queued)[2] == "0 queued now, 3 were in the queue, 0 are finished.\n"
-    status, out, _ = bmm(*suite, "--status")
-    assert all(re.search(rf"  job {job} (PENDING|RUNNING|COMPLETING)\n", out) for job in (warned, killed))
+    status, out, _ = bmm(*longer, "--status")
+    assert all(re.search(rf"  job {job} (PENDING|RUNNING|COMPLETING)\n", out) for job in (preempted, warned))
+
+    stopped_after = epochs(jobs[warned]) + 1
+    wait_for("the warned job to train again", lambda: epochs(jobs[warned]) > stopped_after)
+    os.kill(process_of(warned), signal.SIGKILL)
 
     results = [run / "result.json" for run in jobs.values()]
     wait_for(
         "all to finish", lambda: all(json.loads(path.read_text())["status"] == "finished" for path in results)
     )
-    for job in (warned, killed):
-        assert " Restarts=1 " in slurm("scontrol", "show", "job", job)
+    for job, restarts in ((preempted, 1), (warned, 2)):
+        assert f" Restarts={restarts} " in slurm("scontrol", "show", "job", job)
     assert "Interrupted in epoch" in (tmp_path / "runs" / "slurm" / f"{warned}_0_log.out").read_text()
-    local = [*suite, "--jobs", "2", "--data", str(prepared), "--runs", str(tmp_path / "local")]
-    subprocess.run([sys.executable, "-m", "balancemm_cli", *local], check=True, timeout=180)
+    local = [*longer, "--jobs", "2", "--data", str(prepared), "--runs", str(tmp_path / "local")]
+    subprocess.run([sys.executable, "-m", "balancemm_cli", *local], check=True, timeout=300)
     for run in jobs.values():
         assert_same_run(run, tmp_path / "local" / "mine" / "concat" / run.name)
-    status, out, _ = bmm(*suite, "--status")
-    assert status == 0 and re.fullmatch(r"(finished +30/30 +[01]\.\d{3}  concat opm\+ogm \(.*\)\n){3}", out)
+    status, out, _ = bmm(*longer, "--status")
+    assert status == 0 and re.fullmatch(r"(finished +45/45 +[01]\.\d{3}  concat opm\+ogm \(.*\)\n){3}", out)
     wait_for("an empty queue", lambda: not slurm("squeue", "-h"))
     assert bmm(*queued)[2] == "0 queued now, 0 were in the queue, 3 are finished.\n"
 

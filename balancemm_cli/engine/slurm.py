@@ -36,8 +36,10 @@ SETUP = [  # since Slurm 22.05 srun does not take this over from sbatch by itsel
 ]
 TEARDOWN = [  # 137: killed; 138 and 140: warned while Python was still loading
     "status=$?",
+    # the last task of an array has the array's id as its SLURM_JOB_ID, by which all tasks would be requeued
+    'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
     f'case $status in 137|138|140) [ "${{SLURM_RESTART_COUNT:-0}}" -ge {KILLS} ] || '
-    'scontrol requeue "$SLURM_JOB_ID";; esac',
+    'scontrol requeue "${job:-$SLURM_JOB_ID}";; esac',
     "exit $status",
 ]
 
@@ -149,7 +151,7 @@ class SlurmRun:
             for number in (signal.SIGTERM, *WARNINGS):  # to be requeued is to get SIGTERM
                 signal.signal(number, signal.SIG_IGN)
             log.info(str(interrupted))
-            if _is_wanted():
+            if _is_wanted(submitit.JobEnvironment().job_id):
                 requeue(warning, None)
             sys.exit(130)
         except BmmError as error:  # SystemExit is not taken up by submitit, which would add a traceback
@@ -174,9 +176,10 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted("Interrupted before or after training, which takes the signal itself.")
 
 
-def _is_wanted() -> bool:
-    """Whether this job still runs as far as Slurm knows: not when it was cancelled, or is requeued already."""
-    command = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
+def _is_wanted(job: str) -> bool:
+    """Whether a job (of an array: `array_task`, for the last task's other id is that of the whole array) still runs
+    as far as Slurm knows: not when it was cancelled, or is requeued already."""
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
     return _slurm(command).strip() == "RUNNING"
 
 
