@@ -68,3 +68,21 @@ def test_input_compares_few_and_many_samples():
     found = json.loads(done.stdout.splitlines()[-1])
     costs = found["microseconds"]
     assert set(costs) == {"200", "400"} and found["ratio"] == costs["400"] / costs["200"] > 0
+
+
+def test_packed_prints_the_time_of_a_column():
+    command = [sys.executable, str(SCRIPTS / "packed.py"), "--device", "cpu", "--at-once", "1", "2"]
+    command += ["--samples", "8", "--size", "32", "--bins", "33", "--epochs", "2"]
+    done = subprocess.run(
+        [*command, "--switches", "eager", "cuda_graphs"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cuda_graphs: left out. speed.cuda_graphs needs a GPU" in done.stdout
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [row["at_once"] for row in found["rows"]] == [1, 2]
+    assert found["best"] == min(found["rows"], key=lambda row: row["minutes"])
+    for row in found["rows"]:
+        trained = 4 * 5 * 99 * 6698 / row["samples_per_second"]
+        first = 20 / row["at_once"] * row["first_epoch_seconds"]
+        assert row["minutes"] * 60 == pytest.approx(trained + first)
+        assert 0 < row["input_share"] < 1 and row["first_epoch_seconds"] > 0

@@ -30,9 +30,10 @@ import tempfile
 import time
 import wave
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     """Resident, streaming and the DataLoader on the same samples."""
     size = HEIGHT, WIDTH
     samples = list(make_samples(options.samples, size, RATE * SECONDS, FRAMES, options.exponent))
-    prepared = write_set(folder, samples, size, RATE)
+    prepared = write_set(folder / "prepared", {"train": samples}, size, RATE)
     config = resolve("crema-d")
     inputs = Inputs(prepared, list(prepared.modalities), config.settings)
     split = prepared.split("train")
@@ -117,9 +118,8 @@ def measure_flat(options: argparse.Namespace, folder: Path) -> None:
     sources: dict[int, tuple[Source, Inputs]] = {}
     index = {}  # MiB that are kept of a set
     for count in counts:
-        prepared = write_set(
-            folder / str(count), make_samples(count, size, rate, 1, options.exponent), size, rate
-        )
+        samples = make_samples(count, size, rate, 1, options.exponent)
+        prepared = write_set(folder / str(count), {"train": samples}, size, rate)
         settings = {"waveform.rate": rate, "waveform.seconds": 1.0, "waveform.n_fft": 64, "frames.size": 24}
         config = resolve("crema-d", overrides=list(settings.items()))
         inputs = Inputs(prepared, list(prepared.modalities), config.settings)
@@ -252,29 +252,38 @@ def natural(generator: np.random.Generator, size: tuple[int, int], exponent: flo
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def write_set(folder: Path, samples, size: tuple[int, int], rate: int) -> store.PreparedSet:
-    """A prepared set with one split."""
+def write_set(
+    folder: Path, splits: Mapping[str, Iterable[store.Row]], size: tuple[int, int], rate: int
+) -> store.PreparedSet:
+    """A prepared set."""
     folder.mkdir(exist_ok=True)
     height, width = size
     modalities = {
         "audio": {"kind": "waveform", "rate": rate},
         "visual": {"kind": "frames", "height": height, "width": width, "fps": 1.0, "channels": 3},
     }
-    shards, rows = [], iter(samples)
-    count = 0
-    while part := [row for _, row in zip(range(SHARD), rows, strict=False)]:
-        path = folder / f"train-{len(shards):05d}.arrow"
-        count += store.write_shard(path, part, modalities)
-        shards.append({"file": path.name, "rows": len(part), "sha256": store.file_hash(path)})
     manifest = {
+        "format": store.FORMAT,
         "dataset": "crema-d",
         "classes": [str(label) for label in range(6)],
         "modalities": modalities,
-        "splits": {"train": {"prepared": count, "expected": count, "shards": shards}},
-        "content_hash": "",
+        "splits": {name: write_split(folder, name, rows, modalities) for name, rows in splits.items()},
         "splits_hash": "",
     }
-    return store.PreparedSet(folder, manifest)
+    store.write_json(folder / store.MANIFEST, {**manifest, "content_hash": store.content_hash(manifest)})
+    return store.open_set(folder)
+
+
+def write_split(
+    folder: Path, name: str, samples: Iterable[store.Row], modalities: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The shards of a split, and what the manifest says of it."""
+    shards, rows, count = [], iter(samples), 0
+    while part := list(islice(rows, SHARD)):
+        path = folder / f"{name}-{len(shards):05d}.arrow"
+        count += store.write_shard(path, part, modalities)
+        shards.append({"file": path.name, "rows": len(part), "sha256": store.file_hash(path)})
+    return {"prepared": count, "expected": count, "shards": shards}
 
 
 def write_files(folder: Path, samples: list[store.Row]) -> list[Path]:

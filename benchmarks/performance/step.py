@@ -5,7 +5,7 @@ the input path. The median over steps counts. `share_of_peak` is the convolution
 what the device's data sheet promises at that precision (float32 without TF32, bf16 dense), where the device is
 known. `table_12_minutes` is the time of Table 12's CREMA-D column, 4 methods × 5 seeds × 100 epochs of 6,698
 training samples and 744 test samples (a forward pass is taken as a third of a step), of one run after another at
-this speed. The last line is one JSON object.
+this speed; packed.py measures it with whole runs, several at a time. The last line is one JSON object.
 
     python benchmarks/performance/step.py
     python benchmarks/performance/step.py --device cpu --steps 2 --batches 4 --switches eager
@@ -55,10 +55,7 @@ PEAK = {  # FLOP/s of the data sheets: float32, bf16
 def measure(switches: str, method: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """One row: the speed of `method` under `switches`, as amp+channels_last."""
     device = choose_device(options.device)
-    given = [part for part in switches.split("+") if part != "eager"]
-    overrides = [
-        "speed.optimizer=foreach" if part == "foreach" else f"speed.{part}=true" for part in given
-    ] + [f"batch_size={batch}"]
+    overrides = [*as_settings(switches), f"batch_size={batch}"]
     config = resolve("crema-d", method=method, recipe="paper", overrides=overrides)
     recipe = config.settings
     check_speed(recipe.speed, device)
@@ -88,6 +85,12 @@ def measure(switches: str, method: str, batch: int, options: argparse.Namespace)
         "share_of_peak": share_of_peak(rate, options, device, recipe.speed.amp),
         "table_12_minutes": RUNS * EPOCHS * (TRAIN + TEST / 3) / rate / 60,
     }
+
+
+def as_settings(switches: str) -> list[str]:
+    """Switches such as amp+channels_last as --set takes them."""
+    given = [part for part in switches.split("+") if part != "eager"]
+    return ["speed.optimizer=foreach" if part == "foreach" else f"speed.{part}=true" for part in given]
 
 
 def timed(step: Callable[[int], None], index: int, device: torch.device) -> float:
