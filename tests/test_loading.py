@@ -149,6 +149,31 @@ def test_random_frames_are_distinct_as_far_as_they_suffice_and_in_order(stored, 
         assert len(set(frames)) == min(count, available)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    stored=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    count=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_segments_give_a_frame_of_each_part(stored, count, seed):
+    found = chosen(stored, count, "segments", Draws(seed))
+    assert found == chosen(stored, count, "segments", Draws(seed))
+    for frames, available in zip(found, stored, strict=True):
+        for part, frame in enumerate(frames):
+            first, end = part * available / count, (part + 1) * available / count
+            assert first - 1 < frame < end and 0 <= frame < available
+    assert chosen(stored, count, "segments") == chosen(stored, count, "uniform")  # evaluation: their middles
+
+
+def test_segments_draw_each_frame_as_often_whatever_the_part_of_the_batch():
+    found = [chosen([6, 6], 2, "segments", Draws(0, 0, step)) for step in range(300)]
+    for part, first in ((0, 0), (1, 3)):
+        counts = np.bincount([clip[part] for clips in found for clip in clips], minlength=6)
+        assert counts[first : first + 3] / 600 == pytest.approx([1 / 3] * 3, abs=0.07)
+    mine = [chosen([6], 2, "segments", Draws(0, 0, step, batch=2, first=1)) for step in range(300)]
+    assert mine == [clips[1:] for clips in found]
+
+
 def test_each_frame_is_drawn_as_often():
     found = [chosen([3], 1, "random", Draws(0, 0, step))[0][0] for step in range(600)]
     assert np.bincount(found, minlength=3) / 600 == pytest.approx([1 / 3] * 3, abs=0.07)

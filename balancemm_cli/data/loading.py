@@ -115,8 +115,9 @@ class NumbersColumn:
 class FramesColumn:
     """uint8 pictures [H, W, C]: `count` of each sample's stored frames.
 
-    In training `choice` "random" draws without replacement as far as the frames suffice, in order of time;
-    everything else is fixed: spread evenly, or first, middle and last. With too few frames some come twice.
+    In training `choice` "random" draws without replacement as far as the frames suffice, in order of time, and
+    "segments" one frame of each of `count` equal parts of the clip; everything else is fixed: spread evenly (the
+    middle of each part), or first, middle and last. With too few frames some come twice.
     """
 
     def __init__(
@@ -170,10 +171,16 @@ class FramesColumn:
             keys[np.arange(width) >= stored] = 2  # beyond the stored frames: last in the order
             order = np.argsort(keys, 1)
             return np.sort(np.take_along_axis(order, np.arange(self.count) % stored, 1), 1)
+        places = np.arange(self.count) + 0.5
+        if self.choice == "segments" and draws is not None:
+            count, mine = draws.samples(len(stored))
+            generator = np.random.default_rng(draws.key(f"frames/{self.modality}"))
+            places = np.arange(self.count) + generator.random((count, self.count))[mine]
         if self.choice == "first-middle-last":
             share = np.linspace(0, 1, self.count) if self.count > 1 else np.array([0.5])
             return ((stored - 1) * share).astype(np.int64)
-        return ((np.arange(self.count) + 0.5) / self.count * stored).astype(np.int64)
+        # the bound is for a draw so near to 1 that the sum is rounded up to the next part
+        return np.minimum((places / self.count * stored).astype(np.int64), stored - 1)
 
     def _decode(self, row: int, frame: int) -> Tensor:
         height, width, channels = self.shape

@@ -70,9 +70,8 @@ class FramesSettings(Section):
 
     resize: tuple[PositiveInt, PositiveInt] | None = None  # height and width, before anything else
     count: int = Field(default=1, gt=0)
-    choice: Literal["random", "uniform", "first-middle-last"] = (
-        "uniform"  # in training; else uniform or f-m-l
-    )
+    # random and segments (one of each of `count` parts) draw in training; in evaluation both are uniform
+    choice: Literal["random", "segments", "uniform", "first-middle-last"] = "uniform"
     size: int = Field(default=224, gt=0)
     crop: Literal["random-resized-crop", "resize"] = "random-resized-crop"  # in training
     crop_area: tuple[Share, Share] = (0.08, 1.0)  # of a random crop, as a share of the picture's

@@ -13,6 +13,8 @@ from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.network import Network
+from balancemm_cli.models.tsm import TSM
+from balancemm_cli.models.tsn import TSN
 
 MODELS: dict[str, type[Fusion] | type[Network]] = {
     "concat": Concat,
@@ -21,6 +23,8 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "film": FiLM,
     "gated": Gated,
     "lmf": LMF,
+    "tsn": TSN,
+    "tsm": TSM,
     **extensions("bmm.models"),
 }
 
