@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -208,6 +209,12 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, modality: str) -> "Source":
+        """The same samples with one modality alone."""
+        alone = copy(self)
+        alone.columns = {modality: self.columns[modality]}
+        return alone
 
     def size(self, ready: bool) -> int:
         """Bytes of memory that the split takes when resident."""

@@ -9,7 +9,7 @@ Without torchrun there is one process, and nothing here does anything.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import zip_longest
@@ -192,6 +192,13 @@ def sum_gradients(network: nn.Module, loss: Tensor) -> Tensor:
     shaped = [values.view(gradient.shape) for values, gradient in zip(parts, gradients, strict=True)]
     torch._foreach_copy_(gradients, shaped)  # pyright: ignore[reportPrivateImportUsage]
     return summed[0]
+
+
+def of_first(values: Iterable[Tensor]) -> None:
+    """Let all processes have the first one's `values`, in place."""
+    if processes() > 1:
+        for value in values:
+            dist.broadcast(value, 0)
 
 
 # ---- batch normalisation ------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Evaluation of a network on a split: scores, uni-modal accuracies, missing or noisy modalities, linear probes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ def linear_probe(
 def encode(network: Network, source: Source, inputs: Inputs, device: torch.device) -> dict[str, np.ndarray]:
     """Features [N, D] of each modality of a split, in evaluation mode."""
     network.eval()
-    batches = [network.encode(inputs(raw)) for raw, _ in _in_order(source, device)]
+    batches = [network.encode(values) for values in in_order(source, inputs, device)]
     network.train()
     return {
         name: torch.cat([batch[name].flatten(1) for batch in batches]).cpu().numpy()
@@ -119,9 +119,11 @@ def encode(network: Network, source: Source, inputs: Inputs, device: torch.devic
     }
 
 
-def _in_order(source: Source, device: torch.device) -> Any:  # noqa: ANN401 - an iterator of batches
+def in_order(source: Source, inputs: Inputs, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Network inputs of a split, batch by batch in its order, not augmented."""
     rows = _batches(source)
-    return source.batches(rows, [None] * len(rows), device)
+    for raw, _ in source.batches(rows, [None] * len(rows), device):
+        yield inputs(raw)
 
 
 def _batches(source: Source) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from balancemm_cli.data.loading import Loading, make_resident
 from balancemm_cli.draws import Draws
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
-from balancemm_cli.engine.evaluator import Evaluation, evaluate
+from balancemm_cli.engine.evaluator import Evaluation, evaluate, in_order
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate, update
 from balancemm_cli.engine.profiling import Mark, Profile, no_mark
@@ -26,6 +27,7 @@ from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
+from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.weights import start
 
@@ -160,10 +162,23 @@ class Trainer:
     def _empty_figures(self) -> Tensor:
         return torch.zeros(self.steps_per_epoch, len(self.columns), dtype=torch.float64, device=self.device)
 
+    def _fit(self) -> None:
+        """What encoders learn from the training inputs before the first step; most do nothing."""
+        for name, encoder in self.network.encoders.items():
+            if isinstance(encoder, Encoder):
+                encoder.fit(partial(self._training_inputs, name))
+                distributed.of_first(encoder.buffers())
+
+    def _training_inputs(self, modality: str) -> Iterator[Tensor]:
+        alone = self.sources["train"].only(modality)
+        return (values[modality] for values in in_order(alone, self.inputs, self.device))
+
     def run(self) -> None:
         """Train to the end. Raises InputError when the run diverges and Interrupted when asked to stop."""
-        self._resume()
+        fresh = not self._resume()
         distributed.check_same((self.folder.hash, self.epoch, self.step), self.folder.path)
+        if fresh:
+            self._fit()
         if distributed.rank() == 0:
             self.folder.write_environment(self.device)
         self._write_result("running")
@@ -318,13 +333,14 @@ class Trainer:
         }
         checkpoint.save(self.folder.checkpoints, self.epoch * self.steps_per_epoch + self.step, state)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the last checkpoint; False where there is none."""
         state = checkpoint.load_last(
             self.folder.checkpoints, lambda sentence: self.on_progress({"warning": sentence})
         )
         if state is None:
             self._start_from_weights()
-            return
+            return False
         if state["run"] != self.folder.hash:
             raise InputError(
                 f"The checkpoints in {self.folder.checkpoints} are of another run. "
@@ -337,6 +353,7 @@ class Trainer:
         self.figures = state["figures"].to(self.device)
         for name in ("epoch", "step", "past_figures", "history", "selections", "seconds", "trained_samples"):
             setattr(self, name, state[name])
+        return True
 
     def _start_from_weights(self) -> None:
         expected = self.config.weights

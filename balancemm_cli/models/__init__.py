@@ -12,9 +12,11 @@ from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.lmf import LMF
+from balancemm_cli.models.i_vector import IVectorNetwork
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsm import TSM
 from balancemm_cli.models.tsn import TSN
+from balancemm_cli.models.x_vector import XVectorNetwork
 
 MODELS: dict[str, type[Fusion] | type[Network]] = {
     "concat": Concat,
@@ -25,6 +27,8 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "lmf": LMF,
     "tsn": TSN,
     "tsm": TSM,
+    "i-vector": IVectorNetwork,
+    "x-vector": XVectorNetwork,
     **extensions("bmm.models"),
 }
 

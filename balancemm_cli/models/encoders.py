@@ -5,7 +5,7 @@ scales. Spectrograms come as [B, 1, F, T]; pictures as [B, C, T, H, W] with the 
 sequences as [B, T, D], filled up with zeros; texts as the places of their words [B, T], filled up with 0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,13 @@ class Encoder(nn.Module):
     def modulated(self) -> list[nn.Parameter]:
         """The weights of two or more axes: convolutions in a CNN, matrices in an MLP or a transformer."""
         return [weight for weight in self.parameters() if weight.ndim >= 2]
+
+    def fit(self, batches: Callable[[], Iterator[Tensor]]) -> None:
+        """Fit what is not trained by gradients, once, before a run's first step; into buffers.
+
+        Each call of `batches` gives the modality's training inputs from the first to the last, not augmented. All
+        processes of a run fit, and then take the first one's buffers.
+        """
 
 
 class FrameEncoder(Encoder):
