@@ -22,7 +22,7 @@ from torch import nn
 
 from balancemm_cli.data.transforms import LogSpectrogram, Numbers, Pictures
 from balancemm_cli.draws import Draws
-from balancemm_cli.engine import distributed
+from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.config import OptimizerSettings, resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
@@ -119,6 +119,9 @@ CASES = [  # model, method, variant, modalities, whether all features are droppe
     ("concat", "opm+ogm", "official", 3, False),
     ("concat", "ogm-star+dropout+annealed-dropout+curriculum-dropout", "paper", 2, False),
     ("concat", "moddrop+evolutional-dropout+unimodal-losses", "paper", 3, False),
+    ("tsm", "opm+ogm", "paper", 2, False),
+    ("i-vector", "ogm", "paper", 2, False),
+    ("mwtsm", "opm+ogm", "paper", 3, False),
 ]
 
 
@@ -283,6 +286,18 @@ def test_a_run_of_two_processes_has_the_numbers_of_one(prepared, tmp_path):
     environment = json.loads((two.folder().path / "environment.json").read_text())
     assert environment["processes"] == 2
     assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_what_is_fitted_before_training_is_that_of_one_process(prepared, tmp_path):
+    overrides = ["epochs=1", "i-vector.components=4", "i-vector.rank=3"]
+    one, two = (job(prepared, tmp_path / name, overrides, model="i-vector") for name in ("one", "two"))
+    pair = Pair(train, two)
+    alone = train(one)
+    first, second = pair.results()
+    assert first == second and first["selections"].keys() == alone["selections"].keys()
+    states = [checkpoint.load_last(run.folder().path / "checkpoints")["network"] for run in (one, two)]
+    for name in ("weights", "means", "variances", "subspace"):
+        assert torch.equal(*(state[f"encoders.audio.{name}"] for state in states)), name
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,11 @@ CASES = [
     ("concat", "baseline", "paper", "sgd"),
     ("concat", "ogm-star+moddrop+dropout", "paper", "sgd"),
     ("mlp", "annealed-dropout+evolutional-dropout+curriculum-dropout+unimodal-losses", "paper", "sgd"),
+    ("tsn", "opm+ogm", "paper", "sgd"),
+    ("tsm", "opm+ogm", "paper", "sgd"),
+    ("x-vector", "opm+ogm", "paper", "sgd"),
+    ("i-vector", "opm+ogm", "paper", "sgd"),
+    ("mwtsm", "opm+ogm", "paper", "sgd"),
 ]
 
 

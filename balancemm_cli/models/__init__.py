@@ -13,6 +13,7 @@ from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.i_vector import IVectorNetwork
+from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsm import TSM
 from balancemm_cli.models.tsn import TSN
@@ -29,6 +30,7 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "tsm": TSM,
     "i-vector": IVectorNetwork,
     "x-vector": XVectorNetwork,
+    "mwtsm": MWTSM,
     **extensions("bmm.models"),
 }
 

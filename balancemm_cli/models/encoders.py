@@ -184,7 +184,8 @@ class SequenceTransformer(Encoder):
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, T, D] or [B, T], T no more than the shape's length, to [B, 128]."""
         if not len(inputs):  # of a process that a small batch left nothing: torch's attention needs a sample
-            return self(inputs.new_zeros((1, *inputs.shape[1:])))[:0]
+            # joined, not in its place: a network before this one has to take part in the backward
+            return self(torch.cat([inputs, inputs.new_zeros((1, *inputs.shape[1:]))]))[:0]
         present = inputs != 0 if inputs.ndim == 2 else (inputs != 0).any(2)
         # A sample of padding alone (a missing modality) keeps its first step: the softmax needs something.
         first = torch.arange(present.shape[1], device=present.device) == 0

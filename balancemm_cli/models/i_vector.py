@@ -21,14 +21,13 @@ fitted lies in buffers, in every checkpoint; a small network on the i-vector is 
    and cosine scoring, for speakers.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
-import torchaudio
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -36,10 +35,13 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.fusion import ModelSettings
 from balancemm_cli.models.sound import SoundNetwork, bands
+from balancemm_cli.models.total_variability import posterior, reestimate
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 BANDS, CEPSTRA = 40, 20
-UBM_FRAMES = 200_000  # with so many or up to twice as many the mixture is fitted, evenly out of all
-CLIPS_AT_ONCE = 256  # in the E-step, whose second moments take rank² numbers a clip
+UBM_FRAMES = 100_000  # with so many or up to twice as many the mixture is fitted, evenly out of all
 
 
 class IVectorSettings(ModelSettings):
@@ -66,8 +68,7 @@ class IVector(Encoder):
         super().__init__()
         self.settings = settings
         count, width, rank = settings.components, 3 * CEPSTRA, settings.rank
-        cosines = torchaudio.functional.create_dct(CEPSTRA, BANDS, "ortho").to(torch.get_default_dtype())
-        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("cosines", _cosines(), persistent=False)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.register_buffer("weights", torch.full((count,), 1 / count))
@@ -88,7 +89,7 @@ class IVector(Encoder):
 
     @torch.no_grad()
     def fit(self, batches: Callable[[], Iterator[Tensor]]) -> None:
-        """Fit mixture and subspace on the training sound, in float64 and the same way each time.
+        """Fit mixture and subspace on the training sound, the same way each time; their EM is in float64.
 
         UsageError where there are fewer frames than Gaussians.
         """
@@ -100,16 +101,7 @@ class IVector(Encoder):
             )
         self.centre.copy_(frames.mean(0))
         self.scale.copy_(frames.std(0) + 1e-6)
-        mixture = GaussianMixture(
-            self.settings.components,
-            covariance_type="diag",
-            init_params="k-means++",
-            random_state=self.seed,
-            reg_covar=1e-3,
-        )
-        with warnings.catch_warnings():  # 100 rounds suffice, converged or not
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(((frames.to(self.centre) - self.centre) / self.scale).double().cpu().numpy())
+        mixture = self._mixture((frames - self.centre) / self.scale)
         self.weights.copy_(torch.from_numpy(mixture.weights_))
         self.means.copy_(torch.from_numpy(mixture.means_))
         self.variances.copy_(torch.from_numpy(mixture.covariances_))
@@ -119,6 +111,21 @@ class IVector(Encoder):
         for _ in range(self.settings.iterations):
             subspace = reestimate(counts, sums, variances, subspace)
         self.subspace.copy_(subspace)
+
+    def _mixture(self, frames: Tensor) -> "GaussianMixture":
+        from sklearn.exceptions import ConvergenceWarning  # here, for it takes long to import
+        from sklearn.mixture import GaussianMixture
+
+        mixture = GaussianMixture(
+            self.settings.components,
+            covariance_type="diag",
+            init_params="k-means++",
+            random_state=self.seed,
+            reg_covar=1e-3,
+        )
+        with warnings.catch_warnings():  # 100 rounds suffice, converged or not
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return mixture.fit(frames.double().cpu().numpy())
 
     def _frames(self, inputs: Tensor) -> Tensor:
         return (cepstra(inputs, self.cosines) - self.centre) / self.scale
@@ -133,6 +140,14 @@ class IVector(Encoder):
         return counts, posteriors.mT @ frames - counts[..., None] * self.means
 
 
+def _cosines() -> Tensor:
+    """The orthonormal DCT-II [BANDS, CEPSTRA]."""
+    angles = math.pi / BANDS * torch.outer(torch.arange(BANDS) + 0.5, torch.arange(CEPSTRA))
+    cosines = math.sqrt(2 / BANDS) * angles.cos()
+    cosines[:, 0] /= math.sqrt(2)
+    return cosines
+
+
 def cepstra(spectrograms: Tensor, cosines: Tensor) -> Tensor:
     """Log spectrograms [B, 1, F, T] to cepstra, their first and their second differences [B, T, 60]."""
     plain = cosines.T @ bands(spectrograms, BANDS)
@@ -145,39 +160,6 @@ def differences(values: Tensor) -> Tensor:
     padded = pad(values, (2, 2), mode="replicate")
     near, far = padded[..., 3:-1] - padded[..., 1:-3], padded[..., 4:] - padded[..., :-4]
     return (near + 2 * far) / 10
-
-
-def posterior(counts: Tensor, sums: Tensor, variances: Tensor, subspace: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [B, R] of w, and L's lower Cholesky factor [B, R, R], from N [B, C], F [B, C, D], Σ [C, D], T [C, D, R]."""
-    weighted = subspace / variances[..., None]
-    grams = subspace.mT @ weighted
-    identity = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
-    precision = identity + (counts @ grams.flatten(1)).view(-1, *grams.shape[1:])
-    projected = sums.flatten(1) @ weighted.flatten(0, 1)
-    factor, _ = torch.linalg.cholesky_ex(
-        precision
-    )  # positive definite: no check, which would wait for the device
-    return torch.cholesky_solve(projected[..., None], factor)[..., 0], factor
-
-
-def reestimate(counts: Tensor, sums: Tensor, variances: Tensor, subspace: Tensor) -> Tensor:
-    """One round of EM: the next T [C, D, R]; arguments as of `posterior`.
-
-    The last step brings the vectors' second moments to those of the prior ("minimum divergence"). Without it the
-    scale of T hardly leaves that of its start.
-    """
-    components, width, rank = subspace.shape
-    weighted = subspace.new_zeros((components, rank * rank))
-    products = subspace.new_zeros((components * width, rank))
-    moments = subspace.new_zeros((rank, rank))
-    for n, f in zip(counts.split(CLIPS_AT_ONCE), sums.split(CLIPS_AT_ONCE), strict=True):
-        mean, factor = posterior(n, f, variances, subspace)
-        second = torch.cholesky_inverse(factor) + mean[:, :, None] * mean[:, None]
-        weighted += n.T @ second.flatten(1)
-        products += f.flatten(1).T @ mean
-        moments += second.sum(0)
-    solved = torch.linalg.solve(weighted.view(-1, rank, rank), products.view_as(subspace).mT)
-    return solved.mT @ torch.linalg.cholesky(moments / len(counts))
 
 
 def _evenly(parts: Iterator[Tensor]) -> Tensor:

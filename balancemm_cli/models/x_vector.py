@@ -8,9 +8,11 @@
 
 1. Input: `x-vector.bands` equal parts of the recipe's log spectrogram's frequencies, 64 by default. The original
    has 24 mel filters; parts of equal width would be too broad for that. Of a recipe's mel bank they are mel bands.
-2. Each band's mean over the clip is taken off; the original takes it over a sliding window of 3 s, as long as a
-   clip of CREMA-D. No detection of speech: the clips are cut to it.
-3. ReLU, then batch normalisation, in each layer, as the authors' recipe (Kaldi) has it; the paper names ReLU alone.
+2. Bands are scaled by mean and deviation over clips, by batch normalisation. The original takes off the mean of a
+   sliding window of 3 s; that is a whole clip of CREMA-D, which would lose its loudness and mean spectrum. There
+   is no detection of speech.
+3. ReLU in each layer, as in the paper; after it batch normalisation in the frame layers, as the authors' recipe
+   (Kaldi) has it. The recipe has it in the segment layers too, where a batch of a single sample would have none.
 4. The features are what segment7 gives, trained with the task; the original takes segment6 of a network that was
    trained to tell speakers, and compares by PLDA.
 """
@@ -42,13 +44,17 @@ class XVector(Encoder):
         super().__init__()
         self.bands = settings.bands
         self.frames = nn.Sequential(
+            nn.BatchNorm1d(self.bands, affine=False),
             _frame_layer(self.bands, 512, 5, 1),
             _frame_layer(512, 512, 3, 2),
             _frame_layer(512, 512, 3, 3),
             _frame_layer(512, 512, 1, 1),
             _frame_layer(512, 1500, 1, 1),
         )
-        self.segment = nn.Sequential(_segment_layer(3000, 512), _segment_layer(512, 512))
+        self.segment = nn.Sequential(nn.Linear(3000, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU())
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """UsageError for spectrograms of fewer than 15 frames."""
@@ -57,23 +63,20 @@ class XVector(Encoder):
                 f"Model x-vector needs spectrograms of {CONTEXT} frames or more, and these have {inputs.shape[-1]}. "
                 "Use a smaller waveform.hop or more waveform.seconds."
             )
-        values = bands(inputs, self.bands)
-        values = self.frames(values - values.mean(2, keepdim=True))
+        values = self.frames(bands(inputs, self.bands))
         return self.segment(statistics(values.to(torch.get_default_dtype())))
 
 
 def statistics(values: Tensor) -> Tensor:
     """Mean and standard deviation over time: [B, C, T] to [B, 2 C]."""
-    return torch.cat([values.mean(2), (values.var(2, correction=0) + 1e-5).sqrt()], 1)
+    mean = values.mean(2)
+    variance = (values - mean[..., None]).square().mean(2)  # torch.var warns of a batch of no samples
+    return torch.cat([mean, (variance + 1e-5).sqrt()], 1)
 
 
 def _frame_layer(inputs: int, outputs: int, context: int, dilation: int) -> nn.Sequential:
     convolution = nn.Conv1d(inputs, outputs, context, dilation=dilation)
     return nn.Sequential(convolution, nn.ReLU(), nn.BatchNorm1d(outputs))
-
-
-def _segment_layer(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.BatchNorm1d(outputs))
 
 
 class XVectorNetwork(SoundNetwork):
