@@ -122,6 +122,11 @@ CASES = [  # model, method, variant, modalities, whether all features are droppe
     ("tsm", "opm+ogm", "paper", 2, False),
     ("i-vector", "ogm", "paper", 2, False),
     ("mwtsm", "opm+ogm", "paper", 3, False),
+    ("concat", "g-blending", "paper", 2, False),
+    ("concat", "greedy", "paper", 3, False),
+    ("mlp", "agm", "paper", 3, False),
+    ("concat", "pmr", "paper", 2, False),
+    ("concat", "mmpareto", "paper", 2, False),
 ]
 
 
@@ -153,7 +158,9 @@ def take_steps(cases, steps=20):
 def _take_steps(model, method, variant, modalities, emptied, steps):
     names = list(SHAPES)[:modalities]
     network = build(model, "small", {name: SHAPES[name] for name in names}, 4, seed=0)
-    given = {"opm": {"first_epoch": 0}} if variant == "official" else {}
+    given = {"g-blending": {"weights": list(range(1, modalities + 2))}}
+    if variant == "official":
+        given["opm"] = {"first_epoch": 0}
     methods = [
         METHODS[part](
             METHODS[part].Settings(**{**METHODS[part].VARIANTS[variant], **given.get(part, {})}), names
@@ -172,8 +179,9 @@ def _take_steps(model, method, variant, modalities, emptied, steps):
     for index in range(steps):
         raw, labels = media(SIZES[index % len(SIZES)])
         mine = distributed.part(len(labels))
-        draws = Draws(0, 0, index, len(labels), mine.start)
-        step = Step(0, draws, labels[mine], torch.tensor(index / steps), total=distributed.total)
+        epoch = index // 10
+        draws = Draws(0, epoch, index % 10, len(labels), mine.start)
+        step = Step(epoch, draws, labels[mine], torch.tensor(index / steps), total=distributed.total)
         if mine.stop > mine.start:
             inputs = {name: transforms[name](raw[name][mine], draws, name) for name in names}
         else:

@@ -46,7 +46,9 @@ def no_waiting(monkeypatch):
 
 
 def methods_of(name, variant):
-    given = {"opm": {"first_epoch": 0}} if variant == "official" else {}
+    given = {"g-blending": {"weights": [0.1, 0.2, 0.3, 0.4, 0.5]}}
+    if variant == "official":
+        given |= {"opm": {"first_epoch": 0}, "greedy": {"first_epoch": 0}}
     return [
         METHODS[part](
             METHODS[part].Settings(**{**METHODS[part].VARIANTS[variant], **given.get(part, {})}),
@@ -77,10 +79,12 @@ def take_steps(device, model, method, variant, optimizer, steps=3):
     progress = torch.full((), 0.5, device=device)
     yield  # what comes now must not wait
     for index in range(steps):
-        draws = Draws(0, 0, index)
+        epoch, index = divmod(index, 2)  # two steps an epoch
+        draws = Draws(0, epoch, index)
         pictured = pictures.batched(frames, draws, "visual")  # as on a GPU
         inputs = {"audio": spectrogram.batched(waves), "visual": pictured, **sequences}
-        train_step(network, methods, updates, inputs, Step(0, draws, labels, progress), DiscrepancySettings())
+        step = Step(epoch, draws, labels, progress)
+        train_step(network, methods, updates, inputs, step, DiscrepancySettings())
 
 
 CASES = [
@@ -99,6 +103,11 @@ CASES = [
     ("x-vector", "opm+ogm", "paper", "sgd"),
     ("i-vector", "opm+ogm", "paper", "sgd"),
     ("mwtsm", "opm+ogm", "paper", "sgd"),
+    ("concat", "g-blending", "paper", "sgd"),
+    ("concat", "greedy", "official", "adamw"),
+    ("mlp", "agm", "paper", "sgd"),
+    ("concat", "pmr", "paper", "sgd"),
+    ("sum", "mmpareto", "official", "adamw"),
 ]
 
 

@@ -84,6 +84,11 @@ class Stepper:
         mark: Mark = no_mark,
     ) -> None:
         self.batch_size, self.mark = recipe.batch_size, mark
+        if recipe.speed.compile and any(method.two_backwards for method in methods):
+            raise UsageError(
+                "speed.compile makes encoders that go backward once, and a method of this run needs it twice. "
+                "Leave speed.compile out."
+            )
         self._encode = Encode(network, recipe.speed)
         self._take = partial(train_step, network, methods, optimizer, discrepancy=recipe.discrepancy)
         self._graphs = None

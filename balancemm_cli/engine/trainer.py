@@ -19,10 +19,12 @@ from balancemm_cli.data.loading import Loading, make_resident
 from balancemm_cli.draws import Draws
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
+from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.evaluator import Evaluation, evaluate, in_order
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate, update
 from balancemm_cli.engine.profiling import Mark, Profile, no_mark
+from balancemm_cli.engine.rehearsal import Rehearsal
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Method, Step
@@ -175,13 +177,15 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end. Raises InputError when the run diverges and Interrupted when asked to stop."""
-        fresh = not self._resume()
+        resumed = self._resume()
         distributed.check_same((self.folder.hash, self.epoch, self.step), self.folder.path)
-        if fresh:
+        if not resumed:
             self._fit()
         if distributed.rank() == 0:
             self.folder.write_environment(self.device)
         self._write_result("running")
+        if not resumed:
+            self._rehearse()
         with _stop_requests() as asked:
             stopped = distributed.agreed(asked, self.device)
             while self.epoch < self.recipe.epochs:
@@ -197,30 +201,28 @@ class Trainer:
         self._write_predictions()
         self._write_result("finished")
 
+    def _rehearse(self) -> None:
+        """Let the methods measure what they need on other trainings; a resumed run has it from its checkpoint."""
+        started, classes = time.monotonic(), len(self.data.classes)
+        rehearsal = Rehearsal(train_step, self.config, self.inputs, self.sources, classes, self.device)
+        for method in self.methods:
+            method.on_start(rehearsal)
+            self._load(method, method.state_dict())
+        if rehearsal.samples:
+            self.trained_samples += rehearsal.samples
+            self._save(started)
+
+    def _load(self, method: Method, state: Mapping[str, Tensor]) -> None:
+        method.load_state_dict({name: value.to(self.device) for name, value in state.items()})
+
     def _steps(self) -> Iterator[tuple[int, Tensor]]:
         """Train the epoch's remaining steps; each gives its index and its figures on the device."""
         set_learning_rate(self.optimizer, learning_rate(self.recipe.optimizer, self.epoch))
-        train = self.sources["train"]
-        shuffle = np.random.default_rng(Draws(self.config.seed, self.epoch).key("shuffle"))
-        batches = np.split(
-            shuffle.permutation(len(train)), range(self.recipe.batch_size, len(train), self.recipe.batch_size)
+        train, draws = self.sources["train"], Draws(self.config.seed, self.epoch)
+        batches = training_batches(
+            train, np.arange(len(train)), self.inputs, self.recipe.batch_size, draws, self.device, self.step
         )
-        parts = [distributed.part(len(batch)) for batch in batches]
-        draws = [
-            Draws(self.config.seed, self.epoch, index, len(batch), part.start)
-            for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
-        ]
-        # A process that a small batch left without samples reads one in vain: not every transform works on none.
-        batches = [
-            batch[part] if part.stop > part.start else batch[:1]
-            for batch, part in zip(batches, parts, strict=True)
-        ]
-        left = slice(self.step, None)
-        served = train.batches(batches[left], draws[left], self.device)
-        for drawn, part, (raw, labels) in zip(draws[left], parts[left], served, strict=True):
-            inputs = self.inputs(raw, drawn)
-            if part.stop == part.start:
-                inputs, labels = {name: values[:0] for name, values in inputs.items()}, labels[:0]
+        for inputs, labels, drawn in batches:
             self.mark("input")
             step = Step(self.epoch, drawn, labels, self._progress(drawn.step), total=distributed.total)
             loss, step = self.stepper(inputs, step)
@@ -334,7 +336,7 @@ class Trainer:
         checkpoint.save(self.folder.checkpoints, self.epoch * self.steps_per_epoch + self.step, state)
 
     def _resume(self) -> bool:
-        """Go on from the last checkpoint; False where there is none."""
+        """Take up the last checkpoint; False when there is none."""
         state = checkpoint.load_last(
             self.folder.checkpoints, lambda sentence: self.on_progress({"warning": sentence})
         )
@@ -349,7 +351,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for method, of_method in zip(self.methods, state["methods"], strict=True):
-            method.load_state_dict({name: value.to(self.device) for name, value in of_method.items()})
+            self._load(method, of_method)
         self.figures = state["figures"].to(self.device)
         for name in ("epoch", "step", "past_figures", "history", "selections", "seconds", "trained_samples"):
             setattr(self, name, state[name])
@@ -397,6 +399,11 @@ class Trainer:
         if self.past_figures and len(self.modalities) > 1:
             means = dict(zip(self.columns, torch.cat(self.past_figures).mean(0).tolist(), strict=True))
             parts["rho"] = {name: means[f"rho_{name}"] for name in self.modalities}
+        found = {
+            name: method.measured() for name, method in zip(self.config.methods, self.methods, strict=True)
+        }
+        if any(found.values()):
+            parts["measured"] = {name: values for name, values in found.items() if values}
         selections = {
             name: {"epoch": found["epoch"], **found["metrics"]} for name, found in self.selections.items()
         }

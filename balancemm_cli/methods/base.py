@@ -12,6 +12,10 @@ from balancemm_cli.draws import Draws
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
 
+Losses = tuple[float, float]  # the mean cross-entropy on the training samples and on held-out ones
+# (modalities, epochs) to the losses before and after training these alone, see engine/rehearsal.py
+Rehearse = Callable[[list[str], int | None], tuple[Losses, Losses]]
+
 
 @dataclass
 class Step:
@@ -74,6 +78,7 @@ class Method:
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     VARIANTS: ClassVar[dict[str, dict]] = {"paper": {}, "official": {}}
+    two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
 
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities
@@ -81,6 +86,16 @@ class Method:
     def attach(self, network: Network, classes: int) -> nn.Module | None:
         """Modules of the method's own, which are trained and kept with the network; called once, before training."""
         return None
+
+    def on_start(self, rehearse: Rehearse) -> None:
+        """Once, when a run starts from nothing: what a method has to measure on other trainings beforehand.
+
+        What it found belongs in `state_dict`; a resumed run does not come here again.
+        """
+
+    def measured(self) -> dict[str, float]:
+        """What `on_start` found, for result.json."""
+        return {}
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Before fusion: features [B, …] a modality in, features out."""

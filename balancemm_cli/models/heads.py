@@ -1,6 +1,8 @@
 """Heads: the fused feature to the logits of the classes."""
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 
 def linear_head(features: int, classes: int) -> nn.Linear:
@@ -14,3 +16,21 @@ def linear_head(features: int, classes: int) -> nn.Linear:
 def mlp_head(features: int, classes: int, hidden: int = 512) -> nn.Sequential:
     """A multi-layer classifier: linear, ReLU, linear (Sec. 4.3.7, Table 10; the paper states no width)."""
     return nn.Sequential(linear_head(features, hidden), nn.ReLU(), linear_head(hidden, classes))
+
+
+class UnimodalHeads(nn.Module):
+    """A linear head of each modality's own, which methods with uni-modal objectives attach.
+
+    Features are [B, D_m], or [B, …, D_m], averaged over what is between (tokens); logits are [B, C].
+    """
+
+    def __init__(self, widths: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features to logits [B, C] a modality."""
+        return {
+            name: self.heads[name](feature if feature.ndim == 2 else feature.flatten(1, -2).mean(1))
+            for name, feature in features.items()
+        }

@@ -35,6 +35,12 @@ class Network(nn.Module):
         """The modalities' names, in the order of all tensors with a modality axis."""
         return list(self.encoders)
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """The length D of each modality's feature [B, …, D]: what a method's own head on it takes."""
+        encoders = {name: module for name, module in self.encoders.items() if isinstance(module, Encoder)}
+        return {name: encoder.features for name, encoder in encoders.items()}
+
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs (see encoders) to features [B, D_m] a modality; of some models [B, …]."""
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}

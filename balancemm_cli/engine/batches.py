@@ -1,0 +1,46 @@
+"""A training epoch's batches: which samples, in which order, and this process's part of each."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from balancemm_cli.data.loading import Source
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine import distributed
+from balancemm_cli.engine.inputs import Inputs
+
+
+def training_batches(
+    source: Source,
+    rows: np.ndarray,
+    inputs: Inputs,
+    batch_size: int,
+    draws: Draws,
+    device: torch.device,
+    first: int = 0,
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Draws]]:
+    """Inputs, labels and draws of each step of an epoch from step `first` on: `rows` of `source`, shuffled.
+
+    Seed and epoch are those of `draws`. The last batch may be smaller.
+    """
+    shuffled = rows[np.random.default_rng(draws.key("shuffle")).permutation(len(rows))]
+    batches = np.split(shuffled, range(batch_size, len(rows), batch_size))
+    parts = [distributed.part(len(batch)) for batch in batches]
+    of_steps = [
+        Draws(draws.seed, draws.epoch, index, len(batch), part.start)
+        for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
+    ]
+    # A process that a small batch left without samples reads one in vain: not every transform works on none.
+    batches = [
+        batch[part] if part.stop > part.start else batch[:1]
+        for batch, part in zip(batches, parts, strict=True)
+    ]
+    left = slice(first, None)
+    served = source.batches(batches[left], of_steps[left], device)
+    for drawn, part, (raw, labels) in zip(of_steps[left], parts[left], served, strict=True):
+        ready = inputs(raw, drawn)
+        if part.stop == part.start:
+            ready, labels = {name: values[:0] for name, values in ready.items()}, labels[:0]
+        yield ready, labels, drawn

@@ -1,0 +1,123 @@
+"""Rehearsals: plain trainings before a run, on which a method measures what it needs (`Method.on_start`)."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from balancemm_cli.data.loading import Source
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine import distributed
+from balancemm_cli.engine.acceleration import Stepper, arrange
+from balancemm_cli.engine.batches import training_batches
+from balancemm_cli.engine.config import RunConfig
+from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
+from balancemm_cli.errors import InputError
+from balancemm_cli.methods.base import Losses, Step
+from balancemm_cli.models import UNIMODAL
+from balancemm_cli.models.network import Network
+
+BATCH = 128  # of an evaluation
+HELD_OUT = 0.2  # of the training samples, where there is no val split
+
+
+class Rehearsal:
+    """Trains fresh networks by plain cross-entropy under a run's recipe; the test split is not touched.
+
+    Held out is the val split, else a fifth of the training samples, drawn by the run's seed.
+    """
+
+    def __init__(
+        self,
+        train_step: Callable[..., Tensor],
+        config: RunConfig,
+        inputs: Inputs,
+        sources: Mapping[str, Source],
+        classes: int,
+        device: torch.device,
+    ) -> None:
+        self.train_step, self.config, self.inputs, self.classes = train_step, config, inputs, classes
+        self.device = device
+        self.samples = 0  # trained on, by all processes
+        self.train = sources["train"]
+        rows = np.arange(len(self.train))
+        if "val" in sources:
+            self.rows, self.held_out, self.held_rows = rows, sources["val"], np.arange(len(sources["val"]))
+        else:
+            shuffled = np.random.default_rng(Draws(config.seed).key("held-out")).permutation(rows)
+            count = math.ceil(HELD_OUT * len(rows))
+            self.rows, self.held_out, self.held_rows = shuffled[count:], self.train, shuffled[:count]
+
+    def __call__(self, modalities: list[str], epochs: int | None = None) -> tuple[Losses, Losses]:
+        """(training, held-out) loss before and after training the run's model, or one modality alone.
+
+        `epochs`: None, as many as the run's. InputError when the training diverges.
+        """
+        network = self._network(modalities)
+        before = self._losses(network)
+        self._train(network, self.config.settings.epochs if epochs is None else epochs)
+        after = self._losses(network)
+        if not all(map(math.isfinite, before + after)):
+            name = " and ".join(modalities)
+            raise distributed.said_once(
+                InputError(
+                    f"The training of {name} that comes before the run diverged. Try a lower optimizer.lr."
+                )
+            )
+        return before, after
+
+    def _network(self, modalities: list[str]) -> Network:
+        changed: dict[str, object] = {"methods": {}}
+        if len(modalities) == 1:
+            changed |= {"model": UNIMODAL + modalities[0], "model_settings": {}}
+        shapes = {name: self.inputs.shapes[name] for name in modalities}
+        network = self.config.model_copy(update=changed).build_network(shapes, self.classes, [])
+        network = arrange(network.to(self.device), self.config.settings.speed)
+        distributed.synchronise_batch_norm(network)
+        return network
+
+    def _train(self, network: Network, epochs: int) -> None:
+        recipe = self.config.settings
+        optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
+        stepper = Stepper(self.train_step, network, [], optimizer, recipe)
+        source = _only(self.train, network.modalities)
+        for epoch in range(epochs):
+            set_learning_rate(optimizer, learning_rate(recipe.optimizer, epoch))
+            draws = Draws(self.config.seed, epoch)
+            batches = training_batches(source, self.rows, self.inputs, recipe.batch_size, draws, self.device)
+            for inputs, labels, drawn in batches:
+                stepper(inputs, Step(epoch, drawn, labels, total=distributed.total))
+            self.samples += len(self.rows)
+
+    def _losses(self, network: Network) -> Losses:
+        return (
+            self._loss(network, self.train, self.rows),
+            self._loss(network, self.held_out, self.held_rows),
+        )
+
+    @torch.no_grad()
+    def _loss(self, network: Network, source: Source, rows: np.ndarray) -> float:
+        """The mean cross-entropy of `rows` of a source, in evaluation mode; processes share the batches."""
+        batches = np.split(rows, range(BATCH, len(rows), BATCH))[
+            distributed.rank() :: distributed.processes()
+        ]
+        network.eval()
+        total = torch.zeros((), device=self.device)
+        for raw, labels in _only(source, network.modalities).batches(
+            batches, [None] * len(batches), self.device
+        ):
+            logits = network(self.inputs(raw))
+            total = total + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        network.train()
+        return distributed.total(total).item() / len(rows)
+
+
+def _only(source: Source, modalities: list[str]) -> Source:
+    """The same samples with these modalities alone."""
+    part = copy.copy(source)
+    part.columns = {name: source.columns[name] for name in modalities}
+    return part

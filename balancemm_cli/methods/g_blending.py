@@ -1,0 +1,106 @@
+"""Gradient-Blending, offline (Wang, Tran, Feiszli, CVPR 2020; arXiv 1905.12681, Sec. 3, Algorithms 1 and 2).
+
+The network gets a head of each modality's own, and the loss is Σ_k w_k L_k over these and the multimodal one. From the
+training loss L^T and the loss L* on held-out samples at the start and after N epochs: generalisation G = L*_0 − L*_N,
+overfitting O = (L*_N − L^T_N) − (L*_0 − L^T_0), overfitting-to-generalisation ratio |O / G|. The weights
+w_k = G_k / O_k² / Z, Σ_k w_k = 1, make that ratio least. Before the run, one network a modality and one of all
+modalities are trained to measure G_k and O_k. Choices:
+
+1. N is that of the run, unless `epochs` says otherwise (Algorithm 2 measures once, over the whole training).
+2. The trainings beforehand are plain, by the run's recipe; held out is the val split, else a fifth of the training
+   samples (as in the paper), never test. They start afresh (as φ^0 does); the paper's start from the run's weights.
+3. Losses are measured in evaluation mode on whole splits, not as means over an epoch's steps.
+4. A G_k below 0 counts as 0. If no loss fell, all weigh the same. |O_k| is at least 1e-4.
+5. The official code (facebookresearch/VMZ) has no measurement: its weights are settings, as `weights` here.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from balancemm_cli.errors import UsageError
+from balancemm_cli.methods.base import Losses, Method, MethodSettings, Rehearse, Step
+from balancemm_cli.models.heads import UnimodalHeads
+from balancemm_cli.models.network import Network
+
+
+class GBlending(Method):
+    """Weigh the losses of each modality's own head and of the whole by how well each generalises."""
+
+    class Settings(MethodSettings):
+        """Settings; both variants are the paper's."""
+
+        weights: tuple[float, ...] | None = None  # of each modality, then of all; None: measured
+        epochs: int | None = Field(default=None, gt=0)  # to measure over; None: those of the run
+
+        @model_validator(mode="after")
+        def _not_negative(self) -> "GBlending.Settings":
+            if self.weights and (min(self.weights) < 0 or not sum(self.weights)):
+                raise ValueError("g-blending.weights must not be negative, nor all zero")
+            return self
+
+    def __init__(self, settings: Settings, modalities: list[str]) -> None:
+        super().__init__(settings, modalities)
+        self.settings = settings
+        if settings.weights is not None and len(settings.weights) != len(modalities) + 1:
+            raise UsageError(
+                f"g-blending.weights needs {len(modalities) + 1} numbers: one a modality, and one for all together."
+            )
+        self.heads: UnimodalHeads | None = None
+        self.weights: Tensor | None = None  # [M + 1]
+        self._features: dict[str, Tensor] = {}  # of this step
+
+    def attach(self, network: Network, classes: int) -> nn.Module:
+        """A linear head a modality."""
+        self.heads = UnimodalHeads(network.widths, classes)
+        return self.heads
+
+    def on_start(self, rehearse: Rehearse) -> None:
+        """Measure the weights, unless they are given."""
+        if self.settings.weights is None:
+            parts = [*([name] for name in self.modalities), self.modalities]
+            measured = [rehearse(part, self.settings.epochs) for part in parts]
+            self.weights = torch.tensor(blend_weights(measured))
+
+    def measured(self) -> dict[str, float]:
+        """The weight of each modality's loss, and of that of all together."""
+        names = [*self.modalities, "all"]
+        return {} if self.weights is None else dict(zip(names, self.weights.tolist(), strict=True))
+
+    def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """Keep the features for the heads."""
+        self._features = features
+        return features
+
+    def on_loss(self, loss: Tensor, step: Step) -> Tensor:
+        """The weighted sum of the losses."""
+        assert self.heads is not None
+        features, self._features = self._features, {}
+        if self.weights is None:  # filled on the device: a copy from the host would wait for it
+            self.weights = torch.stack([loss.new_full((), weight) for weight in self.settings.weights or ()])
+        losses = [
+            step.mean(nn.functional.cross_entropy(logits, step.labels, reduction="none"))
+            for logits in self.heads(features).values()
+        ]
+        return self.weights @ torch.stack([*losses, loss])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights."""
+        return {} if self.weights is None else {"weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the weights."""
+        self.weights = state.get("weights")
+
+
+def blend_weights(measured: Sequence[tuple[Losses, Losses]]) -> list[float]:
+    """w_k ∝ G_k / O_k², from each training's (train, held-out) losses before and after it."""
+    ratios = []
+    for (train_before, held_before), (train_after, held_after) in measured:
+        generalisation = max(held_before - held_after, 0.0)
+        overfitting = (held_after - train_after) - (held_before - train_before)
+        ratios.append(generalisation / max(abs(overfitting), 1e-4) ** 2)
+    total = sum(ratios)
+    return [ratio / total if total else 1 / len(ratios) for ratio in ratios]
