@@ -386,10 +386,14 @@ def test_the_blend_of_opposed_gradients_is_of_least_norm_and_helps_both():
         assert h @ g >= -1e-9 and h @ u >= -1e-9
 
 
+@pytest.mark.parametrize("opposed", [False, True])
 @pytest.mark.parametrize("variant", ["paper", "official"])
-def test_mmpareto_updates_by_the_rescaled_blend(variant):
+def test_mmpareto_updates_by_the_rescaled_blend(variant, opposed):
     network, of, optimizer = set_up(MMPareto, **MMPareto.VARIANTS[variant])
     inputs, labels = batch()
+    with torch.no_grad():  # the own heads as the fused one, or against it
+        for name, part in zip(TWO, network.fusion.head.weight.split(64, 1), strict=True):
+            of.heads.heads[name].weight.copy_(-part if opposed else part)
     twin = copy.deepcopy(network)
     loss, _ = take((network, of, optimizer), inputs, labels)
 
@@ -404,6 +408,7 @@ def test_mmpareto_updates_by_the_rescaled_blend(variant):
         u = torch.autograd.grad(alone[name], weights, retain_graph=True)
         dots = [sum((x * y).sum() for x, y in zip(a, b, strict=True)) for a, b in ((g, g), (g, u), (u, u))]
         gg, gu, uu = dots
+        assert (gu < 0) == opposed
         a = 0.5 if gu > 0 else ((uu - gu) / (gg - 2 * gu + uu)).clamp(0, 1)
         h = [2 * a * x + 2 * (1 - a) * y for x, y in zip(g, u, strict=True)]
         sums = [x + y for x, y in zip(g, u, strict=True)]

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from test_distributed import Pair, float64
 from test_resume import assert_same_run
 
 from balancemm_cli.engine import checkpoint
@@ -36,8 +37,8 @@ def job(prepared, runs, method="g-blending", model="concat", more=()):
     return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
 
 
-def run(job, on_event=lambda event: None):
-    return run_job(job, lambda _, event: on_event(event), lambda _: None)
+def run(job, on_event=lambda event: None, on_message=lambda sentence: None):
+    return run_job(job, lambda _, event: on_event(event), on_message)
 
 
 def rehearsal(prepared, runs, without_val=False):
@@ -83,6 +84,18 @@ def test_without_a_val_split_a_fifth_of_the_training_samples_is_held_out(prepare
     assert again(["visual"], epochs=1) == (before, after)
 
 
+def rehearse_visual(prepared, runs):
+    with float64():
+        return rehearsal(prepared, runs, without_val=True)(["visual"], epochs=1)
+
+
+def test_two_processes_rehearse_as_one(prepared, tmp_path):
+    pair = Pair(rehearse_visual, prepared, tmp_path)
+    alone = np.array(rehearse_visual(prepared, tmp_path))
+    for found in pair.results():
+        np.testing.assert_allclose(found, alone, rtol=1e-9)
+
+
 def test_a_rehearsal_that_diverges_says_so(prepared, tmp_path):
     wild = job(prepared, tmp_path, more=["optimizer.lr=1e20"])
     with pytest.raises(InputError, match="training of audio that comes before the run diverged"):
@@ -91,7 +104,12 @@ def test_a_rehearsal_that_diverges_says_so(prepared, tmp_path):
 
 def test_a_run_shows_what_was_measured_and_resumes_without_measuring_again(prepared, tmp_path, monkeypatch):
     whole, stopped = (job(prepared, tmp_path / name) for name in ("whole", "stopped"))
-    run(whole)
+    said = []
+    run(whole, on_message=said.append)
+    shown = [sentence.split(":")[0] for sentence in said if "Before the run" in sentence]
+    assert shown == [
+        f"Before the run, {name} for 2 epochs" for name in ("audio", "visual", "audio and visual")
+    ]
     folder = whole.folder().path
     weights = json.loads((folder / "result.json").read_text())["measured"]["g-blending"]
     assert list(weights) == ["audio", "visual", "all"] and sum(weights.values()) == pytest.approx(1)

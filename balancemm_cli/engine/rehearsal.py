@@ -39,9 +39,10 @@ class Rehearsal:
         sources: Mapping[str, Source],
         classes: int,
         device: torch.device,
+        on_message: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.train_step, self.config, self.inputs, self.classes = train_step, config, inputs, classes
-        self.device = device
+        self.device, self.on_message = device, on_message
         self.samples = 0  # trained on, by all processes
         self.train = sources["train"]
         rows = np.arange(len(self.train))
@@ -57,17 +58,21 @@ class Rehearsal:
 
         `epochs`: None, as many as the run's. InputError when the training diverges.
         """
-        network = self._network(modalities)
+        network, name = self._network(modalities), " and ".join(modalities)
+        epochs = self.config.settings.epochs if epochs is None else epochs
         before = self._losses(network)
-        self._train(network, self.config.settings.epochs if epochs is None else epochs)
+        self._train(network, epochs)
         after = self._losses(network)
         if not all(map(math.isfinite, before + after)):
-            name = " and ".join(modalities)
             raise distributed.said_once(
                 InputError(
                     f"The training of {name} that comes before the run diverged. Try a lower optimizer.lr."
                 )
             )
+        self.on_message(
+            f"Before the run, {name} for {epochs} epochs: loss {before[0]:.3f} to {after[0]:.3f} in training, "
+            f"{before[1]:.3f} to {after[1]:.3f} on held-out samples."
+        )
         return before, after
 
     def _network(self, modalities: list[str]) -> Network:

@@ -204,13 +204,16 @@ class Trainer:
     def _rehearse(self) -> None:
         """Let the methods measure what they need on other trainings; a resumed run has it from its checkpoint."""
         started, classes = time.monotonic(), len(self.data.classes)
-        rehearsal = Rehearsal(train_step, self.config, self.inputs, self.sources, classes, self.device)
+        rehearsal = Rehearsal(
+            train_step, self.config, self.inputs, self.sources, classes, self.device, self.on_message
+        )
         for method in self.methods:
             method.on_start(rehearsal)
             self._load(method, method.state_dict())
         if rehearsal.samples:
             self.trained_samples += rehearsal.samples
             self._save(started)
+            self.mark("rehearsal")
 
     def _load(self, method: Method, state: Mapping[str, Tensor]) -> None:
         method.load_state_dict({name: value.to(self.device) for name, value in state.items()})

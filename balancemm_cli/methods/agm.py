@@ -61,7 +61,7 @@ class AGM(Method):
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The same value with the modulated gradient."""
         features, self._features = self._features, {}
-        if not self.settings.active(step.epoch) or len(features) < 2:
+        if not self.settings.active(step.epoch):
             return loss
         assert self.network is not None
         output, responses = shapley(self.network, features)

@@ -90,7 +90,6 @@ class PMR(Method):
         of_label = logs.gather(-1, step.labels.expand(len(logs), -1)[..., None])[..., 0]
         scores = step.total(of_label.detach().exp().sum(1))
         weights = self.weights(scores)
-        step.figures["beta"] = weights
         for weight, losses in zip(weights, -of_label, strict=True):
             loss = loss + self.settings.alpha * weight * step.mean(losses)
         if self._early(step):
