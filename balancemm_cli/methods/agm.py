@@ -9,7 +9,7 @@ s^m the mean cross-entropy of softmax(φ^m) over the batch and ŝ^m its running 
 and what flows back through φ^m is multiplied by κ^m. Choices, and where the official code (as far as public copies of
 lihong2303/AGM_ICCV2023 show it) differs:
 
-1. Zero are the features (also for late fusion in the paper), not the inputs: no encoder runs twice.
+1. Zero are the features, not the inputs: no encoder runs twice.
 2. The official code scales by backward hooks and takes Σ_m φ^m as the output. Here the loss keeps its value, and its
    gradient is that of the modulated sum: Φ and κ^m (φ^m − its own value) add up to the logits.
 3. The fusion runs on the subsets in evaluation mode (both); here on the whole set as well, which matters only to a

@@ -8,7 +8,7 @@ modalities are trained to measure G_k and O_k. Choices:
 
 1. N is that of the run, unless `epochs` says otherwise (Algorithm 2 measures once, over the whole training).
 2. The trainings beforehand are plain, by the run's recipe; held out is the val split, else a fifth of the training
-   samples (as in the paper), never test. They start afresh (as φ^0 does); the paper's start from the run's weights.
+   samples, never test. They start afresh (as φ^0 does); the paper's start from the run's weights.
 3. Losses are measured in evaluation mode on whole splits, not as means over an epoch's steps.
 4. A G_k below 0 counts as 0. If no loss fell, all weigh the same. |O_k| is at least 1e-4.
 5. The official code (facebookresearch/VMZ) has no measurement: its weights are settings, as `weights` here.

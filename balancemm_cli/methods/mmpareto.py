@@ -7,7 +7,7 @@ the norm of g + u if it is shorter, times γ > 1. Choices, and where the officia
 differs:
 
 1. Lengths are compared for an encoder's gradient as a whole (paper) or for each weight tensor (official).
-2. γ = 1.5 (official code; the paper asks for γ > 1).
+2. γ = 1.5 (official code).
 3. u is the whole gradient that backward left less g: of a network whose encoders share weights or see one another, u is
    that of all uni-modal losses.
 4. The model's own further losses (its auxiliary predictions) count as part of L. Heads and fusion are not modulated.

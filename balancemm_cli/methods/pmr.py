@@ -7,7 +7,7 @@ coefficients are β^0 = clip(1 / ρ − 1, 0, 1) and β^1 = clip(ρ − 1, 0, 1)
 (fanyunfeng-bit/Modal-Imbalance-PMR) differs:
 
 1. Coefficients as above (paper); 1 for the modality that lags, however little (official).
-2. Entropy in the first epochs (paper, which states neither μ nor how many for all data); none in the official code.
+2. Entropy in the first epochs (paper; μ and how many are choices here); none in the official code.
 3. New prototypes each epoch, a share `momentum` of the old ones kept (both). The official code makes a pass over a
    tenth of the training samples, in evaluation mode and before the first epoch as well. Here they come from all
    features that the epoch's steps made, at no cost; so the first epoch is trained plainly.
