@@ -4,7 +4,9 @@ JOBS ?= 2
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: install demo test lint
+SUITES = $(filter-out demo,$(patsubst benchmarks/suites/%.toml,%,$(wildcard benchmarks/suites/*.toml)))
+
+.PHONY: install demo mini test lint
 
 install: $(STAMP)
 
@@ -22,6 +24,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/bmm train --suite demo --jobs $(JOBS)
 	$(BIN)/bmm report --suite demo --out runs/demo
+	$(BIN)/bmm report --suite demo --check
+
+# every row of the paper's tables on the embedded data
+mini: install
+	@for suite in $(SUITES); do \
+		$(BIN)/bmm train --suite $$suite-mini --jobs $(JOBS) > /dev/null && \
+		$(BIN)/bmm report --suite $$suite-mini --format markdown || exit; \
+	done
 
 test: install
 	$(BIN)/python -m pytest

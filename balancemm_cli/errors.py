@@ -25,6 +25,12 @@ class InputError(BmmError):
     exit_status = 3
 
 
+class CheckError(BmmError):
+    """Numbers were not reproduced."""
+
+    exit_status = 4
+
+
 class OfFirstProcess(BmmError):
     """An end that the first process of a run explains; the others end with the same status and say nothing."""
 

@@ -113,7 +113,7 @@ def test_every_recipe_and_suite_that_is_shipped_is_valid():
 def test_suites(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
-        'title = "mine"\n[[runs]]\ndataset = "synthetic"\nmodels = ["concat", "sum"]\nmethods = ["opm"]\n'
+        'title = "mine"\n[[runs]]\ndatasets = ["synthetic"]\nmodels = ["concat", "sum"]\nmethods = ["opm"]\n'
         'seeds = [1, 2]\nsettings = { "opm.q_base" = 0.2 }\n'
     )
     name, suite = load_suite(str(path))
@@ -127,7 +127,7 @@ def test_suites(tmp_path):
     assert all(c.methods["opm"]["q_base"] == 0.2 and c.settings.epochs == 2 for c in configs)
     with pytest.raises(UsageError, match="Did you mean 'demo'"):
         load_suite("dmeo")
-    path.write_text('title = "mine"\n[[runs]]\ndataset = "synthetic"\nmethod = "opm"\n')
+    path.write_text('title = "mine"\n[[runs]]\ndatasets = ["synthetic"]\nmethod = "opm"\n')
     with pytest.raises(UsageError, match="method"):
         load_suite(str(path))
 

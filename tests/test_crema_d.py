@@ -11,6 +11,7 @@ from media_files import MEDIA, SHARED, needs_media, write_wav
 from small_training import train_and_evaluate
 
 from balancemm_cli.data.datasets import crema_d
+from balancemm_cli.data.datasets.lists import OTHER_LISTS
 from balancemm_cli.data.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
@@ -68,7 +69,7 @@ def test_the_small_tree(tree):
     assert any(
         "train.csv is not the train list of OGM-GE: it has 6 entries, that one 6,698" in line for line in said
     )
-    assert prepared.protocol == "lists that are not those of OGM-GE"
+    assert prepared.protocol == OTHER_LISTS
     assert prepared.manifest["notes"] == [line for line in said if line in prepared.manifest["notes"]]
     assert len(prepared.manifest["notes"]) == 4
 
@@ -227,7 +228,7 @@ def test_the_lists_of_relearn(tree):
     plan = crema_d.plan(tree / "crema-d", tree / "relearn", True, split="relearn")
     assert Counter(sample.split for sample in plan.samples) == {"train": 5, "val": 1, "test": 2}
     assert plan.classes == crema_d.CLASSES
-    assert plan.protocol == "lists that are not those of Diagnosing_Relearning"
+    assert plan.protocol == OTHER_LISTS
 
 
 @needs_lists

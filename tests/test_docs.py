@@ -61,6 +61,8 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             for part in shlex.split(command, comments=True)
             for word in (sorted(glob.glob(part)) or [part])
         ]
+        if ">" in words:  # the shell's
+            words = words[: words.index(">")]
         if words[1] == "train":
             words += ["--set", "epochs=1", "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", words)
@@ -70,7 +72,8 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
         if words[1] == "prepare" and words[2] in NEEDS_MEDIA:
             assert ended.value.code == 3 and "data/raw/" in err, command
         else:
-            assert not ended.value.code, f"{command}: {err}"
+            allowed = (0, None, 4) if "--check" in words else (0, None)  # one epoch reproduces nothing
+            assert ended.value.code in allowed, f"{command}: {err}"
             assert out.strip(), command
 
 
@@ -99,5 +102,6 @@ def test_every_setting_is_on_its_page(kind):
 
 def test_links_lead_somewhere():
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -28,13 +28,13 @@ from balancemm_cli.errors import InputError
 
 ORDINARY = """
 [[runs]]
-dataset = "synthetic"
+datasets = ["synthetic"]
 methods = ["baseline", "opm", "opm+ogm"]
 seeds = [0, 1, 2]
 settings = { "epochs" = 1 }
 """
 KILLED, DIVERGING, DAMAGED = (
-    f'[[runs]]\ndataset = "synthetic"\nseeds = [{seed}]\nsettings = {{ {settings} }}\n'
+    f'[[runs]]\ndatasets = ["synthetic"]\nseeds = [{seed}]\nsettings = {{ {settings} }}\n'
     for seed, settings in (
         (10, '"epochs" = 20'),
         (11, '"epochs" = 1, "optimizer.lr" = 1e20'),

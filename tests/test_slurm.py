@@ -20,7 +20,7 @@ from balancemm_cli.errors import UsageError
 SUITE = """\
 title = "mine"
 [[runs]]
-dataset = "synthetic"
+datasets = ["synthetic"]
 methods = ["opm+ogm"]
 seeds = [0, 1, 2]
 settings = { "epochs" = 30, "frames.size" = 32, "waveform.n_fft" = 128 }

@@ -10,7 +10,7 @@ from rich.console import Console
 from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
-from balancemm_cli.results import tables
+from balancemm_cli.results import formats, tables
 from balancemm_cli.results.groups import collect, labels, selection_named
 
 
@@ -213,7 +213,7 @@ def test_modalities_stand_in_the_order_of_the_joint_model(tmp_path):
 
 def test_markdown_is_a_table(tmp_path):
     (table,) = tables.tables(collect([write_demo(tmp_path, 2)], "last").groups, "last")
-    lines = [line for line in tables.to_markdown(table).splitlines() if line.startswith("|")]
+    lines = [line for line in formats.to_markdown(table).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(table.cells)
     assert {line.count("|") for line in lines} == {len(table.header) + 1}
 
@@ -221,15 +221,16 @@ def test_markdown_is_a_table(tmp_path):
 def test_rich_shows_every_cell(tmp_path):
     (table,) = tables.tables(collect([write_demo(tmp_path, 2)], "last").groups, "last")
     text = io.StringIO()
-    Console(file=text, width=200).print(tables.to_rich(table))
+    Console(file=text, width=200).print(formats.to_rich(table))
     for cells in table.cells:
         assert all(cell in text.getvalue() for cell in cells)
 
 
 def test_csv_and_json_hold_the_same_in_full_precision(tmp_path):
     groups = collect([write_demo(tmp_path, 3)], "last").groups
-    objects = json.loads(tables.to_json(groups, "last"))
-    lines = list(csv.DictReader(io.StringIO(tables.to_csv(groups, "last"))))
+    records = [tables.record(tables.row(group, "last")) for group in groups]
+    objects = json.loads(formats.to_json(records))
+    lines = list(csv.DictReader(io.StringIO(formats.to_csv(records))))
     assert len(objects) == len(lines) == len(groups)
     for group, one, line in zip(groups, objects, lines, strict=True):
         values = [run.result.selections["last"].accuracy for run in group.runs]

@@ -112,9 +112,9 @@ def write_suite(tmp_path, text):
 def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
     suite = write_suite(
         tmp_path,
-        '[[runs]]\ndataset = "synthetic"\nmethods = ["baseline", "opm"]\nseeds = [0, 1]\n'
+        '[[runs]]\ndatasets = ["synthetic"]\nmethods = ["baseline", "opm"]\nseeds = [0, 1]\n'
         'settings = { "epochs" = 1 }\n'
-        '[[runs]]\ndataset = "synthetic"\nseeds = [7]\nsettings = { "epochs" = 1, "optimizer.lr" = 1e20 }\n',
+        '[[runs]]\ndatasets = ["synthetic"]\nseeds = [7]\nsettings = { "epochs" = 1, "optimizer.lr" = 1e20 }\n',
     )
     status, out, err = bmm("train", "--suite", suite, "--jobs", "2")
     assert status == 3 and len(out.splitlines()) == 4
@@ -158,7 +158,7 @@ def test_seeds():
 def test_ctrl_c_on_a_suite_keeps_every_run(prepared, tmp_path):
     suite = write_suite(
         tmp_path,
-        '[[runs]]\ndataset = "synthetic"\nseeds = [0, 1, 2]\nsettings = { "epochs" = 4000 }\n',
+        '[[runs]]\ndatasets = ["synthetic"]\nseeds = [0, 1, 2]\nsettings = { "epochs" = 4000 }\n',
     )
     command = [sys.executable, "-m", "balancemm_cli", "train", "--suite", suite, "--jobs", "2"]
     command += ["--data", str(prepared), "--runs", str(tmp_path / "runs"), "--device", "cpu"]

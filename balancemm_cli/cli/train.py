@@ -55,6 +55,7 @@ def train(
         list[str] | None, typer.Option(help="An option of sbatch: partition=gpu, gpus=1. Repeatable.")
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Say how far each run is; train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; train nothing.")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time of a step goes; of a single run.")
     ] = False,
@@ -73,11 +74,16 @@ def train(
     if suite is not None:
         refuse_beside_suite(context)
         name, loaded = load_suite(suite)
-        configs = loaded.configs(set_ or [])
+        configs, listing = loaded.configs(set_ or []), loaded.listing(set_ or [])
     else:
         configs = [
             resolve(dataset, model, method, variant, recipe, seed, changes) for seed in parse_seeds(seeds)
         ]
+        listing = [config.title for config in configs]
+    if dry_run:
+        print("\n".join(listing))
+        say(f"{len(listing)} runs.")
+        return
     file = None
     if weights is not None:
         configs, file = start_from(weights, configs)

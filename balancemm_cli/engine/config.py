@@ -145,6 +145,13 @@ class RunConfig(Section):
                 "pretrained=false."
             )
 
+    @property
+    def title(self) -> str:
+        """The run's names and seed on one line."""
+        return (
+            f"{self.dataset} ({self.recipe}): {self.model} {self.method} ({self.variant}, seed {self.seed})"
+        )
+
     def build_methods(self, modalities: list[str]) -> list[Method]:
         """The methods of the run, in the order in which their hooks are called."""
         return [

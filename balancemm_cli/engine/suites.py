@@ -1,62 +1,108 @@
 """Suites: a list of runs as data, benchmarks/suites/<name>.toml."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from balancemm_cli.engine.config import RunConfig, Section, read_toml, resolve, validate
 from balancemm_cli.errors import unknown
+from balancemm_cli.models import UNIMODAL
 from balancemm_cli.resources import suites
+
+MINI = "-mini"  # `table-2-mini`: the rows of `table-2` on the embedded data
+EMBEDDED, EMBEDDED_MODALITIES = "synthetic", ("audio", "visual")
+MINI_EPOCHS = 3
 
 
 class RunGroup(Section):
-    """Every model with every method and every seed, on one data set under one recipe."""
+    """Every model with every method and every seed, on each data set under one recipe."""
 
-    dataset: str
+    datasets: tuple[str, ...] = Field(min_length=1)
     recipe: str | None = None
     models: tuple[str, ...] = ("concat",)
     methods: tuple[str, ...] = ("baseline",)
     variant: str = "paper"
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     settings: dict[str, Any] = Field(default_factory=dict)  # dotted keys, as with --set
+    note: str | None = None  # of the published numbers, where the table prints several under one name
 
-    def configs(self, overrides: Sequence[str] = ()) -> list[RunConfig]:
-        """The runs of this group, seed by seed; `overrides` as with --set."""
-        return [
-            resolve(
-                self.dataset,
-                model,
-                method,
-                self.variant,
-                self.recipe,
-                seed,
-                [*self.settings.items(), *overrides],
-            )
-            for seed in self.seeds
-            for model in self.models
-            for method in self.methods
-        ]
+    def configs(self, overrides: Sequence[str] = ()) -> Iterator[RunConfig]:
+        """The runs of this group, data set by data set and seed by seed; `overrides` as with --set."""
+        settings = [*self.settings.items(), *overrides]
+        for dataset in self.datasets:
+            for seed in self.seeds:
+                for model in self.models:
+                    for method in self.methods:
+                        yield resolve(dataset, model, method, self.variant, self.recipe, seed, settings)
+
+    def mini(self) -> "RunGroup":
+        """The rows of this group on the embedded data: one seed, few epochs; without modalities that it lacks."""
+        here = [UNIMODAL + name for name in EMBEDDED_MODALITIES]
+        models = tuple(name for name in self.models if not name.startswith(UNIMODAL) or name in here)
+        changes = {"datasets": (EMBEDDED,), "recipe": "tuned", "models": models, "seeds": (0,)}
+        return self.model_copy(update={**changes, "settings": {"epochs": MINI_EPOCHS, **self.settings}})
+
+
+class Expected(Section):
+    """A range in which the mean over the seeds of a metric must lie: a fraction in 0–1, never percent."""
+
+    dataset: str
+    model: str = "concat"
+    method: str = "baseline"
+    metric: Literal["accuracy", "map", "macro_f1"] = "accuracy"
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
 
 
 class Suite(Section):
-    """A suite file: a title, and groups of runs."""
+    """A suite file: a title, groups of runs, and what they are held against by `bmm report --check`.
+
+    That is the table (or figure) of the paper that they fill, where each printed number must be met within `band`
+    (a fraction: 0.02 are two points), and the ranges under `expected`.
+    """
 
     title: str
+    table: str | None = None
+    band: float = Field(default=0.02, gt=0, lt=1)
     runs: tuple[RunGroup, ...] = Field(min_length=1)
+    expected: tuple[Expected, ...] = ()
 
     def configs(self, overrides: Sequence[str] = ()) -> list[RunConfig]:
-        """All runs of the suite; `overrides` as with --set."""
-        return [config for group in self.runs for config in group.configs(overrides)]
+        """All runs of the suite, each once; `overrides` as with --set."""
+        return [config for config, _ in self._planned(overrides)]
+
+    def listing(self, overrides: Sequence[str] = ()) -> list[str]:
+        """A line a run: its names, and the settings in which its group differs from the recipe."""
+        return [
+            ", ".join([config.title, *(f"{key}={value}" for key, value in group.settings.items())])
+            for config, group in self._planned(overrides)
+        ]
+
+    def _planned(self, overrides: Sequence[str]) -> Iterable[tuple[RunConfig, RunGroup]]:
+        """The runs by their hash: two groups may come to the same one, as where a sweep passes the default."""
+        found: dict[str, tuple[RunConfig, RunGroup]] = {}
+        for group in self.runs:
+            for config in group.configs(overrides):
+                found.setdefault(config.hash(""), (config, group))
+        return found.values()
+
+    def mini(self) -> "Suite":
+        """Every row of the suite on the embedded data, in minutes on a CPU."""
+        groups = tuple(group for group in (group.mini() for group in self.runs) if group.models)
+        return Suite(title=f"{self.title} (embedded data)", runs=groups)
 
 
 def load_suite(suite: str) -> tuple[str, Suite]:
-    """A suite and its name, by name or by the path of a TOML file.
+    """A suite and its name, by name or by the path of a TOML file; the name of a table's suite with "-mini".
 
     UsageError for an unknown name or key, InputError for a file that can't be read.
     """
-    path = suites().get(suite) or (Path(suite) if suite.endswith(".toml") else None)
+    known = suites()
+    if suite.endswith(MINI) and suite not in known and suite.removesuffix(MINI) in known:
+        return suite, load_suite(suite.removesuffix(MINI))[1].mini()
+    path = known.get(suite) or (Path(suite) if suite.endswith(".toml") else None)
     if path is None:
         raise unknown("suite", suite, suites())
     return path.stem, validate(Suite, read_toml(path), str(path))

@@ -2,22 +2,21 @@
 
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
+from balancemm_cli.methods.agm import AGM
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
 from balancemm_cli.methods.base import Method
 from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
 from balancemm_cli.methods.dropout import Dropout
 from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
-from balancemm_cli.methods.moddrop import ModDrop
-from balancemm_cli.methods.agm import AGM
-from balancemm_cli.methods.base import Method
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.mmpareto import MMPareto
+from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
-from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 from balancemm_cli.methods.pmr import PMR
+from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 
 METHODS: dict[str, type[Method]] = {
     "baseline": Method,

@@ -11,8 +11,8 @@ from balancemm_cli.models.encoders import Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.gated import Gated
-from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.i_vector import IVectorNetwork
+from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsm import TSM

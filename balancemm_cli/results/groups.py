@@ -59,6 +59,7 @@ class Result(BaseModel):
     seed: int
     selections: dict[Selection, Selected] = {}
     rho: dict[str, float | None] = {}
+    time: dict[str, float | None] = {}  # seconds, samples_per_second
     split: str = ""  # whose split it is, in words
     samples: dict[str, tuple[int, int]] = {}
     hashes: Hashes
@@ -145,13 +146,14 @@ class Collection:
     left_out: list[str]
 
 
-def collect(folders: Sequence[Path], selection: Selection) -> Collection:
+def collect(folders: Sequence[Path], selection: Selection, *, may_be_empty: bool = False) -> Collection:
     """Read every run under `folders` and group the finished ones that have this selection.
 
-    InputError where a folder does not exist, or where not one run can be shown (the message names why).
+    InputError where a folder does not exist, or, unless it `may_be_empty`, where not one run can be shown (the
+    message names why).
     """
     runs, left_out = _read_all(folders)
-    if not runs and not left_out:
+    if not runs and not left_out and not may_be_empty:
         places = ", ".join(str(folder) for folder in folders)
         raise InputError(f"There are no runs under {places}. {_ADVICE}")
     usable: list[Run] = []
@@ -163,7 +165,7 @@ def collect(folders: Sequence[Path], selection: Selection) -> Collection:
         else:
             usable.append(run)
     groups = _group(usable, left_out)
-    if not groups:
+    if not groups and not may_be_empty:
         more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise InputError(f"No finished run to report. {left_out[0]}{more}")
     return Collection(groups, left_out)

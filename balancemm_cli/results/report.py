@@ -7,8 +7,9 @@ from pathlib import Path
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.figures import draw_all
+from balancemm_cli.results.formats import to_markdown
 from balancemm_cli.results.groups import Collection, Group, Selection, describe, settings_by_key
-from balancemm_cli.results.tables import tables, to_markdown
+from balancemm_cli.results.tables import tables
 
 
 def write_report(collection: Collection, selection: Selection, folder: Path) -> list[str]:

@@ -1,23 +1,19 @@
-"""The table of runs beside the published numbers, and its formats: rich, Markdown, CSV and JSON.
+"""The table of runs beside the published numbers; formats.py writes it.
 
 A row is a group of runs that differ in their seed alone; a cell is mean ± sample standard deviation (n).
 Tables for people show percentages with one decimal and leave out what is the same in each row; CSV and JSON
 hold everything, in full precision, accuracies as fractions in 0–1.
 """
 
-import csv
-import io
-import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as RichTable
-from rich.text import Text
-
-from balancemm_cli.results.groups import Group, Selection, describe, flatten
+from balancemm_cli.results.formats import Table
+from balancemm_cli.results.gains import Gain, gains
+from balancemm_cli.results.groups import Group, Result, Run, Selection, describe
 from balancemm_cli.results.published import Published, covers, lookup
-from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
+from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, Summary, format_summary, summarize
 
 SELECTION_NOTES: dict[Selection, str] = {
     "last": "the last epoch of each run",
@@ -39,6 +35,7 @@ class Row:
     rho: dict[str, Summary]
     published: Published | None
     map_classes_left_out: int
+    gain: Gain | None = None
 
     @property
     def delta(self) -> float | None:
@@ -51,17 +48,13 @@ class Row:
         return self.group.first.samples
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table for people: texts only. One data set each."""
-
-    title: str
-    header: list[str]
-    cells: list[list[str]]
-    notes: list[str] = field(default_factory=list)
+def rows(groups: list[Group], selection: Selection) -> list[Row]:
+    """The numbers of the groups, with what each gains over the baseline among them."""
+    found = gains(groups, selection)
+    return [row(group, selection, found.get(group.first.hashes.protocol)) for group in groups]
 
 
-def row(group: Group, selection: Selection) -> Row:
+def row(group: Group, selection: Selection, gain: Gain | None = None) -> Row:
     """The numbers of a group, each of whose runs must have the selection."""
     selected = [run.result.selections[selection] for run in group.runs]
     published = lookup(group.first.dataset, group.first.model, group.first.method, "accuracy")
@@ -79,6 +72,7 @@ def row(group: Group, selection: Selection) -> Row:
         _by_modality([run.result.rho for run in group.runs]),
         published,
         max(one.map_classes_left_out for one in selected),
+        gain,
     )
 
 
@@ -92,8 +86,8 @@ def _by_modality(values: list[dict[str, float]] | list[dict[str, float | None]])
 
 def tables(groups: list[Group], selection: Selection) -> list[Table]:
     """One Table a data set, rows in the order of `groups`."""
-    by_dataset = groupby(groups, key=lambda group: group.first.dataset)
-    return [_table(dataset, [row(group, selection) for group in some]) for dataset, some in by_dataset]
+    by_dataset = groupby(rows(groups, selection), key=lambda one: one.group.first.dataset)
+    return [_table(dataset, list(some)) for dataset, some in by_dataset]
 
 
 def _table(dataset: str, rows: list[Row]) -> Table:
@@ -116,8 +110,12 @@ def _table(dataset: str, rows: list[Row]) -> Table:
     columns["Macro-F1"] = [_percent(one.macro_f1) for one in rows]
     with_rho = [name for name in modalities if any(name in one.rho for one in rows)]
     columns |= {f"ρ {name}": [format_summary(one.rho.get(name), 1, 2) for one in rows] for name in with_rho}
+    if any(one.gain for one in rows):
+        columns["Gain"] = [_gain(one.gain) for one in rows]
+    if any(one.gain and one.gain.published for one in rows):
+        columns["Printed gain"] = [_points(one.gain.published if one.gain else None) for one in rows]
     columns["Published"] = [f"{one.published.value:.1f}" if one.published else GAP for one in rows]
-    columns["Δ"] = [GAP if one.delta is None else f"{100 * one.delta:+.1f}" for one in rows]
+    columns["Δ"] = [_points(one.delta) for one in rows]
     same = [f"{name.lower()} {texts[0]}" for name, texts in names.items() if name not in columns]
     title = f"{dataset} ({', '.join(same)})" if same else dataset
     cells = [list(texts) for texts in zip(*columns.values(), strict=True)]
@@ -128,32 +126,75 @@ def _percent(summary: Summary | None) -> str:
     return format_summary(summary, 100, 1)
 
 
+def _points(value: float | None) -> str:
+    return GAP if value is None else f"{100 * value:+.1f}"
+
+
+def _gain(gain: Gain | None) -> str:
+    """A gain with its interval over seeds, or of a single seed that over test samples; † where p < 0.05."""
+    if gain is None:
+        return GAP
+    interval = gain.comparison.difference.interval or gain.samples
+    text = _points(gain.comparison.difference.mean)
+    if interval:
+        text += f" [{_points(interval[0])}, {_points(interval[1])}]"
+    return text + " †" * (gain.p is not None and gain.p < 1 - LEVEL)
+
+
+def _gain_notes(rows: list[Row]) -> list[str]:
+    found = [one.gain for one in rows if one.gain]
+    if not found:
+        return []
+    seeds = sorted({gain.comparison.difference.n for gain in found})
+    counts = " or ".join(str(count) for count in seeds)
+    notes = [
+        f"Gain: accuracy over the baseline of the same settings, in points, with its {100 * LEVEL:.0f} % interval "
+        f"over the shared seeds ({counts}), of a single one over the test samples"
+        + (
+            "; printed gain: the same difference in the source."
+            if any(gain.published for gain in found)
+            else "."
+        )
+    ]
+    if seeds[0] < MIN_SEEDS:
+        notes.append(f"No test of a gain with fewer than {MIN_SEEDS} shared seeds.")
+    if any(gain.p is not None for gain in found):
+        least = min(gain.comparison.detectable for gain in found if gain.comparison.detectable)
+        notes.append(
+            "†: p < 0.05, paired t-test over the seeds, adjusted by Holm over all gains here. A true difference under "
+            f"{100 * least:.1f} points would be missed by any of them in one case of five or more."
+        )
+    return notes
+
+
 def _notes(dataset: str, rows: list[Row]) -> list[str]:
     notes = [
         "Cells: mean ± sample standard deviation (number of seeds); accuracy of the fused model and of each "
         "modality, mAP and macro-F1 in %; ρ: mean over all training steps.",
         f"Epoch: {SELECTION_NOTES[rows[0].selection]}.",
     ]
-    notes += dict.fromkeys(_samples_note(one) for one in rows if one.samples)
+    notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
+    notes += _gain_notes(rows)
     left_out = {one.map_classes_left_out for one in rows if one.map_classes_left_out}
     if left_out:
         counts = " or ".join(str(count) for count in sorted(left_out))
         notes.append(f"mAP leaves out {counts} class(es) that have no test sample.")
     notes.append(_published_note(dataset, rows))
-    notes.append(_made_with(rows))
+    notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
 
 
-def _samples_note(one: Row) -> str:
+def samples_note(one: Result) -> str:
+    """How many of the expected samples a run was trained and evaluated on, and whose split it is."""
     counts = ", ".join(
         f"{split} on {used:,} of {expected:,} samples (incomplete)"
         if used < expected
         else f"{split} {used:,} samples"
         for split, (used, expected) in one.samples.items()
     )
-    hashes = one.group.first.hashes
+    hashes = one.hashes
     splits = f", splits {hashes.splits[:8]}" if hashes.splits else ""
-    split = f" Split: {one.group.first.split}." if one.group.first.split else ""
+    split = f" Split: {one.split}." if one.split else ""
     return f"Data: {counts}; data hash {hashes.data[:8]}{splits}.{split}"
 
 
@@ -170,45 +211,14 @@ def _published_note(dataset: str, rows: list[Row]) -> str:
     return f"Published: accuracy in % as printed in {'; '.join(places)}. Δ: ours − published, in points."
 
 
-def _made_with(rows: list[Row]) -> str:
+def made_with(runs: Iterable[Run]) -> str:
     """Which versions, commits and devices the runs had."""
-    environments = [run.environment for one in rows for run in one.group.runs]
+    environments = [run.environment for run in runs]
     parts = []
     for key, name in (("version", "bmm"), ("git", "commit"), ("torch", "torch"), ("device", "device")):
         found = sorted({str(one.get(key) or "unknown") for one in environments})
         parts.append(f"{name} {' and '.join(found)}")
     return f"Made with {', '.join(parts)}."
-
-
-def to_markdown(table: Table) -> str:
-    """The table as Markdown: heading, pipes padded so that the raw text reads as a table, notes as a list."""
-    lines = [table.header, *table.cells]
-    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    widths = [max(len(cell) for cell in column) for column in zip(*escaped, strict=True)]
-    texts = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in escaped
-    ]
-    texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    notes = "\n".join(f"- {note}" for note in table.notes)
-    return f"## {table.title}\n\n" + "\n".join(texts) + f"\n\n{notes}\n"
-
-
-def to_rich(table: Table) -> RichTable:
-    """The table for a terminal, its notes as the caption."""
-    rich = RichTable(
-        title=Text(table.title),
-        caption=Text("\n".join(table.notes)),
-        title_justify="left",
-        caption_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for name in table.header:
-        rich.add_column(Text(name), no_wrap=name in ("Model", "Method"), overflow="fold")
-    for cells in table.cells:
-        rich.add_row(*(Text(cell) for cell in cells))
-    return rich
 
 
 def record(one: Row) -> dict[str, object]:
@@ -238,6 +248,7 @@ def record(one: Row) -> dict[str, object]:
             "note": published.note if published else None,
         },
         "delta": one.delta,
+        "gain": _plain_gain(one.gain),
         "split": first.split,
         "samples": {split: {"used": n, "expected": m} for split, (n, m) in one.samples.items()},
         "hashes": first.hashes.model_dump(),
@@ -255,30 +266,21 @@ def _plain(summary: Summary) -> dict[str, object]:
     return plain
 
 
+def _plain_gain(gain: Gain | None) -> dict[str, object]:
+    comparison = gain.comparison if gain else None
+    difference = comparison.difference if comparison else None
+    return {
+        "mean": difference and difference.mean,
+        "std": difference and difference.std,
+        "n": difference.n if difference else 0,
+        "interval": difference and difference.interval,
+        "samples_interval": gain and gain.samples,
+        "p": gain and gain.p,
+        "effect": comparison and comparison.effect,
+        "detectable": comparison and comparison.detectable,
+        "published": gain and gain.published,
+    }
+
+
 def _distinct(environments: list[dict[str, object]], key: str) -> list[str]:
     return sorted({str(one[key]) for one in environments if one.get(key) is not None})
-
-
-def to_json(groups: list[Group], selection: Selection) -> str:
-    """A JSON array, one object a row."""
-    records = [record(row(group, selection)) for group in groups]
-    return json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def to_csv(groups: list[Group], selection: Selection) -> str:
-    """CSV, a line a row; nested keys joined by "_", lists by a space, a gap empty."""
-    records = [record(row(group, selection)) for group in groups]
-    flat = [flatten(one, "_") for one in records]
-    # In the order of the record's own keys, also where the rows have other modalities.
-    columns = list(
-        dict.fromkeys(name for key in records[0] for one in records for name in flatten({key: one[key]}, "_"))
-    )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _csv_cell(value) for key, value in one.items()} for one in flat)
-    return text.getvalue()
-
-
-def _csv_cell(value: object) -> object:
-    return " ".join(str(part) for part in value) if isinstance(value, list) else value

@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from balancemm_cli.data.datasets.lists import Official, check_official, find_file, read_text
+from balancemm_cli.data.datasets.lists import OTHER_LISTS, Official, check_official, find_file, read_text
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
 from balancemm_cli.data.datasets.tree import files_below, need_folder
 from balancemm_cli.errors import InputError, UsageError
@@ -118,7 +118,7 @@ def plan(source: Path, splits: Path | None, allow_missing: bool, split: str = "o
         rows = speaker_independent()
     else:
         rows = _read_lists(split, splits, allow_missing, notes)
-    protocol = f"lists that are not those of {AUTHORS[split]}" if notes else PROTOCOLS[split]
+    protocol = OTHER_LISTS if notes else PROTOCOLS[split]
     samples = [_sample(source, part, stem, stems) for part, listed in rows.items() for stem in listed]
     if not allow_missing:
         _refuse_pointers(source, samples)

@@ -1,0 +1,224 @@
+"""How a table is written: for a terminal, as Markdown, LaTeX or HTML, and its records as CSV or JSON."""
+
+import csv
+import io
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from balancemm_cli.results.groups import flatten
+
+Records = list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for people: texts only, bold ones between double asterisks."""
+
+    title: str
+    header: list[str]
+    cells: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+def plain(cell: str) -> tuple[str, bool]:
+    """A cell's text, and whether it is bold."""
+    bold = cell.startswith("**") and cell.endswith("**") and len(cell) > 4
+    return (cell[2:-2], True) if bold else (cell, False)
+
+
+def to_rich(table: Table) -> RichTable:
+    """The table for a terminal, its notes as the caption."""
+    rich = RichTable(
+        title=Text(table.title),
+        caption=Text("\n".join(table.notes)),
+        title_justify="left",
+        caption_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in table.header:
+        rich.add_column(Text(name), no_wrap=name in ("Model", "Method"), overflow="fold")
+    for cells in table.cells:
+        rich.add_row(*(Text(text, "bold" if bold else "") for text, bold in map(plain, cells)))
+    return rich
+
+
+def to_markdown(table: Table) -> str:
+    """The table as Markdown: heading, pipes padded so that the raw text reads as a table, notes as a list."""
+    lines = [table.header, *table.cells]
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(*escaped, strict=True)]
+    texts = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in escaped
+    ]
+    texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return f"## {table.title}\n\n" + "\n".join(texts) + f"\n\n{notes}\n"
+
+
+# ---- LaTeX --------------------------------------------------------------------------------------------------
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "—": "---",
+    "†": r"$^\dagger$",
+    "ρ": r"$\rho$",
+    "Δ": r"$\Delta$",
+    "λ": r"$\lambda$",
+    "α": r"$\alpha$",
+    "γ": r"$\gamma$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+}
+_PREAMBLE = r"""\documentclass{article}
+\usepackage[utf8]{inputenc}
+\usepackage[T1]{fontenc}
+\usepackage[a4paper,landscape,margin=1.5cm]{geometry}
+\usepackage{booktabs,graphicx}
+\begin{document}
+"""
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """A document with every table (booktabs), which compiles as it is; a table and its notes can be cut out."""
+    return _PREAMBLE + "\n".join(_latex_table(table) for table in tables) + "\\end{document}\n"
+
+
+def _latex_table(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(_latex_cell(cell) for cell in cells) + r" \\"
+
+    notes = r" \\ ".join(_latex(note) for note in table.notes)
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption{{{_latex(table.title)}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{'l' * len(table.header)}}}",
+            r"\toprule",
+            line(table.header),
+            r"\midrule",
+            *map(line, table.cells),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_cell(cell: str) -> str:
+    text, bold = plain(cell)
+    return rf"\textbf{{{_latex(text)}}}" if bold else _latex(text)
+
+
+def _latex(text: str) -> str:
+    """Text with LaTeX's own characters escaped; a bracket at the start of a line would be an option of \\\\."""
+    escaped = "".join(_LATEX.get(character, character) for character in text.replace("\n", " "))
+    return escaped.replace("[", "{[}").replace("]", "{]}")
+
+
+# ---- HTML ---------------------------------------------------------------------------------------------------
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 90rem; padding: 0 1rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884; }
+th { cursor: pointer; border-bottom: 2px solid; }
+th[aria-sort=ascending]::after { content: " \\2191"; }
+th[aria-sort=descending]::after { content: " \\2193"; }
+li { overflow-wrap: anywhere; }
+figure { margin: 1rem 0; }
+img { width: min(100%, 56rem); height: auto; background: white; }
+"""
+
+_SORT = """
+for (const head of document.querySelectorAll("th")) head.addEventListener("click", () => {
+  const rows = head.closest("table").tBodies[0], up = head.ariaSort !== "ascending";
+  const value = row => {
+    const text = row.cells[head.cellIndex].innerText, number = parseFloat(text.replace("\u2212", "-"));
+    return isNaN(number) ? text : number;
+  };
+  const order = (a, b) => typeof a !== typeof b
+    ? (typeof a === "number" ? -1 : 1) : (up ? 1 : -1) * ((a > b) - (a < b));
+  for (const other of head.parentNode.cells) other.ariaSort = null;
+  head.ariaSort = up ? "ascending" : "descending";
+  [...rows.rows].sort((a, b) => order(value(a), value(b))).forEach(row => rows.append(row));
+});
+"""
+
+
+def to_html(tables: Sequence[Table], figures: Sequence[Path] = ()) -> str:
+    """One page that needs no other file: the tables, sortable by a click on a head, and the PNG figures."""
+    body = "\n".join([*map(_html_table, tables), *map(_html_figure, figures)])
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Report</h1>\n{body}\n"
+        f"<script>{_SORT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    lines = "\n".join("<tr>" + "".join(map(_html_cell, cells)) + "</tr>" for cells in table.cells)
+    notes = "\n".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return (
+        f'<h2>{escape(table.title)}</h2>\n<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{lines}\n</tbody>\n</table></div>\n<ul>\n{notes}\n</ul>"
+    )
+
+
+def _html_cell(cell: str) -> str:
+    text, bold = plain(cell)
+    return f"<td><b>{escape(text)}</b></td>" if bold else f"<td>{escape(text)}</td>"
+
+
+def _html_figure(png: Path) -> str:
+    data = b64encode(png.read_bytes()).decode()
+    return f'<figure><img alt="{escape(png.stem)}" src="data:image/png;base64,{data}"></figure>'
+
+
+# ---- records ------------------------------------------------------------------------------------------------
+
+
+def to_json(records: Records) -> str:
+    """A JSON array, one object a record."""
+    return json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(records: Records) -> str:
+    """CSV, a line a record; nested keys joined by "_", lists by a space, a gap empty."""
+    flat = [flatten(one, "_") for one in records]
+    # In the order of the record's own keys, also where the rows have other modalities.
+    columns = list(
+        dict.fromkeys(name for key in records[0] for one in records for name in flatten({key: one[key]}, "_"))
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _csv_cell(value) for key, value in one.items()} for one in flat)
+    return text.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    return " ".join(str(part) for part in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,113 @@
+"""What a method gains over the baseline of the same protocol, beside the gain that the paper prints.
+
+Published baselines of one data set lie up to 26 points apart (benchmarks/published/README.md), so a gain over one's own
+baseline can be compared between papers where the numbers themselves can't.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow.compute import field
+
+from balancemm_cli.errors import InputError
+from balancemm_cli.results.groups import Group, Run, Selection
+from balancemm_cli.results.published import lookup
+from balancemm_cli.results.statistics import Comparison, bootstrap, compare, holm
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The difference in accuracy to the baseline, in fractions."""
+
+    comparison: Comparison  # seed by seed
+    samples: tuple[float, float] | None = None  # interval of the paired bootstrap over the test samples
+    p: float | None = None  # of the comparison, adjusted by Holm over all gains that are shown together
+    published: float | None = None  # the same difference as printed
+
+
+def gains(groups: Sequence[Group], selection: Selection) -> dict[str, Gain]:
+    """The gain of each group that has a baseline among `groups`, by its protocol hash."""
+    baselines = {_key(group): group for group in groups if group.first.method == BASELINE}
+    pairs = [
+        (group, baseline)
+        for group in groups
+        if group.first.method != BASELINE and (baseline := baselines.get(_key(group)))
+    ]
+    found: dict[str, Gain] = {}
+    compared = []
+    for group, baseline in pairs:
+        comparison = compare(_accuracies(group, selection), _accuracies(baseline, selection))
+        if comparison is not None:
+            found[group.first.hashes.protocol] = Gain(comparison, published=_published(group))
+            compared.append((group, baseline))
+    intervals = _over_samples(compared, selection)
+    adjusted = holm([gain.comparison.p for gain in found.values()])
+    return {
+        protocol: replace(gain, samples=intervals.get(protocol), p=p)
+        for (protocol, gain), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def _key(group: Group) -> tuple:
+    """What a method and its baseline share: data, model, and all settings that are not a method's."""
+    own = tuple(f"{name}." for name in ("discrepancy", *group.first.method.split("+")))
+    settings = {
+        key: value
+        for key, value in group.common.items()
+        if key not in ("method", "variant") and not key.startswith(own)
+    }
+    return group.first.hashes.data, str(sorted(settings.items()))
+
+
+def _accuracies(group: Group, selection: Selection) -> dict[int, float]:
+    return {run.result.seed: run.result.selections[selection].accuracy for run in group.runs}
+
+
+def _published(group: Group) -> float | None:
+    first = group.first
+    mine, baseline = (
+        lookup(first.dataset, first.model, method, "accuracy") for method in (first.method, BASELINE)
+    )
+    if mine is None or baseline is None or mine.table != baseline.table:
+        return None
+    return mine.fraction - baseline.fraction
+
+
+def _over_samples(
+    pairs: Sequence[tuple[Group, Group]], selection: Selection
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals by protocol hash, for the pairs whose predictions are there."""
+    by_data: dict[str, dict[str, NDArray[np.floating]]] = defaultdict(dict)
+    for group, baseline in pairs:
+        others = {run.result.seed: run for run in baseline.runs}
+        shared = [(run, others[run.result.seed]) for run in group.runs if run.result.seed in others]
+        try:
+            hits = [(correct(run, selection), correct(other, selection)) for run, other in shared]
+        except InputError:  # older or partial copies of run folders; the gain over seeds stands without it
+            continue
+        gain = np.mean([mine.astype(float) - other for mine, other in hits], 0)
+        by_data[group.first.hashes.data][group.first.hashes.protocol] = gain
+    return {
+        protocol: (float(low), float(high))
+        for found in by_data.values()
+        for protocol, (low, high) in zip(found, bootstrap(np.stack(list(found.values()))), strict=True)
+    }
+
+
+def correct(run: Run, selection: Selection) -> NDArray[np.bool_]:
+    """Which test samples a run predicts right [N], in the order of the split. InputError without predictions."""
+    path = run.folder / "predictions.arrow"
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        chosen = table.filter(field("selection") == selection)
+        scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
+        return scores.argmax(1) == chosen["label"].to_numpy()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path} can't be read ({error}). Train this run again.") from None

@@ -1,0 +1,164 @@
+"""`bmm report --check`: verdicts, exit status and JUnit output, passing, failing, incomplete and damaged."""
+
+import json
+import sys
+from xml.etree import ElementTree
+
+import pytest
+from run_folders import write_run
+
+from balancemm_cli.cli import main
+from balancemm_cli.data.datasets.lists import OTHER_LISTS
+from balancemm_cli.engine.suites import load_suite
+from balancemm_cli.errors import UsageError
+from balancemm_cli.results import checks, published
+from balancemm_cli.results.groups import collect
+
+SUITE = """
+title = "mine"
+[[runs]]
+datasets = ["synthetic"]
+methods = ["baseline", "opm"]
+[[expected]]
+dataset = "synthetic"
+low = 0.85
+high = 0.95
+[[expected]]
+dataset = "synthetic"
+method = "opm"
+metric = "map"
+low = 0.9
+high = 1.0
+"""
+PRINTED = {
+    number.method: number.fraction
+    for number in published.rows()
+    if (number.table, number.dataset, number.metric) == ("12", "crema-d", "accuracy")
+}
+
+
+def write_cells(root, method, around, spread, seeds=4, **more):
+    """Runs of Table 12 whose mean accuracy is `around`."""
+    for seed in range(seeds):
+        offset = spread * (seed - (seeds - 1) / 2)
+        write_run(root, method, seed, accuracy=around + offset, dataset="crema-d", recipe="paper", **more)
+
+
+def verdict_of(root, method):
+    _, suite = load_suite("table-12")
+    found = checks.check(suite, collect([root], "last"), "last")
+    return next(one for one in found if one.name == f"crema-d concat {method} accuracy")
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "word"),
+    [
+        (0.0, 0.004, "reproduced"),
+        (0.005, 0.004, "reproduced"),
+        (0.05, 0.004, "better"),
+        (-0.05, 0.004, "worse"),
+        (0.0, 0.03, "undecided"),  # the interval is wider than the band
+        (0.02, 0.004, "undecided"),
+    ],
+)
+def test_a_verdict_is_by_the_whole_interval(tmp_path, shift, spread, word):
+    write_cells(tmp_path, "opm", PRINTED["opm"] + shift, spread)
+    found = verdict_of(tmp_path, "opm")
+    assert found.word == word and found.passes == (word in ("reproduced", "better"))
+    assert verdict_of(tmp_path, "ogm").word == "not run"
+
+
+def test_a_single_run_has_wilsons_interval(tmp_path):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0, seeds=1, samples=(744, 744))
+    found = verdict_of(tmp_path, "opm")  # 744 samples: 3.1 points either way
+    assert found.word == "undecided" and "-3.2 to +3.0" in found.reason
+    _, suite = load_suite("table-12")
+    precision = [
+        one
+        for one in checks.check(suite, collect([tmp_path], "last"), "last")
+        if one.name.endswith("opm map")
+    ]
+    assert precision[0].word == "undecided" and "has no interval" in precision[0].reason
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [({"samples": (700, 744)}, "700 of 744 samples"), ({"split": OTHER_LISTS}, "not the official ones")],
+)
+def test_other_data_are_not_compared(tmp_path, more, reason):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0.001, **more)
+    found = verdict_of(tmp_path, "opm")
+    assert found.word == "not comparable" and reason in found.reason and not found.passes
+
+
+def test_percent_for_a_fraction_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text(SUITE.replace("low = 0.85", "low = 85"))
+    with pytest.raises(UsageError, match=r"expected\.0\.low"):
+        load_suite(str(tmp_path / "mine.toml"))
+
+
+def bmm_check(folder, monkeypatch, capsys, *words):
+    """Exit status, standard output, and the JUnit counts (tests, failures, errors)."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["bmm", "report", "--suite", "mine.toml", "--check", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    root = ElementTree.parse(folder / "runs" / "mine" / "check.xml").getroot()
+    counts = tuple(int(root.attrib[name]) for name in ("tests", "failures", "errors"))
+    assert len(root.findall("testcase")) == counts[0] and len(root.findall(".//failure")) == counts[1]
+    assert len(root.findall(".//error")) == counts[2]
+    records = json.loads((folder / "runs" / "mine" / "check.json").read_text())
+    assert sum(record["passes"] for record in records) == counts[0] - counts[1] - counts[2]
+    return ended.value.code or 0, out, counts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three seeds of two methods that pass."""
+    (tmp_path / "mine.toml").write_text(SUITE)
+    for seed in range(3):
+        for method in ("baseline", "opm"):
+            write_run(tmp_path / "runs" / "mine", method, seed)
+    return tmp_path
+
+
+def test_passing(folder, monkeypatch, capsys):
+    status, out, counts = bmm_check(folder, monkeypatch, capsys)
+    assert (status, counts) == (0, (2, 0, 0)) and out.count("reproduced ") == 2
+    status, out, _ = bmm_check(folder, monkeypatch, capsys, "--format", "json")
+    assert [record["word"] for record in json.loads(out)] == ["reproduced"] * 2
+
+
+def test_failing(folder, monkeypatch, capsys):
+    text = (folder / "mine.toml").read_text().replace("low = 0.85\nhigh = 0.95", "low = 0.95\nhigh = 1.0")
+    (folder / "mine.toml").write_text(text)
+    status, out, counts = bmm_check(folder, monkeypatch, capsys)
+    assert (status, counts) == (4, (2, 1, 0)) and "worse " in out
+
+
+def test_incomplete(folder, monkeypatch, capsys):
+    for path in (folder / "runs").rglob("opm-*/result.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"status": "running", "selections": {}}))
+    status, out, counts = bmm_check(folder, monkeypatch, capsys)
+    assert status == 4 and counts == (5, 0, 4)  # three runs, and the number that they should give
+    assert "synthetic concat opm map: No run has finished." in out
+
+
+def test_damaged_and_diverged(folder, monkeypatch, capsys):
+    baseline, opm = (next((folder / "runs").rglob(f"{name}-*s1-*")) for name in ("baseline", "opm"))
+    (baseline / "result.json").write_text("{")
+    content = json.loads((opm / "result.json").read_text())
+    (opm / "result.json").write_text(json.dumps(content | {"status": "diverged"}))
+    status, out, counts = bmm_check(folder, monkeypatch, capsys)
+    assert status == 4 and counts == (4, 0, 2)
+    assert "result.json is damaged" in out and "diverged, not averaged" in out
+
+
+def test_nothing_at_all_finished(folder, monkeypatch, capsys):
+    for path in (folder / "runs").rglob("result.json"):
+        path.unlink()
+    status, _, counts = bmm_check(folder, monkeypatch, capsys)
+    assert status == 4 and counts[2] == counts[0]

@@ -1,0 +1,106 @@
+"""Tables as LaTeX that compiles and as a page that a browser shows whole."""
+
+import html
+import re
+import shutil
+import subprocess
+
+import pytest
+from run_folders import write_demo
+
+from balancemm_cli.results.figures import draw_all
+from balancemm_cli.results.formats import Table, to_html, to_latex, to_markdown
+from balancemm_cli.results.groups import collect
+from balancemm_cli.results.tables import tables
+
+AWKWARD = Table(
+    "50 % of a_b & c: {x} \\\\ ~ ^ # $ < > ± − — † ρ Δ λ",
+    ["Model", "ρ a_1", "Δ"],
+    [["[x]", "**71.0 ± 1.0 (3)**", "−5.9"], ["*", "**", "+1.0 †"]],
+    ["opm.q_base=0.4, 100 % of α", "[second]"],
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Tables and figures of eighteen runs."""
+    folder = tmp_path_factory.mktemp("demo")
+    groups = collect([write_demo(folder / "runs")], "last").groups
+    figures, _ = draw_all(groups, "last", folder / "figures")
+    return tables(groups, "last"), figures
+
+
+def test_latex_by_hand():
+    text = to_latex([AWKWARD])
+    assert r"\caption{50 \% of a\_b \& c: \{x\} \textbackslash{}\textbackslash{} \textasciitilde{}" in text
+    assert r"{[}x{]} & \textbf{71.0 $\pm$ 1.0 (3)} & $-$5.9 \\" in text
+    assert text.count(r"\begin{tabular}{lll}") == 1 and text.isascii()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
+def test_latex_compiles_as_it_is(demo, tmp_path):
+    (tmp_path / "report.tex").write_text(to_latex([*demo[0], AWKWARD]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "report.pdf").stat().st_size > 10_000
+    assert not re.search("Overfull|undefined|Missing", done.stdout)
+
+
+def test_markdown_keeps_what_it_means():
+    lines = to_markdown(AWKWARD).splitlines()
+    assert lines[4].split("|")[2].strip() == "**71.0 ± 1.0 (3)**"
+
+
+def test_html_escapes_and_holds_everything(demo):
+    page = to_html([AWKWARD, *demo[0]], demo[1])
+    assert html.escape(AWKWARD.title) in page and "<td><b>71.0 ± 1.0 (3)</b></td>" in page
+    assert page.count("<img ") == len(demo[1]) > 0
+    assert not re.search('(src|href)="(?!data:)', page)  # no other file is needed
+
+
+def shown(page, tmp_path, width, script):
+    """What `script` evaluates to in a frame of that width; Chromium draws the page without a screen.
+
+    A frame, since headless Chromium's own windows are at least 500 wide.
+    """
+    measure = f'addEventListener("load", () => {{ parent.document.title = String({script}) }})'
+    page = html.escape(page.replace("</body>", f"<script>{measure}</script></body>"))
+    path, picture = tmp_path / "frame.html", tmp_path / "picture.png"
+    path.write_text(
+        f'<title></title><iframe width="{width}" height="900" style="border: 0" srcdoc="{page}"></iframe>'
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,950"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"--screenshot={picture}", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert picture.stat().st_size > 10_000
+    return re.search("<title>(.*?)</title>", done.stdout)[1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_without_overflow(demo, tmp_path, width):
+    """At desk and at phone width; every figure is drawn."""
+    measure = (
+        "[document.documentElement.scrollWidth <= innerWidth, innerWidth, document.images.length,"
+        "[...document.images].every(one => one.naturalWidth > 100 && one.width <= innerWidth)]"
+    )
+    fits, inner, images, drawn = shown(to_html(*demo), tmp_path, width, measure).split(",")
+    assert (fits, int(inner), int(images), drawn) == ("true", width, len(demo[1]), "true")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_click_on_a_head_sorts(tmp_path):
+    table = Table(
+        "t", ["Method", "Accuracy"], [["a", "9.5 (3)"], ["b", "—"], ["c", "71.0 ± 1.0"], ["d", "−3.0"]]
+    )
+    script = (
+        "(() => { const cells = () => [...document.querySelectorAll('td:first-child')];"
+        "const order = () => cells().map(one => one.innerText).join('');"
+        "const head = document.querySelectorAll('th')[1]; head.click(); const up = order(); head.click();"
+        "return up + order() })()"
+    )
+    assert shown(to_html([table]), tmp_path, 800, script) == "dacb" + "cadb"  # a gap is last both ways

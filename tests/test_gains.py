@@ -1,0 +1,113 @@
+"""What a method gains over its own baseline, with intervals over seeds and over test samples."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.stats
+from run_folders import write_run
+
+from balancemm_cli.engine.runs import write_table
+from balancemm_cli.results import formats, tables
+from balancemm_cli.results.gains import gains
+from balancemm_cli.results.groups import collect
+
+
+def write_predictions(folder, correct, classes=4):
+    """Predictions of which exactly `correct` are right; those of another epoch are all wrong."""
+    labels = np.arange(len(correct)) % classes
+    guessed = np.where(correct, labels, (labels + 1) % classes)
+    parts = [
+        pa.table(
+            {
+                "selection": [name] * len(labels),
+                "id": [str(place) for place in range(len(labels))],
+                "label": labels.astype(np.int32),
+                "scores": pa.array(
+                    list(np.eye(classes, dtype=np.float32)[predicted]), pa.list_(pa.float32())
+                ),
+            }
+        )
+        for name, predicted in (("last", guessed), ("best-test", (labels + 1) % classes))
+    ]
+    write_table(folder / "predictions.arrow", pa.concat_tables(parts))
+
+
+def write_pair(root, mine, other, method="opm", **more):
+    """A method's and the baseline's runs of these accuracies, seed by seed, with predictions that fit."""
+    order = np.random.default_rng(0).permutation(200)
+    for name, accuracies in ((method, mine), ("baseline", other)):
+        for seed, accuracy in enumerate(accuracies):
+            folder = write_run(root, name, seed, accuracy=accuracy, **more)
+            write_predictions(folder, order < round(200 * accuracy))
+
+
+def rows_of(root):
+    return {row.group.first.method: row for row in tables.rows(collect([root], "last").groups, "last")}
+
+
+def test_the_gain_over_the_own_baseline(tmp_path):
+    mine, other = [0.71, 0.745, 0.69], [0.66, 0.7, 0.68]
+    write_pair(tmp_path, mine, other, dataset="crema-d", recipe="paper")
+    row = rows_of(tmp_path)["opm"]
+    expected = scipy.stats.ttest_rel(mine, other)
+    assert row.gain is not None and row.gain.p == pytest.approx(expected.pvalue)
+    assert row.gain.comparison.difference.mean == pytest.approx(0.035)
+    assert row.gain.published == pytest.approx(0.751 - 0.669)  # of Table 12
+    low, high = row.gain.samples
+    assert 0 < low < 0.035 < high < 0.07
+    assert rows_of(tmp_path)["baseline"].gain is None
+
+
+def test_a_single_seed_has_its_interval_over_the_test_samples(tmp_path):
+    write_pair(tmp_path, [0.8], [0.7])
+    gain = rows_of(tmp_path)["opm"].gain
+    assert gain.comparison.difference.interval is None and gain.p is None
+    assert gain.samples[0] < 0.1 < gain.samples[1]
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    cell = dict(zip(table.header, table.cells[1], strict=True))["Gain"]
+    assert cell == f"+10.0 [{100 * gain.samples[0]:+.1f}, {100 * gain.samples[1]:+.1f}]"
+    assert any("fewer than 3 shared seeds" in note for note in table.notes)
+
+
+def test_p_values_are_adjusted_over_what_is_shown(tmp_path):
+    write_pair(tmp_path, [0.71, 0.745, 0.69], [0.66, 0.7, 0.68])
+    alone = rows_of(tmp_path)["opm"].gain.p
+    for seed, accuracy in enumerate([0.8, 0.7, 0.9]):
+        write_run(tmp_path, "ogm", seed, accuracy=accuracy)
+    assert rows_of(tmp_path)["opm"].gain.p == pytest.approx(2 * alone)
+
+
+def test_a_baseline_of_other_settings_or_data_is_none(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "opm", seed, accuracy=0.8)
+        write_run(tmp_path, seed=seed, accuracy=0.7, overrides=("optimizer.lr=0.5",))
+        write_run(tmp_path, seed=seed, accuracy=0.6, data="beef" * 16)
+    assert gains(collect([tmp_path], "last").groups, "last") == {}
+
+
+def test_settings_of_the_method_do_not_part_it_from_its_baseline(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "opm", seed, accuracy=0.8 + seed / 100, overrides=("opm.q_base=0.3",))
+        write_run(tmp_path, "ogm", seed, accuracy=0.7, variant="official")
+        write_run(tmp_path, seed=seed, accuracy=0.6)
+    found = rows_of(tmp_path)
+    assert found["opm"].gain.comparison.difference.mean == pytest.approx(0.21)
+    assert found["ogm"].gain.comparison.difference.mean == pytest.approx(0.1)
+    assert found["opm"].gain.samples is None  # there are no predictions
+
+
+def test_damaged_predictions_leave_the_gain_over_seeds(tmp_path):
+    write_pair(tmp_path, [0.8, 0.81], [0.7, 0.72])
+    next(tmp_path.rglob("opm*/predictions.arrow")).write_bytes(b"ARROW1 but not further")
+    gain = rows_of(tmp_path)["opm"].gain
+    assert gain.samples is None and gain.comparison.difference.n == 2
+
+
+def test_the_gain_is_in_every_record(tmp_path):
+    write_pair(tmp_path, [0.71, 0.745, 0.69], [0.66, 0.7, 0.68])
+    records = [tables.record(row) for row in rows_of(tmp_path).values()]
+    assert all(record["gain"].keys() == records[0]["gain"].keys() for record in records)
+    assert "gain_p" in formats.to_csv(records).partition("\n")[0]
+    assert json.loads(formats.to_json(records))[1]["gain"]["n"] == 3
