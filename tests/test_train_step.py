@@ -103,6 +103,7 @@ CASES = [
     ("x-vector", "opm+ogm", "paper", "sgd"),
     ("i-vector", "opm+ogm", "paper", "sgd"),
     ("mwtsm", "opm+ogm", "paper", "sgd"),
+    ("vatt", "opm+ogm", "official", "sgd"),
     ("concat", "g-blending", "paper", "sgd"),
     ("concat", "greedy", "official", "adamw"),
     ("mlp", "agm", "paper", "sgd"),

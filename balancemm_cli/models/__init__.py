@@ -17,6 +17,7 @@ from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsm import TSM
 from balancemm_cli.models.tsn import TSN
+from balancemm_cli.models.vatt import VATT
 from balancemm_cli.models.x_vector import XVectorNetwork
 
 MODELS: dict[str, type[Fusion] | type[Network]] = {
@@ -31,6 +32,7 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "i-vector": IVectorNetwork,
     "x-vector": XVectorNetwork,
     "mwtsm": MWTSM,
+    "vatt": VATT,
     **extensions("bmm.models"),
 }
 

@@ -181,11 +181,15 @@ class SequenceTransformer(Encoder):
         )
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[B, T, D] or [B, T], T no more than the shape's length, to [B, 128]."""
+    def steps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, T, D] or [B, T], T no more than the shape's length, to what the layers make of each step.
+
+        Returns that [B, T, 128], zeros for padding, and ones for the steps that are no padding, else zeros [B, T, 1].
+        """
         if not len(inputs):  # of a process that a small batch left nothing: torch's attention needs a sample
             # joined, not in its place: a network before this one has to take part in the backward
-            return self(torch.cat([inputs, inputs.new_zeros((1, *inputs.shape[1:]))]))[:0]
+            values, weights = self.steps(torch.cat([inputs, inputs.new_zeros((1, *inputs.shape[1:]))]))
+            return values[:0], weights[:0]
         present = inputs != 0 if inputs.ndim == 2 else (inputs != 0).any(2)
         # A sample of padding alone (a missing modality) keeps its first step: the softmax needs something.
         first = torch.arange(present.shape[1], device=present.device) == 0
@@ -193,7 +197,12 @@ class SequenceTransformer(Encoder):
         values = self.project(inputs) + self.positions[: inputs.shape[1]]
         values = self.layers(values, src_key_padding_mask=~present)
         weights = present.to(values.dtype)[..., None]
-        return (values * weights).sum(1) / weights.sum(1)
+        return values * weights, weights
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, T, D] or [B, T], T no more than the shape's length, to [B, 128]."""
+        values, weights = self.steps(inputs)
+        return values.sum(1) / weights.sum(1)
 
 
 ENCODERS: dict[str, type[FrameEncoder]] = {

@@ -1,0 +1,126 @@
+"""Cross-modal attention over the encoders' tokens, in the manner of VATT (Akbari et al., NeurIPS 2021; Table 3).
+
+With t_j^m the tokens of modality m (arXiv 2104.11178, Sec. 3.1 and 3.2),
+
+    z = [a; P^m t_j^m + e_j^m for all m and j],   f = W LN(transformer(z))_0 + b,
+
+a learned class token a, a projection P^m and learned positions e^m a modality, and one transformer for all. The paper
+uses VATT as a cross-modal network in Table 3 and says no more; VATT itself cuts raw signals into patches, and its
+backbone takes one modality at a time, to be aligned by contrastive losses. Hence:
+
+1. Tokens are what the recipe's encoders see: of pictures and spectrograms the last map, averaged over frames (as
+   everywhere here) and pooled to `vatt.grid` × `vatt.grid` positions; of sequences the steps of their transformer.
+2. The tokens of all modalities attend to each other. There are no contrastive losses and no pretraining.
+3. A token of zeros is left out of the attention, as VATT's DropToken leaves tokens out: padding, and whatever a
+   dropped or missing modality has. The class token stays, so each modality alone is that modality's tokens alone.
+4. Layers are VATT's (pre-norm, GELU, 64 numbers a head, four times the width inside), but two of width 512 instead of
+   twelve of 768, since encoders come before. No dropout: the gradients are to differ by what methods do.
+5. Each modality has a position table of its own, which also tells modalities apart; VATT adds up a table an axis.
+6. Matrices are Xavier, layer by layer (torch.nn.TransformerEncoder starts all as one); a and e^m are N(0, 0.02²).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from balancemm_cli.models.encoders import (
+    Encoder,
+    FrameEncoder,
+    SequenceShape,
+    SequenceTransformer,
+    Shape,
+    make_encoders,
+    widths,
+)
+from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
+from balancemm_cli.models.heads import linear_head
+from balancemm_cli.models.network import Network
+
+
+class VATTSettings(ModelSettings):
+    """The size of the transformer, and into how many tokens a map is pooled."""
+
+    width: int = Field(default=512, gt=0, multiple_of=64)
+    layers: int = Field(default=2, gt=0)
+    grid: int = Field(default=4, gt=0)
+
+
+class CrossAttention(Fusion):
+    """A transformer over the tokens of all modalities. Features are [B, T_m, D_m], T_m at most `lengths[m]`."""
+
+    def __init__(
+        self, widths: Mapping[str, int], lengths: Mapping[str, int], classes: int, settings: VATTSettings
+    ) -> None:
+        super().__init__(widths, classes, settings)
+        need_several("vatt", widths)
+        width = settings.width
+        self.project = nn.ModuleDict({name: nn.Linear(given, width) for name, given in widths.items()})
+        self.positions = nn.ParameterDict(
+            {name: nn.Parameter(0.02 * torch.randn(length, width)) for name, length in lengths.items()}
+        )
+        self.token = nn.Parameter(0.02 * torch.randn(width))
+        layer = nn.TransformerEncoderLayer(
+            width, width // 64, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, settings.layers, nn.LayerNorm(width), enable_nested_tensor=False
+        )
+        for module in (self.project, self.layers):
+            for weight in module.parameters():
+                if weight.ndim >= 2:
+                    nn.init.xavier_uniform_(weight)
+        self.head = linear_head(width, classes)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features to logits [B, C]."""
+        batch = len(next(iter(features.values())))
+        if (
+            not batch
+        ):  # torch's attention needs a sample; joined, so that the encoders take part in the backward
+            one = {name: torch.cat([f, f.new_zeros((1, *f.shape[1:]))]) for name, f in features.items()}
+            return self(one)[:0]
+        tokens = [self.token.expand(batch, 1, -1)]
+        tokens += [self.project[name](f) + self.positions[name][: f.shape[1]] for name, f in features.items()]
+        absent = torch.cat([(f == 0).all(2) for f in features.values()], 1)
+        absent = torch.cat([torch.zeros_like(absent[:, :1]), absent], 1)
+        return self.head(self.layers(torch.cat(tokens, 1), src_key_padding_mask=absent)[:, 0])
+
+
+class VATT(Network):
+    """One transformer over the tokens of all encoders (cross-modal attention)."""
+
+    Settings = VATTSettings
+
+    def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion, grid: int) -> None:
+        super().__init__(encoders, fusion)
+        self.grid = grid
+
+    @classmethod
+    def assemble(
+        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+    ) -> "VATT":
+        """The model for these inputs. UsageError for a single one, and for an unknown encoder."""
+        assert isinstance(settings, VATTSettings)
+        encoders = make_encoders(encoder, inputs)
+        lengths = {
+            name: shape.length if isinstance(shape, SequenceShape) else settings.grid**2
+            for name, shape in inputs.items()
+        }
+        return cls(encoders, CrossAttention(widths(encoders), lengths, classes, settings), settings.grid)
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs (see encoders) to tokens [B, T_m, D_m] a modality; zeros where a sequence has padding."""
+        return {name: self._tokens(self.encoders[name], inputs[name]) for name in self.modalities}
+
+    def _tokens(self, encoder: nn.Module, inputs: Tensor) -> Tensor:
+        if isinstance(encoder, SequenceTransformer):
+            return encoder.steps(inputs)[0]
+        assert isinstance(encoder, FrameEncoder)
+        if inputs.ndim == 4:
+            maps = encoder.maps(inputs)
+        else:
+            maps = encoder.maps(inputs.transpose(1, 2).flatten(0, 1))
+            maps = maps.unflatten(0, (len(inputs), inputs.shape[2])).mean(1)
+        return nn.functional.adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)

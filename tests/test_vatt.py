@@ -1,0 +1,193 @@
+"""Cross-modal attention: its tokens, its transformer against torch's own, and what every model must do."""
+
+from functools import partial
+
+import pytest
+import torch
+from small_training import train_and_evaluate
+from task_models import steps_with_opm_and_ogm, zeroed_alone
+from torch import nn
+
+from balancemm_cli.data.store import open_set
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine.acceleration import Stepper, arrange
+from balancemm_cli.engine.config import resolve
+from balancemm_cli.engine.optimizer import build_optimizer
+from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.errors import UsageError
+from balancemm_cli.methods import METHODS
+from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.models import build
+from balancemm_cli.models.encoders import SequenceShape
+
+SHAPES = {
+    "audio": 1,
+    "visual": 3,
+    "text": SequenceShape(5, width=3),
+    "question": SequenceShape(6, words=9),
+}
+SMALL = {"width": 64, "layers": 2, "grid": 2}
+
+
+def make(*names, **settings):
+    shapes = {name: SHAPES[name] for name in names}
+    return build("vatt", "small", shapes, 4, seed=0, settings={**SMALL, **settings})
+
+
+def inputs(*names, batch=6):
+    """Media, and sequences with padding behind the first steps of the second sample."""
+    torch.manual_seed(0)
+    values = {
+        "audio": torch.randn(batch, 1, 17, 30),
+        "visual": torch.randn(batch, 3, 2, 32, 32),
+        "text": torch.randn(batch, 5, 3),
+        "question": torch.randint(1, 9, (batch, 6)),
+    }
+    values["text"][1:2, 3:] = 0
+    values["question"][1:2, 2:] = 0
+    return {name: values[name] for name in names}
+
+
+def test_tokens_are_the_pooled_positions_of_the_last_map():
+    network, values = make("audio", "visual").eval(), inputs("audio", "visual")
+    tokens, encoder = network.encode(values), network.encoders["visual"]
+    maps = torch.stack([encoder.maps(values["visual"][:, :, frame]) for frame in range(2)]).mean(0)
+    assert maps.shape == (6, 64, 4, 4)
+    by_hand = [maps[:, :, r : r + 2, c : c + 2].mean((2, 3)) for r in (0, 2) for c in (0, 2)]
+    torch.testing.assert_close(tokens["visual"], torch.stack(by_hand, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tokens["visual"].mean(1), encoder(values["visual"]), rtol=1e-4, atol=1e-5)
+    assert tokens["audio"].shape == (6, 4, 64)
+    fine = make("audio", "visual", grid=3).encode(values)
+    assert [tuple(one.shape) for one in fine.values()] == [(6, 9, 64), (6, 9, 64)]
+
+
+@pytest.mark.parametrize("name", ["text", "question"])
+def test_tokens_of_a_sequence_are_its_steps(name):
+    network, values = make(name, "audio"), inputs(name, "audio")
+    tokens, present = network.encode(values)[name], values[name] != 0
+    present = present if present.ndim == 2 else present.any(2)
+    assert torch.equal((tokens != 0).any(2), present)
+    mean = tokens.sum(1) / present.sum(1, keepdim=True)
+    torch.testing.assert_close(mean, network.encoders[name](values[name]))
+
+
+@pytest.mark.parametrize("names", [("audio", "visual"), ("visual", "text"), ("text", "audio", "question")])
+@pytest.mark.parametrize("training", [True, False])
+def test_it_is_torchs_transformer_on_the_tokens_that_are_there(names, training):
+    """One sample at a time, without padding or a mask, through a TransformerEncoder built and filled apart."""
+    network = make(*names).train(training)
+    features, fusion = network.encode(inputs(*names)), network.fusion
+    layer = nn.TransformerEncoderLayer(64, 1, 256, 0.0, "gelu", batch_first=True, norm_first=True)
+    reference = nn.TransformerEncoder(layer, 2, nn.LayerNorm(64), enable_nested_tensor=False).train(training)
+    reference.load_state_dict(fusion.layers.state_dict())
+    expected = []
+    for sample in range(6):
+        tokens = [fusion.token[None]]
+        for name in names:
+            here = features[name][sample].any(1)
+            projected = features[name][sample] @ fusion.project[name].weight.T + fusion.project[name].bias
+            tokens.append((projected + fusion.positions[name])[here])
+        first = reference(torch.cat(tokens)[None])[0, 0]
+        expected.append(fusion.head.weight @ first + fusion.head.bias)
+    with torch.set_grad_enabled(training):  # else torch takes another way
+        torch.testing.assert_close(fusion(features), torch.stack(expected), rtol=1e-4, atol=1e-5)
+    rest = [fusion.token, *fusion.positions.values(), *fusion.project.parameters(), *fusion.head.parameters()]
+    counted = sum(one.numel() for one in [*reference.parameters(), *rest])
+    assert sum(one.numel() for one in fusion.parameters()) == counted
+
+
+def test_layers_start_apart():
+    first, second = (layer.linear1.weight for layer in make("audio", "visual").fusion.layers.layers)
+    assert not torch.equal(first, second)
+
+
+def test_a_modality_changes_what_another_gives():
+    """The logits of both together are no sum of each alone, and a token's place counts."""
+    network = make("audio", "visual").eval()
+    features = network.encode(inputs("audio", "visual"))
+    assert not torch.allclose(sum(network.unimodal_logits(features).values()), network.classify(features))
+    turned = {**features, "visual": features["visual"].flip(1)}
+    assert not torch.allclose(network.classify(turned), network.classify(features), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "names", [("audio", "visual"), ("text", "question"), ("visual", "text", "audio")], ids="-".join
+)
+def test_it_trains_with_opm_and_ogm(names):
+    network, values = make(*names), inputs(*names)
+    steps_with_opm_and_ogm(network, values)
+    zeroed_alone(network, values)
+    features = {name: value.detach().requires_grad_() for name, value in network.encode(values).items()}
+    network.zero_grad()
+    torch.cat(list(network.unimodal_logits(features).values())).sum().backward()
+    assert all(weight.grad is None for weight in network.parameters())
+    assert all(value.grad.any() for value in features.values())
+
+
+def test_what_is_modulated_is_the_encoders():
+    network = make("audio", "text")
+    found = {id(weight) for weights in network.modulated().values() for weight in weights}
+    matrices = {id(weight) for weight in network.encoders.parameters() if weight.ndim >= 2}
+    assert found == matrices and not found & {id(weight) for weight in network.fusion.parameters()}
+    convolutions = [weight for weight in network.modulated()["audio"] if weight.ndim == 4]
+    assert len(convolutions) == len(network.modulated()["audio"]) == 9
+
+
+@pytest.mark.parametrize("names", [("text", "question"), ("audio", "visual")])
+def test_a_process_without_samples_takes_part(names):
+    network = make(*names).eval()  # batch norm needs a sample to train
+    methods = [METHODS[name](METHODS[name].Settings(), list(names)) for name in ("opm", "ogm")]
+    optimizer = build_optimizer(network, resolve("synthetic").settings.optimizer)
+    step = Step(0, Draws(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
+    loss = train_step(network, methods, optimizer, inputs(*names, batch=0), step, DiscrepancySettings())
+    assert loss == 0 and step.unimodal[names[0]].shape == (0, 4)
+    assert all(weight.isfinite().all() for weight in network.parameters())
+    network(inputs(*names, batch=0)).sum().backward()
+    assert all(weight.grad is not None and not weight.grad.isnan().any() for weight in network.parameters())
+
+
+def test_a_missing_modality_leaves_finite_logits():
+    network, values = make("audio", "text").eval(), inputs("audio", "text")
+    features = {name: one * 0 for name, one in network.encode(values).items()}
+    assert network.classify(features).isfinite().all()
+
+
+def test_what_it_cannot_take_is_refused():
+    with pytest.raises(UsageError, match=r"^Model 'vatt' fuses two or more modalities, .* only 'audio'\."):
+        make("audio")
+    with pytest.raises(UsageError, match=r"vatt\.width"):
+        resolve("synthetic", "vatt", overrides=["vatt.width=100"])
+
+
+def train(*switches):
+    """Losses and weights of three steps under switches."""
+    overrides = ["batch_size=6", "optimizer.lr=0.01", "vatt.width=64", "vatt.grid=2", *switches]
+    config = resolve("crema-d", "vatt", "opm+ogm", overrides=overrides)
+    network = arrange(make("audio", "visual"), config.settings.speed)
+    optimizer = build_optimizer(network, config.settings.optimizer, config.settings.speed)
+    methods = config.build_methods(["audio", "visual"])
+    stepper = Stepper(train_step, network, methods, optimizer, config.settings)
+    labels = torch.arange(6) % 4
+    losses = [
+        stepper(inputs("audio", "visual"), Step(0, Draws(0, 0, index), labels))[0] for index in range(3)
+    ]
+    return [torch.stack(losses), *(weight.detach() for weight in network.parameters())]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
+def test_switches_train_as_eager_float32_does(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    eager = train()
+    torch.testing.assert_close(train("speed.channels_last=true"), eager, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(train("speed.compile=true"), eager, rtol=1e-3, atol=1e-3)
+    amp = train("speed.amp=true")
+    torch.testing.assert_close(amp, eager, rtol=0.1, atol=0.1)
+    assert not torch.equal(amp[0], eager[0])  # bf16 was in use
+    torch.compiler.reset()
+
+
+def test_its_checkpoint_gives_its_own_numbers(prepared, tmp_path):
+    result = train_and_evaluate(open_set(prepared / "synthetic"), tmp_path / "runs", model="vatt")
+    assert set(result["selections"]["last"]["unimodal"]) == {"audio", "visual"}
