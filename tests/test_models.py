@@ -89,7 +89,7 @@ def test_zero_out_leaves_batch_norm_and_training_mode_alone():
     assert all(torch.equal(value, before[name]) for name, value in fusion.state_dict().items())
 
 
-@pytest.mark.parametrize("model", ["concat", "sum", "mlp", "film", "gated", "lmf"])
+@pytest.mark.parametrize("model", ["concat", "sum", "mlp", "film", "gated", "lmf", "centralnet", "mmtm"])
 def test_unimodal_logits_send_no_gradient_to_the_weights(model):
     network = build(model, "small", {"audio": 1, "visual": 3}, 4, seed=0)
     inputs = {"audio": torch.randn(2, 1, 16, 16), "visual": torch.randn(2, 3, 1, 16, 16)}

@@ -98,6 +98,8 @@ CASES = [
     ("concat", "baseline", "paper", "sgd"),
     ("concat", "ogm-star+moddrop+dropout", "paper", "sgd"),
     ("mlp", "annealed-dropout+evolutional-dropout+curriculum-dropout+unimodal-losses", "paper", "sgd"),
+    ("centralnet", "opm+ogm+unimodal-losses", "paper", "sgd"),
+    ("mmtm", "opm+ogm", "official", "adamw"),
     ("tsn", "opm+ogm", "paper", "sgd"),
     ("tsm", "opm+ogm", "paper", "sgd"),
     ("x-vector", "opm+ogm", "paper", "sgd"),

@@ -32,8 +32,8 @@ class UnimodalLosses(Method):
 
     def attach(self, network: Network, classes: int) -> nn.Module:
         """The heads, by modality."""
-        for name, encoder in network.encoders.items():
-            self.heads[name] = linear_head(encoder.features, classes)  # pyright: ignore[reportArgumentType]
+        for name, width in network.widths.items():
+            self.heads[name] = linear_head(width, classes)
         return self.heads
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:

@@ -7,12 +7,14 @@ import torch
 
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
+from balancemm_cli.models.centralnet import CentralNet
 from balancemm_cli.models.encoders import Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.i_vector import IVectorNetwork
 from balancemm_cli.models.lmf import LMF
+from balancemm_cli.models.mmtm import MMTM
 from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsm import TSM
@@ -27,6 +29,8 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "film": FiLM,
     "gated": Gated,
     "lmf": LMF,
+    "centralnet": CentralNet,
+    "mmtm": MMTM,
     "tsn": TSN,
     "tsm": TSM,
     "i-vector": IVectorNetwork,
