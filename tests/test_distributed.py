@@ -127,6 +127,8 @@ CASES = [  # model, method, variant, modalities, whether all features are droppe
     ("mlp", "agm", "paper", 3, False),
     ("concat", "pmr", "paper", 2, False),
     ("concat", "mmpareto", "paper", 2, False),
+    ("centralnet", "opm+ogm+unimodal-losses", "paper", 3, True),
+    ("mmtm", "opm+ogm", "paper", 3, True),
 ]
 
 
