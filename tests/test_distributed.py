@@ -119,6 +119,7 @@ CASES = [  # model, method, variant, modalities, whether all features are droppe
     ("concat", "opm+ogm", "official", 3, False),
     ("concat", "ogm-star+dropout+annealed-dropout+curriculum-dropout", "paper", 2, False),
     ("concat", "moddrop+evolutional-dropout+unimodal-losses", "paper", 3, False),
+    ("vatt", "opm+ogm", "paper", 3, True),
     ("tsm", "opm+ogm", "paper", 2, False),
     ("i-vector", "ogm", "paper", 2, False),
     ("mwtsm", "opm+ogm", "paper", 3, False),
