@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_training import train_and_evaluate
 from task_models import steps_with_opm_and_ogm, zeroed_alone
+from test_switches import capturing_on_the_cpu
 from torch import nn
 
 from balancemm_cli.data.store import open_set
@@ -160,8 +161,8 @@ def test_what_it_cannot_take_is_refused():
         resolve("synthetic", "vatt", overrides=["vatt.width=100"])
 
 
-def train(*switches):
-    """Losses and weights of three steps under switches."""
+def train(*switches, steps=3):
+    """Losses and weights of a few steps under switches."""
     overrides = ["batch_size=6", "optimizer.lr=0.01", "vatt.width=64", "vatt.grid=2", *switches]
     config = resolve("crema-d", "vatt", "opm+ogm", overrides=overrides)
     network = arrange(make("audio", "visual"), config.settings.speed)
@@ -170,7 +171,8 @@ def train(*switches):
     stepper = Stepper(train_step, network, methods, optimizer, config.settings)
     labels = torch.arange(6) % 4
     losses = [
-        stepper(inputs("audio", "visual"), Step(0, Draws(0, 0, index), labels))[0] for index in range(3)
+        stepper(inputs("audio", "visual"), Step(0, Draws(0, 0, index), labels))[0].clone()
+        for index in range(steps)
     ]
     return [torch.stack(losses), *(weight.detach() for weight in network.parameters())]
 
@@ -186,6 +188,14 @@ def test_switches_train_as_eager_float32_does(monkeypatch):
     torch.testing.assert_close(amp, eager, rtol=0.1, atol=0.1)
     assert not torch.equal(amp[0], eager[0])  # bf16 was in use
     torch.compiler.reset()
+
+
+def test_a_captured_step_equals_the_eager_one(monkeypatch):
+    eager = train(steps=7)
+    with capturing_on_the_cpu(monkeypatch) as recorder:
+        captured = train("speed.cuda_graphs=true", steps=7)
+    torch.testing.assert_close(captured, eager, rtol=0, atol=0)
+    assert recorder.captures == 1 and recorder.replays >= 2
 
 
 def test_its_checkpoint_gives_its_own_numbers(prepared, tmp_path):
