@@ -261,8 +261,8 @@ def test_a_recipe_that_starts_from_weights_asks_for_them(bmm, prepared, tmp_path
 def test_a_suite_gives_the_file_to_those_that_ask(bmm, tmp_path):
     suite = tmp_path / "mine.toml"
     suite.write_text(
-        'title = "mine"\n[[runs]]\ndataset = "synthetic"\nmodels = ["unimodal-audio"]\nseeds = [0]\n'
-        '[[runs]]\ndataset = "synthetic"\nmodels = ["unimodal-audio"]\nseeds = [0]\n'
+        'title = "mine"\n[[runs]]\ndatasets = ["synthetic"]\nmodels = ["unimodal-audio"]\nseeds = [0]\n'
+        '[[runs]]\ndatasets = ["synthetic"]\nmodels = ["unimodal-audio"]\nseeds = [0]\n'
         "settings = { pretrained = true }\n"
     )
     path = small(tmp_path / "w.pt")
