@@ -120,7 +120,7 @@ def test_the_blended_loss_is_the_weighted_sum():
     inputs, labels = batch()
     twin = copy.deepcopy(network)
     features = twin.encode(inputs)
-    heads = twin.extras["x"].heads
+    heads = twin.extras["x"]
     expected = 0.5 * cross_entropy(twin.classify(features), labels)
     for name, weight in (("audio", 0.2), ("visual", 0.3)):
         expected = expected + weight * cross_entropy(heads[name](features[name]), labels)
@@ -393,13 +393,13 @@ def test_mmpareto_updates_by_the_rescaled_blend(variant, opposed):
     inputs, labels = batch()
     with torch.no_grad():  # the own heads as the fused one, or against it
         for name, part in zip(TWO, network.fusion.head.weight.split(64, 1), strict=True):
-            of.heads.heads[name].weight.copy_(-part if opposed else part)
+            of.heads[name].weight.copy_(-part if opposed else part)
     twin = copy.deepcopy(network)
     loss, _ = take((network, of, optimizer), inputs, labels)
 
     features = twin.encode(inputs)
     multimodal = cross_entropy(twin.classify(features), labels)
-    heads = twin.extras["x"].heads
+    heads = twin.extras["x"]
     alone = {name: cross_entropy(heads[name](features[name]), labels) for name in TWO}
     torch.testing.assert_close(loss, (multimodal + sum(alone.values())).detach())
     for name in TWO:

@@ -80,9 +80,10 @@ def report(
         _show([paper_tables.layout(table, cells, which)], paper_tables.records(cells, which), chosen)
     elif chosen == "html":
         _print_page(tables.tables(collection.groups, which), collection.groups, which)
+    elif chosen in ("csv", "json"):
+        _show([], [tables.record(row) for row in tables.rows(collection.groups, which)], chosen)
     else:
-        records = [tables.record(row) for row in tables.rows(collection.groups, which)]
-        _show(tables.tables(collection.groups, which), records, chosen)
+        _show(tables.tables(collection.groups, which), [], chosen)
 
 
 def _check(suite: str, collection: "Collection", selection: "Selection", out: Path, chosen: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from balancemm_cli.methods.base import Method, MethodSettings, Step
-from balancemm_cli.models.heads import linear_head
+from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.models.network import Network
 
 
@@ -28,18 +28,17 @@ class UnimodalLosses(Method):
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
         self.weight = settings.weight
-        self.heads = nn.ModuleDict()
+        self.heads: UnimodalHeads | None = None
 
     def attach(self, network: Network, classes: int) -> nn.Module:
         """The heads, by modality."""
-        for name, width in network.widths.items():
-            self.heads[name] = linear_head(width, classes)
+        self.heads = UnimodalHeads(network.widths, classes)
         return self.heads
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The loss with those of the modalities."""
-        for name, feature in step.features.items():
-            pooled = feature if feature.ndim == 2 else feature.flatten(1, -2).mean(1)
-            losses = nn.functional.cross_entropy(self.heads[name](pooled), step.labels, reduction="none")
+        assert self.heads is not None
+        for logits in self.heads(step.features).values():
+            losses = nn.functional.cross_entropy(logits, step.labels, reduction="none")
             loss = loss + self.weight * step.mean(losses)
         return loss

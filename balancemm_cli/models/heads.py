@@ -18,19 +18,18 @@ def mlp_head(features: int, classes: int, hidden: int = 512) -> nn.Sequential:
     return nn.Sequential(linear_head(features, hidden), nn.ReLU(), linear_head(hidden, classes))
 
 
-class UnimodalHeads(nn.Module):
+class UnimodalHeads(nn.ModuleDict):
     """A linear head of each modality's own, which methods with uni-modal objectives attach.
 
     Features are [B, D_m], or [B, …, D_m], averaged over what is between (tokens); logits are [B, C].
     """
 
     def __init__(self, widths: Mapping[str, int], classes: int) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
+        super().__init__({name: linear_head(width, classes) for name, width in widths.items()})
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features to logits [B, C] a modality."""
         return {
-            name: self.heads[name](feature if feature.ndim == 2 else feature.flatten(1, -2).mean(1))
+            name: self[name](feature if feature.ndim == 2 else feature.flatten(1, -2).mean(1))
             for name, feature in features.items()
         }
