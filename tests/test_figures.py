@@ -7,6 +7,8 @@ from PIL import Image
 from run_folders import write_demo, write_run
 
 from balancemm_cli.results import figures
+from balancemm_cli.results.figures.drawing import WINDOWS, windows
+from balancemm_cli.results.figures.modulation import read_steps
 from balancemm_cli.results.groups import collect
 
 KINDS = ("accuracy", "modulation", "epochs")
@@ -66,7 +68,7 @@ def test_lines_of_the_steps_are_means_over_seeds(tmp_path):
     (group,) = collect([tmp_path], "last").groups
     (panel,) = figures.panels([group])
     figure = figures.draw_modulation(panel)
-    rho = np.mean([figures._read_steps(run)["rho_audio"] for run in group.runs], axis=0)
+    rho = np.mean([read_steps(run)["rho_audio"] for run in group.runs], axis=0)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "audio")
     np.testing.assert_allclose(line.get_ydata(), rho)
 
@@ -74,10 +76,10 @@ def test_lines_of_the_steps_are_means_over_seeds(tmp_path):
 @pytest.mark.parametrize("length", [1, 149, 150, 151, 600, 601])
 def test_windows_keep_the_mean(length):
     column = np.random.default_rng(0).random(length)
-    places, means = figures._windows([column, 2 * column])
-    assert len(places) == means.shape[1] <= figures.WINDOWS
+    places, means = windows([column, 2 * column])
+    assert len(places) == means.shape[1] <= WINDOWS
     assert places[0] >= 0 and places[-1] <= length - 1
-    if length % max(1, -(-length // figures.WINDOWS)) == 0:
+    if length % max(1, -(-length // WINDOWS)) == 0:
         assert means[0].mean() == pytest.approx(column.mean())
     np.testing.assert_allclose(means[1], 2 * means[0])
 

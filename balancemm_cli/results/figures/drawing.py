@@ -1,0 +1,103 @@
+"""How every figure looks: colours, lines, legends, and how it is written.
+
+The colours are those of Okabe and Ito (told apart by colour-blind readers), with another marker or line style
+each for print in grey. The same runs give the same SVG, byte by byte.
+"""
+
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from balancemm_cli.data.store import atomic_file
+from balancemm_cli.results.groups import Group
+
+COLOURS = (
+    "#000000",
+    "#E69F00",
+    "#0072B2",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+)  # Okabe, Ito
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+
+WINDOWS = 150
+"""Steps are averaged in at most so many windows: more points than that cannot be seen on paper."""
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "bmm",
+    "figure.constrained_layout.use": True,
+}
+
+Array = NDArray[np.float64]
+
+
+def windows(columns: list[Array]) -> tuple[Array, Array]:
+    """Step of the middle of each window [W], and the windows' means of each run [runs, W]."""
+    length = min(len(column) for column in columns)
+    size = max(1, math.ceil(length / WINDOWS))
+    starts = np.arange(0, length, size)
+    sizes = np.diff(np.append(starts, length))
+    means = np.stack([np.add.reduceat(column[:length], starts) / sizes for column in columns])
+    return starts + (sizes - 1) / 2, means
+
+
+def band(axes: Axes, places: Array, values: Array, index: int, label: str, line: int | None = None) -> None:
+    """A line of the mean over runs [runs, X], with a band from the lowest to the highest."""
+    mean = values.mean(axis=0)
+    style = LINES[(index if line is None else line) % len(LINES)]
+    axes.plot(places, mean, color=colour(index), linestyle=style, linewidth=1.3, label=label)
+    if len(values) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        axes.fill_between(places, low, high, color=colour(index), alpha=0.2, linewidth=0)
+
+
+def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
+    """One legend below the panels, each name once."""
+    handles = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
+
+
+def over_seeds(groups: list[Group], what: str) -> str:
+    """`what` with the number of seeds behind it, as in "mean ± std over 3 seeds"."""
+    counts = sorted({len(group.runs) for group in groups})
+    if counts == [1]:
+        return "1 seed"
+    return f"{what} over {' or '.join(str(count) for count in counts)} seeds"
+
+
+def colour(index: int) -> str:
+    """The colour of the series of that number."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def save(figure: Figure, stem: Path) -> Path:
+    """Write `stem`.svg and `stem`.png, each whole or not at all; returns the PNG's path."""
+    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=200, metadata=metadata)
+        with atomic_file(stem.with_name(f"{stem.name}.{kind}")) as file:
+            file.write(content.getvalue())
+    return stem.with_name(f"{stem.name}.png")

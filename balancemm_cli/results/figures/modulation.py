@@ -1,0 +1,60 @@
+"""ρ, q and k over the training steps."""
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from balancemm_cli.results.figures.drawing import Array, band, legend, over_seeds, windows
+from balancemm_cli.results.figures.panels import Panel
+from balancemm_cli.results.groups import Run, labels
+
+
+def draw_modulation(panel: Panel) -> Figure:
+    """ρ, q and k over the training steps, a row each; a column a method, a line a modality (mean, range)."""
+    steps = [[read_steps(run) for run in group.runs] for group in panel.groups]
+    quantities = {"rho": "ratio ρ", "q": "drop probability q", "k": "gradient factor k"}
+    shown = [one for one in quantities if any(_columns(runs, one) for runs in steps)]
+    if not shown:
+        raise ValueError("no run recorded ρ, q or k.")
+    names = labels(panel.groups)
+    figure = Figure(figsize=(1.3 + 2.1 * len(names), 0.9 + 1.6 * len(shown)))
+    grid = figure.subplots(len(shown), len(names), sharex="col", sharey="row", squeeze=False)
+    for line, quantity in enumerate(shown):
+        for column, runs in enumerate(steps):
+            _draw_steps(grid[line, column], runs, quantity, panel.modalities)
+        grid[line, 0].set_ylabel(quantities[quantity])
+    for column, name in enumerate(names):
+        grid[0, column].set_title(name)
+        grid[-1, column].set_xlabel("training step")
+    legend(figure, grid.flat, ncols=len(panel.modalities) + 1)
+    figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
+    return figure
+
+
+def read_steps(run: Run) -> dict[str, Array]:
+    """The columns of steps.arrow, in the order of the steps."""
+    path = run.folder / "steps.arrow"
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path} cannot be read ({error}).") from None
+    return {name: np.asarray(table[name], dtype=np.float64) for name in table.column_names}
+
+
+def _columns(runs: list[dict[str, Array]], quantity: str) -> list[str]:
+    return [name for name in runs[0] if name.startswith(f"{quantity}_")]
+
+
+def _draw_steps(axes: Axes, runs: list[dict[str, Array]], quantity: str, modalities: list[str]) -> None:
+    if quantity == "rho":
+        axes.axhline(1, color="#888888", linewidth=0.8, linestyle=":", label="balanced (ρ = 1)")
+    columns = _columns(runs, quantity)
+    if not columns:
+        axes.text(0.5, 0.5, "not used", color="#777777", ha="center", va="center", transform=axes.transAxes)
+    for name in columns:
+        modality = name.removeprefix(f"{quantity}_")
+        index = 1 + modalities.index(modality) if modality in modalities else 0
+        values = windows([run[name] for run in runs if name in run])
+        band(axes, *values, index, modality)
