@@ -46,25 +46,18 @@ class AGM(Method):
         self.network: Network | None = None
         self.mean: Tensor | None = None  # ŝ [M]
         self.steps: Tensor | None = None  # 0-dim: over which the mean goes
-        self._features: dict[str, Tensor] = {}  # of this step
 
     def attach(self, network: Network, classes: int) -> nn.Module | None:
         """No modules; the network is asked for the outputs of subsets."""
         self.network = network
         return None
 
-    def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Keep the features for the subsets."""
-        self._features = features
-        return features
-
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The same value with the modulated gradient."""
-        features, self._features = self._features, {}
         if not self.settings.active(step.epoch):
             return loss
         assert self.network is not None
-        output, responses = shapley(self.network, features)
+        output, responses = shapley(self.network, step.features)
         kappa = self.coefficient(self._scores(responses.detach(), step))
         step.figures["k"] = kappa
         modulated = output.detach() + (kappa[:, None, None] * (responses - responses.detach())).sum(0)

@@ -50,7 +50,6 @@ class GBlending(Method):
             )
         self.heads: UnimodalHeads | None = None
         self.weights: Tensor | None = None  # [M + 1]
-        self._features: dict[str, Tensor] = {}  # of this step
 
     def attach(self, network: Network, classes: int) -> nn.Module:
         """A linear head a modality."""
@@ -69,20 +68,14 @@ class GBlending(Method):
         names = [*self.modalities, "all"]
         return {} if self.weights is None else dict(zip(names, self.weights.tolist(), strict=True))
 
-    def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Keep the features for the heads."""
-        self._features = features
-        return features
-
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The weighted sum of the losses."""
         assert self.heads is not None
-        features, self._features = self._features, {}
         if self.weights is None:  # filled on the device: a copy from the host would wait for it
             self.weights = torch.stack([loss.new_full((), weight) for weight in self.settings.weights or ()])
         losses = [
             step.mean(nn.functional.cross_entropy(logits, step.labels, reduction="none"))
-            for logits in self.heads(features).values()
+            for logits in self.heads(step.features).values()
         ]
         return self.weights @ torch.stack([*losses, loss])
 

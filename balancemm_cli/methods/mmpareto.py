@@ -42,7 +42,6 @@ class MMPareto(Method):
         self.settings = settings
         self.heads: UnimodalHeads | None = None
         self._encoders: list[list[nn.Parameter]] = []  # the weights of each modality's encoder
-        self._features: dict[str, Tensor] = {}  # of this step
         self._multimodal: list[Tensor] = []  # g of each modality in this step, as one vector
 
     def attach(self, network: Network, classes: int) -> nn.Module:
@@ -51,21 +50,15 @@ class MMPareto(Method):
         self._encoders = [list(encoder.parameters()) for encoder in network.encoders.values()]
         return self.heads
 
-    def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Keep the features for the heads."""
-        self._features = features
-        return features
-
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """Take the gradients of the multimodal loss, then add the uni-modal ones."""
         assert self.heads is not None
-        features, self._features = self._features, {}
         if self.settings.active(step.epoch):
             weights = [weight for encoder in self._encoders for weight in encoder]
             found = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
             flat = step.total(torch.cat([gradient.reshape(-1) for gradient in found]))
             self._multimodal = list(flat.split([_size(encoder) for encoder in self._encoders]))
-        for logits in self.heads(features).values():
+        for logits in self.heads(step.features).values():
             loss = loss + step.mean(nn.functional.cross_entropy(logits, step.labels, reduction="none"))
         return loss
 
