@@ -41,7 +41,7 @@ class Contender:
             options.model,
             "baseline" if method == UNMEASURED else method,
             options.variant,
-            overrides=["opm.first_epoch=0", "encoder=resnet18"],
+            overrides=["opm.first_epoch=0", "encoder=resnet18", "g-blending.weights=[1,1,1]"],
         )
         self.methods = config.build_methods(list(SHAPES))
         self.network = config.build_network(SHAPES, CLASSES, self.methods).to(options.device)
