@@ -4,8 +4,7 @@ import torch
 
 from balancemm_cli.data.store import PreparedSet
 from balancemm_cli.engine.config import resolve
-from balancemm_cli.engine.evaluator import Disturbance
-from balancemm_cli.engine.restore import evaluate_run
+from balancemm_cli.engine.run_evaluation import evaluate_run
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import train_run
 
@@ -29,8 +28,8 @@ def train_and_evaluate(prepared: PreparedSet, runs, method="opm+ogm", model="con
     assert 0 <= result["selections"]["last"]["accuracy"] <= 1
     used = {name: counts[0] for name, counts in result["samples"].items()}
     assert used == prepared.counts
-    evaluated = evaluate_run(folder.path, prepared.folder.parent, CPU, Disturbance({}, {}), probe=False)
-    assert evaluated["accuracy"] == result["selections"]["last"]["accuracy"]
+    evaluated, _ = evaluate_run(folder.path, prepared.folder.parent, CPU)
+    assert evaluated.test.accuracy == result["selections"]["last"]["accuracy"]
     return result
 
 

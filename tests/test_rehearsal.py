@@ -12,10 +12,9 @@ from test_resume import assert_same_run
 
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.config import resolve
-from balancemm_cli.engine.evaluator import Disturbance
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.rehearsal import Rehearsal
-from balancemm_cli.engine.restore import evaluate_run
+from balancemm_cli.engine.run_evaluation import evaluate_run
 from balancemm_cli.engine.trainer import Interrupted, Trainer, train_step
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.g_blending import GBlending
@@ -113,8 +112,8 @@ def test_a_run_shows_what_was_measured_and_resumes_without_measuring_again(prepa
     folder = whole.folder().path
     weights = json.loads((folder / "result.json").read_text())["measured"]["g-blending"]
     assert list(weights) == ["audio", "visual", "all"] and sum(weights.values()) == pytest.approx(1)
-    evaluated = evaluate_run(folder, prepared, CPU, Disturbance({}, {}), probe=False)
-    assert evaluated["accuracy"] == whole.folder().result()["selections"]["last"]["accuracy"]
+    evaluated, _ = evaluate_run(folder, prepared, CPU)
+    assert evaluated.test.accuracy == whole.folder().result()["selections"]["last"]["accuracy"]
 
     seen = []
 

@@ -15,8 +15,7 @@ from task_models import steps_with_opm_and_ogm, zeroed_alone
 
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.config import resolve
-from balancemm_cli.engine.evaluator import Disturbance
-from balancemm_cli.engine.restore import evaluate_run
+from balancemm_cli.engine.run_evaluation import evaluate_run
 from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import UsageError
@@ -269,5 +268,5 @@ def test_a_run_fits_once_and_its_checkpoints_hold_it(prepared, tmp_path, monkeyp
         for folder in (whole, stopped)
     ]
     assert histories[0] == histories[1]
-    evaluated = evaluate_run(whole.path, prepared, CPU, Disturbance({}, {}), probe=False)
-    assert evaluated["accuracy"] == result["selections"]["last"]["accuracy"]
+    evaluated, _ = evaluate_run(whole.path, prepared, CPU)
+    assert evaluated.test.accuracy == result["selections"]["last"]["accuracy"]

@@ -76,16 +76,25 @@ def test_eval(bmm, tmp_path):
     result = json.loads((folder / "result.json").read_text())["selections"]["last"]
     status, out, _ = bmm("eval", str(folder), "--probe", "linear", "--format", "json")
     found = json.loads(out)
-    assert status == 0 and found["accuracy"] == result["accuracy"] and found["unimodal"] == result["unimodal"]
-    assert set(found["probe"]) == {"audio", "visual"} and 0 <= found["probe"]["audio"] <= 1
+    assert status == 0 and found["test"] == {key: value for key, value in result.items() if key != "epoch"}
+    assert set(found["probe"]["2"]) == {"audio", "visual"} and 0 <= found["probe"]["2"]["audio"] <= 1
     _, out, _ = bmm("eval", str(folder), "--missing", "audio=1", "--missing", "visual=1", "--format", "json")
-    assert json.loads(out)["accuracy"] == pytest.approx(1 / 6, abs=1e-6)  # one class for all: 10 of 60
+    (disturbed,) = json.loads(out)["disturbed"].values()
+    assert disturbed["accuracy"] == pytest.approx(1 / 6, abs=1e-6)  # one class for all: 10 of 60
     _, out, _ = bmm("eval", str(folder), "--noise", "audio=100")
     assert out.startswith(f"{folder}: accuracy 0.")
     for wrong, said in (
         (["--missing", "smell=0.5"], "no modality 'smell'"),
         (["--missing", "audio=2"], "between 0 and 1"),
-        (["--noise", "audio"], "modality=number"),
+        (["--missing", "smell=0,1"], "no modality 'smell'"),
+        (["--missing", "audio=0:2:0.5"], "between 0 and 1"),
+        (["--missing", "audio=0:1:0"], "audio=0:1:0.2, not"),
+        (["--missing", "audio=0:1:1e-9"], "audio=0:1:0.2, not"),
+        (["--noise", "audio"], "modality=amounts"),
+        (["--noise", "audio=nan"], "between 0 and inf"),
+        (["--noise", "audio=1", "--noise", "audio=2"], "names 'audio' twice"),
+        (["--noise", "audio=1", "--missing", "visual=0,1"], "a command of their own"),
+        (["--epochs", "all"], "needs --probe"),
     ):
         status, _, err = bmm("eval", str(folder), *wrong)
         assert status == 2 and said in err

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values, written whole or not at all, the last two kept."""
+"""Checkpoints: tensors and plain values, written whole or not at all, the last two kept; and snapshots of weights."""
 
 import io
 import zipfile
@@ -17,20 +17,45 @@ KEPT = 2
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` as the checkpoint after `step` steps of the run, and delete all but the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:09d}.pt"
+    path = _write(folder / f"step-{step:09d}.pt", state)
+    for old in checkpoints(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def save_snapshot(folder: Path, epochs: int, network: dict[str, Any]) -> Path:
+    """Keep a network's state after `epochs` whole epochs, as epoch-NNN.pt."""
+    return _write(folder / f"epoch-{epochs:03d}.pt", {"network": network})
+
+
+def _write(path: Path, state: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # torch turns a disk that is full into an error without that word
     torch.save({"format": FORMAT, **state}, content)
     with atomic_file(path) as file:
         file.write(content.getbuffer())
-    for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
     return path
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*.pt"))
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The kept states of a run's network, by the epochs that it was trained for, in their order."""
+    found = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.pt")}
+    return dict(sorted(found.items()))
+
+
+def load_snapshot(path: Path) -> dict[str, Any]:
+    """A kept state of a network, on the CPU. InputError when it is damaged or of another format."""
+    state = _read(path)
+    if state is None or state["format"] != FORMAT:
+        raise InputError(
+            f"Snapshot {path} is damaged or of another format. Delete it to do without that epoch."
+        )
+    return state["network"]
 
 
 def load_last(folder: Path, warn: Callable[[str], None] | None = None) -> dict[str, Any] | None:

@@ -32,6 +32,9 @@ from balancemm_cli.resources import benchmarks_folder
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(gt=0, le=1)]
 
+WITHOUT_EFFECT = {"snapshots"}
+"""Settings of a recipe that change no number of a run: they are not part of what it is."""
+
 
 class Section(BaseModel):
     """Base of the sections of a recipe. Unknown keys are refused."""
@@ -105,6 +108,7 @@ class Recipe(Section):
     encoder: str = "resnet18"
     pretrained: bool = False  # encoders of pictures and spectrograms start from the file of --weights
     epochs: int = Field(default=100, gt=0)
+    snapshots: int = Field(default=0, ge=0)  # keep the weights after each so many epochs, for Fig. 1; 0: none
     batch_size: int = Field(default=64, gt=0)
     optimizer: OptimizerSettings = OptimizerSettings()
     waveform: WaveformSettings = WaveformSettings()
@@ -129,7 +133,9 @@ class RunConfig(Section):
 
     def hash(self, data_hash: str, *, with_seed: bool = True) -> str:
         """SHA-256 over this configuration and the content of the data; without the seed: of the protocol."""
-        content = self.model_dump(exclude=set() if with_seed else {"seed"})
+        content = self.model_dump(exclude={"settings": WITHOUT_EFFECT})
+        if not with_seed:
+            del content["seed"]
         return hashlib.sha256(json.dumps([content, data_hash], sort_keys=True).encode()).hexdigest()
 
     def starting_from(self, weights: str) -> "RunConfig":

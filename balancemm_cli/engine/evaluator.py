@@ -1,14 +1,12 @@
-"""Evaluation of a network on a split: scores, uni-modal accuracies, missing or noisy modalities, linear probes."""
+"""Evaluation of a network on a split: scores and uni-modal accuracies, also of missing or noisy modalities."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from balancemm_cli.data.loading import Source
@@ -28,6 +26,12 @@ class Disturbance:
     missing: Mapping[str, float]  # the probability that a sample lacks it: its input is set to 0 (Fig. 6)
     noise: Mapping[str, float]  # Gaussian noise, its deviation in units of that of the modality's batch
 
+    def __str__(self) -> str:
+        kinds = {"missing": self.missing, "noise": self.noise}
+        return ", ".join(
+            f"{kind} {name}={amount:g}" for kind, amounts in kinds.items() for name, amount in amounts.items()
+        )
+
     def __call__(self, inputs: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
         """The disturbed inputs."""
         return {name: self._disturb(name, values, draws) for name, values in inputs.items()}
@@ -40,10 +44,14 @@ class Disturbance:
                 noise = noise * (values != 0).any(2, keepdim=True)
             values = values + scale * values.std() * noise
         if probability := self.missing.get(name, 0):
-            shape = (len(values),) + (1,) * (values.ndim - 1)
-            present = draws.uniform(shape, f"missing/{name}", values.device) >= probability
-            values = values * present
+            present = ~lacking(name, len(values), probability, draws, values.device)
+            values = values * present.view(-1, *(1,) * (values.ndim - 1))
         return values
+
+
+def lacking(name: str, count: int, probability: float, draws: Draws, device: torch.device) -> Tensor:
+    """Which of `count` samples lack a modality, bool [B]. Whoever lacks it at one probability does at a higher one."""
+    return draws.uniform((count,), f"missing/{name}", device) < probability
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,19 @@ class Evaluation:
     """What a network makes of a split."""
 
     scores: np.ndarray  # float32 [N, C], softmax
-    metrics: dict[str, Any]  # accuracy, map, macro_f1, unimodal: {modality: accuracy}, in 0–1
+    alone: dict[str, np.ndarray]  # int64 [N] a modality: the class that its own logits give
+    labels: np.ndarray  # int64 [N]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """accuracy, map, macro_f1, unimodal: {modality: accuracy}, in 0–1."""
+        unimodal = {name: float((classes == self.labels).mean()) for name, classes in self.alone.items()}
+        return {**evaluate_scores(self.scores, self.labels), "unimodal": unimodal}
+
+    def where(self, lacks: np.ndarray, other: "Evaluation") -> "Evaluation":
+        """This one, but for the samples that `lacks` [N] names what `other` makes of them."""
+        alone = {name: np.where(lacks, other.alone[name], classes) for name, classes in self.alone.items()}
+        return Evaluation(np.where(lacks[:, None], other.scores, self.scores), alone, self.labels)
 
 
 @torch.no_grad()
@@ -61,70 +81,41 @@ def evaluate(
     inputs: Inputs,
     device: torch.device,
     disturbance: Disturbance | None = None,
+    draw: int = 0,
 ) -> Evaluation:
     """Run `network` over a split, in its order and in evaluation mode; processes of one run share the batches.
 
+    A disturbance draws the same random numbers for every network; another `draw` gives others.
     FloatingPointError where the scores are not finite: the network has diverged.
     """
     network.eval()
-    batches = _batches(source)
+    batches = batch_rows(source)
     mine = range(distributed.rank(), len(batches), distributed.processes())
-    scores, hits = [], []
+    scores, alone = [], []
     served = source.batches([batches[index] for index in mine], [None] * len(mine), device)
-    for index, (raw, labels) in zip(mine, served, strict=True):
+    for index, (raw, _) in zip(mine, served, strict=True):
         values = inputs(raw)
         if disturbance is not None:
-            values = disturbance(values, Draws(0, step=index))
+            values = disturbance(values, Draws(draw, step=index))
         features = network.encode(values)
         scores.append(network.classify(features).softmax(-1))
-        alone = torch.stack(list(network.unimodal_logits(features).values()))
-        hits.append((alone.argmax(-1) == labels).sum(1))
+        alone.append(torch.stack(list(network.unimodal_logits(features).values()), 1).argmax(-1))
     network.train()
     fetched = torch.cat(distributed.interleaved([batch.float().cpu() for batch in scores])).numpy()
     if not np.isfinite(fetched).all():
         raise FloatingPointError("The scores are not finite.")
-    accuracies = [
-        count / len(source)
-        for count in torch.stack(distributed.interleaved([batch.cpu() for batch in hits])).sum(0).tolist()
-    ]
-    unimodal = dict(zip(network.modalities, accuracies, strict=True))
-    return Evaluation(fetched, {**evaluate_scores(fetched, source.labels.numpy()), "unimodal": unimodal})
-
-
-def linear_probe(
-    network: Network, train: Source, test: Source, inputs: Inputs, device: torch.device
-) -> dict[str, float]:
-    """Test accuracy of a new linear classifier on each frozen encoder's features (footnote 1, Fig. 1).
-
-    scikit-learn's logistic regression on standardised features; the training pictures are not augmented.
-    """
-    train_features, test_features = (encode(network, source, inputs, device) for source in (train, test))
-    accuracies = {}
-    for name in network.modalities:
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        probe.fit(train_features[name], train.labels.numpy())
-        accuracies[name] = float(probe.score(test_features[name], test.labels.numpy()))
-    return accuracies
-
-
-@torch.no_grad()
-def encode(network: Network, source: Source, inputs: Inputs, device: torch.device) -> dict[str, np.ndarray]:
-    """Features [N, D] of each modality of a split, in evaluation mode."""
-    network.eval()
-    batches = [network.encode(values) for values in in_order(source, inputs, device)]
-    network.train()
-    return {
-        name: torch.cat([batch[name].flatten(1) for batch in batches]).cpu().numpy()
-        for name in network.modalities
-    }
+    predicted = torch.cat(distributed.interleaved([batch.cpu() for batch in alone])).numpy().T
+    by_modality = dict(zip(network.modalities, predicted, strict=True))
+    return Evaluation(fetched, by_modality, source.labels.numpy())
 
 
 def in_order(source: Source, inputs: Inputs, device: torch.device) -> Iterator[dict[str, Tensor]]:
     """Network inputs of a split, batch by batch in its order, not augmented."""
-    rows = _batches(source)
+    rows = batch_rows(source)
     for raw, _ in source.batches(rows, [None] * len(rows), device):
         yield inputs(raw)
 
 
-def _batches(source: Source) -> list[np.ndarray]:
+def batch_rows(source: Source) -> list[np.ndarray]:
+    """The places of a split's samples, batch by batch."""
     return [np.arange(start, min(start + BATCH, len(source))) for start in range(0, len(source), BATCH)]

@@ -1,24 +1,59 @@
 """A trained run, restored from its folder for evaluation."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from balancemm_cli import models
-from balancemm_cli.data.store import open_set
+from balancemm_cli.data.loading import Source, make_resident
+from balancemm_cli.data.store import PreparedSet, file_hash, open_set
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.config import RunConfig, read_toml, validate
-from balancemm_cli.engine.evaluator import Disturbance, evaluate, linear_probe
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.runs import read_result
-from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.errors import InputError
+from balancemm_cli.models.network import Network
 
 
-def evaluate_run(
-    run: Path, data: Path, device: torch.device, disturbance: Disturbance, probe: bool
-) -> dict[str, Any]:
-    """Test metrics of a run folder's last checkpoint; with `probe` those of linear probes as well.
+@dataclass(frozen=True)
+class Restored:
+    """The last checkpoint of a run, with the data that it was trained on."""
+
+    folder: Path
+    prepared: PreparedSet
+    inputs: Inputs
+    network: Network
+    checkpoint: str  # SHA-256 of its file
+    epochs: int  # whole ones that it was trained for
+    device: torch.device
+
+    @cached_property
+    def test(self) -> Source:
+        """The test split, decoded once where memory allows."""
+        return self._source("test")
+
+    @cached_property
+    def train(self) -> Source:
+        """The training split, decoded once where memory allows."""
+        return self._source("train")
+
+    def _source(self, split: str) -> Source:
+        source = self.inputs.source(self.prepared.split(split))
+        make_resident([source], "auto", self.device)
+        return source
+
+    def snapshots(self) -> Iterator[int]:
+        """Load the weights of each kept epoch in turn; gives the epochs that they were trained for."""
+        for epochs, path in checkpoint.snapshots(self.folder / "checkpoints").items():
+            self.network.load_state_dict(checkpoint.load_snapshot(path))
+            yield epochs
+
+
+def restore(run: Path, data: Path, device: torch.device) -> Restored:
+    """The run of a folder, its data under `data`.
 
     InputError for a folder that is no run, for one without a checkpoint, and for data that has changed since.
     """
@@ -33,21 +68,12 @@ def evaluate_run(
             f"{prepared.folder} is not the data that {run} was trained on. Name the other with --data."
         )
     modalities = models.modalities_of(config.model, list(prepared.modalities))
-    for name in [*disturbance.missing, *disturbance.noise]:
-        if name not in modalities:
-            raise unknown("modality", name, modalities)
-        if name in disturbance.noise and prepared.modalities[name]["kind"] == "tokens":
-            raise UsageError(f"Modality '{name}' is text, to which no noise can be added. Use --missing.")
     inputs = Inputs(prepared, modalities, config.settings)
     methods = config.build_methods(modalities)
     network = config.build_network(inputs.shapes, len(prepared.classes), methods).to(device)
     network.load_state_dict(state["network"])
-    test = inputs.source(prepared.split("test"))
-    metrics = evaluate(network, test, inputs, device, disturbance).metrics
-    if probe:
-        train = inputs.source(prepared.split("train"))
-        metrics["probe"] = linear_probe(network, train, test, inputs, device)
-    return metrics
+    digest = file_hash(checkpoint.checkpoints(run / "checkpoints")[-1])
+    return Restored(run, prepared, inputs, network, digest, state["epoch"], device)
 
 
 def read_config(run: Path) -> RunConfig:

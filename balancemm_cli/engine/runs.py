@@ -16,7 +16,7 @@ import torch
 from balancemm_cli import __version__
 from balancemm_cli.data.store import PreparedSet, atomic_file, write_json
 from balancemm_cli.engine import distributed
-from balancemm_cli.engine.config import RunConfig, read_toml
+from balancemm_cli.engine.config import WITHOUT_EFFECT, RunConfig, read_toml
 from balancemm_cli.errors import InputError
 from balancemm_cli.resources import PACKAGE
 
@@ -27,7 +27,8 @@ class RunFolder:
     """`<runs>/<suite or dataset>/<model>/<method>-<variant>-s<seed>-<hash8>/` and its files.
 
     config.toml, environment.json, history.jsonl (a line an epoch), steps.arrow (a row a step),
-    predictions.arrow (test scores of each selection), result.json, checkpoints/.
+    predictions.arrow (test scores of each selection), result.json, checkpoints/ (the last two states; of the epochs
+    that `snapshots` names the weights); from `bmm eval` evaluation.json, features.arrow (see results.evaluation).
     """
 
     def __init__(self, root: Path, config: RunConfig, data: PreparedSet, suite: str | None = None) -> None:
@@ -59,7 +60,7 @@ class RunFolder:
         if not path.exists():
             with atomic_file(path) as file:
                 file.write(self.config.to_toml().encode())
-        elif read_toml(path) != tomllib.loads(self.config.to_toml()):
+        elif _decisive(read_toml(path)) != _decisive(tomllib.loads(self.config.to_toml())):
             raise InputError(
                 f"{path} holds other settings than this run's. Restore it, or delete the folder to train again."
             )
@@ -125,6 +126,11 @@ class RunFolder:
     def write_predictions(self, table: pa.Table) -> None:
         """Write predictions.arrow."""
         write_table(self.path / "predictions.arrow", table)
+
+
+def _decisive(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a config.toml that change the run's numbers."""
+    return {key: value for key, value in content.items() if key not in WITHOUT_EFFECT}
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

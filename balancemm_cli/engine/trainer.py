@@ -271,6 +271,10 @@ class Trainer:
         if distributed.rank() == 0:
             self.folder.write_history(self.history)
             self.folder.write_steps(self._steps_table())
+            if (
+                self.recipe.snapshots and self.epoch % self.recipe.snapshots == 0
+            ):  # before the checkpoint: none is lost
+                checkpoint.save_snapshot(self.folder.checkpoints, self.epoch, self.network.state_dict())
         self._save(started)
         self.on_progress(self.history[-1])
         self.mark("writing")

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from balancemm_cli.engine.config import WITHOUT_EFFECT
 from balancemm_cli.engine.runs import is_locked
 from balancemm_cli.errors import InputError, unknown
 
@@ -27,15 +28,20 @@ _ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
 
 
-class Selected(BaseModel):
-    """What a run reached at one selected epoch; fractions in 0–1."""
+class Metrics(BaseModel):
+    """What a network reaches on a split; fractions in 0–1."""
 
-    epoch: int
     accuracy: Fraction
     map: Fraction
     macro_f1: Fraction
     unimodal: dict[str, Fraction] = {}
     map_classes_left_out: int = 0
+
+
+class Selected(Metrics):
+    """What a run reached at one selected epoch."""
+
+    epoch: int
 
 
 class Hashes(BaseModel):
@@ -57,6 +63,7 @@ class Result(BaseModel):
     variant: str
     recipe: str
     seed: int
+    epochs: int | None = None
     selections: dict[Selection, Selected] = {}
     rho: dict[str, float | None] = {}
     time: dict[str, float | None] = {}  # seconds, samples_per_second
@@ -135,7 +142,7 @@ class Group:
         hashes = {"data hash": self.first.hashes.data[:8]}
         if self.first.hashes.splits:
             hashes["splits hash"] = self.first.hashes.splits[:8]
-        return {key: value for key, value in shared.items() if key != "seed"} | hashes
+        return {key: value for key, value in shared.items() if key not in {"seed", *WITHOUT_EFFECT}} | hashes
 
 
 @dataclass(frozen=True)

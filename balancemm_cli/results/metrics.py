@@ -3,6 +3,9 @@
 `scores` is [N, C] floats (softmax), `labels` is [N] integers in 0 … C − 1.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
@@ -42,3 +45,28 @@ def evaluate_scores(scores: NDArray[np.floating], labels: NDArray[np.integer]) -
     if left_out:
         values["map_classes_left_out"] = left_out
     return values
+
+
+def by_class(
+    fused: NDArray[np.integer],
+    alone: Mapping[str, NDArray[np.integer]],
+    labels: NDArray[np.integer],
+    classes: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """For each class its test samples (`support`), and the share of them that is right, in 0–1: fused (`accuracy`)
+    and by each modality's own logits (`unimodal`). None for a class without a sample.
+
+    All arrays are integers [N]: predicted classes, and `labels`.
+    """
+    found = {}
+    for index, name in enumerate(classes):
+        mine = labels == index
+
+        def share(
+            predicted: NDArray[np.integer], mine: NDArray[np.bool_] = mine, index: int = index
+        ) -> float | None:
+            return float((predicted[mine] == index).mean()) if mine.any() else None
+
+        unimodal = {modality: share(predicted) for modality, predicted in alone.items()}
+        found[name] = {"support": int(mine.sum()), "accuracy": share(fused), "unimodal": unimodal}
+    return found

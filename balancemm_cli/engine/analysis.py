@@ -1,0 +1,94 @@
+"""What a trained network makes of its modalities: missing ones, what each contributes, what its encoders know."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from balancemm_cli.data.loading import Source
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine.evaluator import Disturbance, Evaluation, batch_rows, evaluate, in_order, lacking
+from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.models.network import Network
+from balancemm_cli.results.shapley import shapley, subsets
+
+
+def missing_curve(
+    network: Network,
+    source: Source,
+    inputs: Inputs,
+    device: torch.device,
+    whole: Evaluation,
+    modality: str,
+    amounts: Sequence[float],
+    draws: int,
+) -> list[list[Evaluation]]:
+    """For each amount, the evaluations of so many draws of the samples that lack a modality (Fig. 6).
+
+    In evaluation mode no sample sees another one. So the scores of each with its modality (`whole`) and without it
+    serve all amounts and draws: each is what `evaluate` gives under that disturbance and draw.
+    """
+    without = evaluate(network, source, inputs, device, Disturbance({modality: 1}, {}))
+    sizes = [len(rows) for rows in batch_rows(source)]
+
+    def lacks(amount: float, draw: int) -> np.ndarray:
+        parts = [
+            lacking(modality, size, amount, Draws(draw, step=index), device)
+            for index, size in enumerate(sizes)
+        ]
+        return torch.cat(parts).cpu().numpy()
+
+    return [[whole.where(lacks(amount, draw), without) for draw in range(draws)] for amount in amounts]
+
+
+def linear_probe(
+    network: Network, train: Source, test: Source, inputs: Inputs, device: torch.device
+) -> dict[str, float]:
+    """Test accuracy of a new linear classifier on each frozen encoder's features (footnote 1, Fig. 1).
+
+    scikit-learn's logistic regression on standardised features; the training pictures are not augmented.
+    """
+    train_features, test_features = (encode(network, source, inputs, device) for source in (train, test))
+    accuracies = {}
+    for name in network.modalities:
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        probe.fit(train_features[name], train.labels.numpy())
+        accuracies[name] = float(probe.score(test_features[name], test.labels.numpy()))
+    return accuracies
+
+
+@torch.no_grad()
+def contribution(
+    network: Network, source: Source, inputs: Inputs, device: torch.device
+) -> tuple[dict[str, float], dict[frozenset[str], float]]:
+    """Each modality's Shapley value, and the accuracy of each subset of modalities that they come from, in 0–1.
+
+    The features of absent modalities are set to zero, as in zero-out estimation (Sec. 4.3.7); SHAPE (Hu, Li, Zhou,
+    IJCAI 2022) does so with the inputs, which would add what an encoder makes of nothing.
+    """
+    network.eval()
+    hits = dict.fromkeys(subsets(network.modalities), 0)
+    rows = batch_rows(source)
+    for raw, labels in source.batches(rows, [None] * len(rows), device):
+        features = network.encode(inputs(raw))
+        for present in hits:
+            shown = {name: f if name in present else torch.zeros_like(f) for name, f in features.items()}
+            hits[present] += int((network.classify(shown).argmax(-1) == labels).sum())
+    network.train()
+    accuracies = {present: count / len(source) for present, count in hits.items()}
+    return shapley(accuracies), accuracies
+
+
+@torch.no_grad()
+def encode(network: Network, source: Source, inputs: Inputs, device: torch.device) -> dict[str, np.ndarray]:
+    """Features [N, D] of each modality of a split, in evaluation mode."""
+    network.eval()
+    batches = [network.encode(values) for values in in_order(source, inputs, device)]
+    network.train()
+    return {
+        name: torch.cat([batch[name].flatten(1) for batch in batches]).cpu().numpy()
+        for name in network.modalities
+    }
