@@ -59,12 +59,13 @@ def evaluate(
     """
     from balancemm_cli.engine.launch import choose_device
     from balancemm_cli.engine.run_evaluation import evaluate_run
-    from balancemm_cli.results.evaluation import keep, parts
+    from balancemm_cli.results.evaluation import keep, parts, read_evaluation
 
     if epochs == "all" and probe is None:
         raise UsageError("--epochs says which epochs are probed; it needs --probe linear.")
     wanted = _wanted(missing, noise, probe is not None, epochs == "all", full, features)
     for run in runs:
+        read_evaluation(run)  # refuses a damaged one before the work
         evaluation, table = evaluate_run(run, data, choose_device(device), wanted)
         if format_ == "json":
             print(json.dumps({"run": str(run), **parts(evaluation)}))

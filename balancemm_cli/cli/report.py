@@ -44,6 +44,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Also write report.md and figures/*.png, *.svg into this folder.")
     ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw a figure of the paper (1, 6), or features; into figures/ of --out or of the runs."
+        ),
+    ] = None,
 ) -> None:
     """Put runs beside the published numbers, as mean ± standard deviation over their seeds.
 
@@ -67,6 +73,9 @@ def report(
     collection = collect(folders, which)
     for line in collection.left_out:
         say(f"Left out: {line}")
+    if figure:
+        _draw(figure, collection.groups, (out or folders[-1]) / "figures")
+        return
     if out:
         from balancemm_cli.results.report import write_report
 
@@ -114,6 +123,15 @@ def _check(suite: str, collection: "Collection", selection: "Selection", out: Pa
         raise CheckError(
             f"{failed} of {len(verdicts)} numbers of suite {name} were not reproduced; the reasons stand above."
         )
+
+
+def _draw(figure: str, groups: "list[Group]", folder: Path) -> None:
+    from balancemm_cli.results.figures import draw_figure
+
+    written, left_out = draw_figure(figure, groups, folder)
+    for line in left_out:
+        say(line)
+    print("\n".join(map(str, written)))
 
 
 def _suite_folder(suite: str) -> Path:

@@ -121,7 +121,10 @@ def parts(evaluation: RunEvaluation) -> dict[str, Any]:
 
 def of_run(run: Run) -> RunEvaluation:
     """The evaluation of a finished run. ValueError, for a figure, where it has none, or one of another checkpoint."""
-    evaluation = read_evaluation(run.folder)
+    try:
+        evaluation = read_evaluation(run.folder)
+    except InputError as error:
+        raise ValueError(str(error)) from None
     if evaluation is None or evaluation.epochs != run.result.epochs:
-        raise ValueError(f"{run.folder} was not evaluated since it was trained. Run `bmm eval` on it.")
+        raise ValueError(f"{run.folder} has not been evaluated since it was trained. Run `bmm eval` on it.")
     return evaluation

@@ -3,18 +3,27 @@
 Runs of one modality alone appear in them as references. One kind of figure, one file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from balancemm_cli.errors import InputError, unknown
 from balancemm_cli.results.figures.accuracy import draw_accuracy
 from balancemm_cli.results.figures.drawing import STYLE, save
 from balancemm_cli.results.figures.epochs import draw_epochs
+from balancemm_cli.results.figures.features import draw_features
+from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.panels import Panel, panels
+from balancemm_cli.results.figures.probes import draw_probes
 from balancemm_cli.results.groups import Group, Selection
+
+Draw = Callable[[Panel], Figure]
+
+FIGURES: dict[str, Draw] = {"1": draw_probes, "6": draw_missing, "features": draw_features}
+"""What `bmm report --figure` draws: the paper's figures by their number."""
 
 
 def draw_all(groups: list[Group], selection: Selection, folder: Path) -> tuple[list[Path], list[str]]:
@@ -22,15 +31,31 @@ def draw_all(groups: list[Group], selection: Selection, folder: Path) -> tuple[l
 
     Returns the PNG files in the order of a report, and a line for each figure left out, with its reason.
     """
-    figures: dict[str, Callable[[Panel], Figure]] = {
+    kinds: dict[str, Draw] = {
         "accuracy": lambda panel: draw_accuracy(panel, selection),
         "modulation": draw_modulation,
         "epochs": draw_epochs,
     }
+    return _draw(kinds, groups, folder)
+
+
+def draw_figure(name: str, groups: list[Group], folder: Path) -> tuple[list[Path], list[str]]:
+    """Write one of FIGURES, as draw_all does. UsageError for another name, InputError where none can be drawn."""
+    if name not in FIGURES:
+        raise unknown("figure", name, FIGURES)
+    written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder)
+    if not written:
+        raise InputError(
+            " ".join(left_out) or "These are runs of one modality each; a figure compares joint ones."
+        )
+    return written, left_out
+
+
+def _draw(kinds: Mapping[str, Draw], groups: list[Group], folder: Path) -> tuple[list[Path], list[str]]:
     written, left_out = [], []
     folder.mkdir(parents=True, exist_ok=True)
     for panel in panels(groups):
-        for kind, draw in figures.items():
+        for kind, draw in kinds.items():
             name = f"{panel.name}-{kind}"
             try:
                 with matplotlib.rc_context(STYLE):

@@ -71,6 +71,14 @@ def band(axes: Axes, places: Array, values: Array, index: int, label: str, line:
         axes.fill_between(places, low, high, color=colour(index), alpha=0.2, linewidth=0)
 
 
+def marked_band(
+    axes: Axes, places: Array, values: Array, index: int, label: str, line: int | None = None
+) -> None:
+    """A band with a marker at each place, for curves of few places; a single place shows, too."""
+    band(axes, places, values, index, label, line)
+    axes.lines[-1].set(marker=MARKERS[index % len(MARKERS)], markersize=3.5)
+
+
 def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
     """One legend below the panels, each name once."""
     handles = {}

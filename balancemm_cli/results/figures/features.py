@@ -1,0 +1,75 @@
+"""The encoders' features as a plane shows them: t-SNE (van der Maaten, Hinton, JMLR 2008) by scikit-learn."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+
+from balancemm_cli.results.evaluation import FEATURES, of_run
+from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colour, legend
+from balancemm_cli.results.figures.panels import Panel
+from balancemm_cli.results.groups import Run, labels
+
+SAMPLES = 600
+"""At most so many test samples: more can't be told apart on paper, and cost minutes."""
+
+
+def draw_features(panel: Panel) -> Figure:
+    """t-SNE of the test features of each group's first seed: a row a modality, a column a method, a colour a class.
+
+    Of many classes those with the most test samples are shown. ValueError where features were not stored.
+    """
+    runs, names = [group.runs[0] for group in panel.groups], labels(panel.groups)
+    tables = [_read(run) for run in runs]
+    classes = tables[0].label.value_counts()
+    shown = sorted(classes.index[: len(COLOURS)].astype(str))
+    figure = Figure(figsize=(0.9 + 2.1 * len(names), 1.0 + 2.0 * len(panel.modalities)))
+    grid = figure.subplots(len(panel.modalities), len(names), squeeze=False)
+    for column, (name, table) in enumerate(zip(names, tables, strict=True)):
+        some = table[table.label.isin(shown)]
+        some = some.iloc[np.linspace(0, len(some) - 1, min(SAMPLES, len(some))).round().astype(int)]
+        for line, modality in enumerate(panel.modalities):
+            places = _plane(np.stack(some[modality].to_numpy()))
+            _scatter(grid[line, column], places, some.label.astype(str).to_numpy(), shown)
+            grid[line, 0].set_ylabel(modality)
+        grid[0, column].set_title(name)
+    legend(figure, grid.flat, ncols=min(len(shown), 6))
+    some_classes = f", {len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else ""
+    figure.suptitle(
+        f"{panel.title}: t-SNE of the test features, seed {runs[0].result.seed}{some_classes}", fontsize=9
+    )
+    return figure
+
+
+def _read(run: Run) -> pd.DataFrame:
+    """features.arrow: id, label (the class's name) and a column a modality."""
+    if not of_run(run).features:
+        raise ValueError(
+            f"the features of {run.folder} were not stored. Run `bmm eval` on it with --features."
+        )
+    path = run.folder / FEATURES
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all().to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path} cannot be read ({error}).") from None
+
+
+def _plane(features: Array) -> Array:
+    """Features [N, D] to places [N, 2]; the same features, the same places."""
+    if len(features) < 4 or not features.std():
+        raise ValueError("t-SNE needs a few samples whose features differ.")
+    return TSNE(perplexity=min(30, (len(features) - 1) / 3), random_state=0).fit_transform(features)
+
+
+def _scatter(axes: Axes, places: Array, classes: np.ndarray, shown: Sequence[str]) -> None:
+    for index, name in enumerate(shown):
+        x, y = places[classes == name].T
+        marker = MARKERS[index % len(MARKERS)]
+        axes.scatter(x, y, s=7, color=colour(index), marker=marker, linewidths=0, label=name)
+    axes.set_xticks([])
+    axes.set_yticks([])
