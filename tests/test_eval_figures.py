@@ -95,6 +95,15 @@ def test_probes_over_the_epochs_that_all_seeds_have(runs):
     np.testing.assert_allclose(audio.lines[0].get_ydata(), [20.5, 40.5, 50.5])  # mean of two seeds, in %
 
 
+def test_a_run_without_kept_epochs_is_a_point(tmp_path):
+    path = evaluated(tmp_path / "runs") / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["probe"] = {"8": {"audio": 0.5, "visual": 0.25}}
+    path.write_text(json.dumps(evaluation))
+    (line,) = draw_probes(panel(tmp_path / "runs")).axes[1].lines
+    assert line.get_ydata().tolist() == [25] and line.get_marker() == "o"
+
+
 def test_missing_rates_and_noise(runs):
     missing_audio, _, noise_audio, noise_visual = draw_missing(panel(runs)).axes
     np.testing.assert_allclose(missing_audio.lines[0].get_xdata(), [0, 50, 100])
