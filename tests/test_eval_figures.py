@@ -125,10 +125,10 @@ def test_every_sample_is_a_point_of_its_class(runs):
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("1", lambda one: one.pop("probe"), "no probes of the same epochs. Train with --set snapshots=N"),
-        ("6", lambda one: (one.pop("missing"), one.pop("noise")), "run `bmm eval` with --missing"),
-        ("features", lambda one: one.pop("features"), "were not stored"),
-        ("1", lambda one: one.update(epochs=3), "has not been evaluated since"),
+        ("1", lambda one: one.pop("probe"), "Train with --set snapshots=N"),
+        ("6", lambda one: (one.pop("missing"), one.pop("noise")), "Run `bmm eval` with --missing"),
+        ("features", lambda one: one.pop("features"), "Run `bmm eval` with --features"),
+        ("1", lambda one: one.update(epochs=3), "no run was evaluated for it since it was trained"),
         ("6", lambda one: one["test"].update(accuracy=90.0), "evaluation.json is damaged"),
     ],
 )
@@ -140,8 +140,16 @@ def test_what_lacks_is_said(tmp_path, name, change, said):
     with pytest.raises(InputError, match=said):
         figures.draw_figure(name, groups(tmp_path / "runs"), tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match="has not been evaluated since"):
+    with pytest.raises(InputError, match="no run was evaluated"):
         figures.draw_figure(name, groups(tmp_path / "runs"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1", "6", "features"])
+def test_what_was_not_evaluated_is_named_in_the_picture(runs, name):
+    for left in ("baseline-paper-s0*", "opm-paper-s1*", "opm-paper-s0*"):
+        (next((runs / "concat").glob(left)) / "evaluation.json").unlink()
+    title = figures.FIGURES[name](panel(runs)).get_suptitle()
+    assert "not evaluated: opm" in title and ("1 seed" in title or "seed 1" in title)
 
 
 def test_other_names_and_runs_of_one_modality(tmp_path):

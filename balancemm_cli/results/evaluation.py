@@ -119,12 +119,13 @@ def parts(evaluation: RunEvaluation) -> dict[str, Any]:
     return {"format": evaluation.format, **json.loads(evaluation.model_dump_json(exclude_unset=True))}
 
 
-def of_run(run: Run) -> RunEvaluation:
-    """The evaluation of a finished run. ValueError, for a figure, where it has none, or one of another checkpoint."""
+def of_run(run: Run) -> RunEvaluation | None:
+    """The evaluation of a finished run; None where it has none, or one of an earlier checkpoint.
+
+    ValueError, for a figure, where it is damaged.
+    """
     try:
-        evaluation = read_evaluation(run.folder)
+        found = read_evaluation(run.folder)
     except InputError as error:
         raise ValueError(str(error)) from None
-    if evaluation is None or evaluation.epochs != run.result.epochs:
-        raise ValueError(f"{run.folder} has not been evaluated since it was trained. Run `bmm eval` on it.")
-    return evaluation
+    return found if found and found.epochs == run.result.epochs else None

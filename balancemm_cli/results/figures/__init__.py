@@ -44,10 +44,11 @@ def draw_figure(name: str, groups: list[Group], folder: Path) -> tuple[list[Path
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
     written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder)
+    if not (written or left_out):
+        raise InputError("These are runs of one modality each; a figure compares joint ones.")
     if not written:
-        raise InputError(
-            " ".join(left_out) or "These are runs of one modality each; a figure compares joint ones."
-        )
+        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        raise InputError(f"{left_out[0]}{more}")
     return written, left_out
 
 

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from balancemm_cli.results.evaluation import FEATURES, of_run
+from balancemm_cli.results.evaluation import FEATURES
 from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colour, legend
+from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Run, labels
+from balancemm_cli.results.groups import Run
 
 SAMPLES = 600
 """At most so many test samples: more can't be told apart on paper, and cost minutes."""
@@ -21,9 +22,10 @@ SAMPLES = 600
 def draw_features(panel: Panel) -> Figure:
     """t-SNE of the test features of each group's first seed: a row a modality, a column a method, a colour a class.
 
-    Of many classes those with the most test samples are shown. ValueError where features were not stored.
+    Of many classes those with the most test samples are shown. ValueError where no features were stored.
     """
-    runs, names = [group.runs[0] for group in panel.groups], labels(panel.groups)
+    found = evaluated(panel, ("features",), "Run `bmm eval` with --features.")
+    runs, names = [group.runs[0] for group in found.panel.groups], found.names
     tables = [_read(run) for run in runs]
     classes = tables[0].label.value_counts()
     shown = sorted(classes.index[: len(COLOURS)].astype(str))
@@ -38,19 +40,17 @@ def draw_features(panel: Panel) -> Figure:
             grid[line, 0].set_ylabel(modality)
         grid[0, column].set_title(name)
     legend(figure, grid.flat, ncols=min(len(shown), 6))
-    some_classes = f", {len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else ""
-    figure.suptitle(
-        f"{panel.title}: t-SNE of the test features, seed {runs[0].result.seed}{some_classes}", fontsize=9
+    of_all = (
+        f"{len(shown)} of {len(classes)} classes" if len(shown) < len(classes) else f"{len(shown)} classes"
     )
+    seeds = {run.result.seed for run in runs}
+    seed = f"seed {seeds.pop()}" if len(seeds) == 1 else "the first seed of each"
+    figure.suptitle(found.title(f"t-SNE of test features, {of_all}, {seed}"), fontsize=9)
     return figure
 
 
 def _read(run: Run) -> pd.DataFrame:
     """features.arrow: id, label (the class's name) and a column a modality."""
-    if not of_run(run).features:
-        raise ValueError(
-            f"the features of {run.folder} were not stored. Run `bmm eval` on it with --features."
-        )
     path = run.folder / FEATURES
     try:
         with pa.memory_map(str(path)) as source:

@@ -4,40 +4,38 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.evaluation import Point, RunEvaluation, of_run
+from balancemm_cli.results.evaluation import Point
 from balancemm_cli.results.figures.drawing import Array, legend, marked_band, over_seeds
+from balancemm_cli.results.figures.evaluated import evaluated, evaluation
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import labels
+from balancemm_cli.results.groups import Group
 
 AMOUNTS = {"missing": "test samples without {} (%)", "noise": "noise on {} (standard deviations)"}
+ADVICE = "Run `bmm eval` with --missing MODALITY=0:1:0.2 for each modality."
 
 
 def draw_missing(panel: Panel) -> Figure:
     """Test accuracy over the missing rate and over noise, a column a modality; a line a method (mean, range).
 
-    ValueError where a run has not been evaluated, or none with several amounts.
+    ValueError where no run has been evaluated with several amounts.
     """
-    evaluations = [[of_run(run) for run in group.runs] for group in panel.groups]
+    shown = evaluated(panel, tuple(AMOUNTS), ADVICE)
+    modalities = panel.modalities
     curves = {
-        (kind, modality): [_curves(runs, kind, modality) for runs in evaluations]
+        (kind, modality): [_curves(group, kind, modality) for group in shown.panel.groups]
         for kind in AMOUNTS
-        for modality in panel.modalities
+        for modality in modalities
     }
-    shown = [kind for kind in AMOUNTS if any(any(curves[kind, modality]) for modality in panel.modalities)]
-    if not shown:
-        raise ValueError(
-            "no curves over missing or noisy modalities: run `bmm eval` with --missing NAME=0:1:0.2."
-        )
-    names = labels(panel.groups)
-    figure = Figure(figsize=(1.6 + 2.8 * len(panel.modalities), 0.9 + 2.2 * len(shown)))
-    grid = figure.subplots(len(shown), len(panel.modalities), sharey=True, squeeze=False)
-    for line, kind in zip(grid, shown, strict=True):
-        for axes, modality in zip(line, panel.modalities, strict=True):
-            _draw(axes, curves[kind, modality], names)
+    kinds = [kind for kind in AMOUNTS if any(any(curves[kind, modality]) for modality in modalities)]
+    figure = Figure(figsize=(1.6 + 2.8 * len(modalities), 1.0 + 2.2 * len(kinds)))
+    grid = figure.subplots(len(kinds), len(modalities), sharey=True, squeeze=False)
+    for line, kind in zip(grid, kinds, strict=True):
+        for axes, modality in zip(line, modalities, strict=True):
+            _draw(axes, curves[kind, modality], shown.names)
             axes.set_xlabel(AMOUNTS[kind].format(modality))
         line[0].set_ylabel("test accuracy (%)")
-    legend(figure, grid.flat, ncols=min(len(names), 5))
-    figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
+    legend(figure, grid.flat, ncols=min(len(shown.names), 5))
+    figure.suptitle(shown.title(over_seeds(shown.panel.groups, "mean and range")), fontsize=9)
     return figure
 
 
@@ -51,10 +49,11 @@ def _draw(axes: Axes, curves: list[tuple[Array, Array] | None], names: list[str]
         )
 
 
-def _curves(runs: list[RunEvaluation], kind: str, modality: str) -> tuple[Array, Array] | None:
+def _curves(group: Group, kind: str, modality: str) -> tuple[Array, Array] | None:
     """The amounts that all runs of a group were evaluated with [X], and the accuracies in % [runs, X]."""
     points: list[dict[float, Point]] = [
-        {point.amount: point for point in getattr(run, kind).get(modality, [])} for run in runs
+        {point.amount: point for point in getattr(evaluation(run), kind).get(modality, [])}
+        for run in group.runs
     ]
     amounts = sorted(set.intersection(*(set(one) for one in points)))
     if not amounts:

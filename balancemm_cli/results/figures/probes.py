@@ -3,44 +3,43 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.evaluation import of_run
 from balancemm_cli.results.figures.drawing import Array, legend, marked_band, over_seeds
+from balancemm_cli.results.figures.evaluated import evaluated, evaluation
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Group, labels
+from balancemm_cli.results.groups import Group
+
+ADVICE = (
+    "Train with --set snapshots=N to keep each N-th epoch, then `bmm eval` with --probe linear --epochs all."
+)
 
 
 def draw_probes(panel: Panel) -> Figure:
     """Test accuracy of a linear probe over the epochs, a panel a modality; a line a method (mean, range).
 
-    A run without kept epochs has a single point. ValueError where a run has not been probed.
+    A run without kept epochs has a single point. ValueError where no run has been probed.
     """
-    names = labels(panel.groups)
-    figure = Figure(figsize=(1.6 + 2.8 * len(panel.modalities), 3.1))
-    grid = figure.subplots(1, len(panel.modalities), sharey=True, squeeze=False)
-    for axes, modality in zip(grid.flat, panel.modalities, strict=True):
-        for index, (name, group) in enumerate(zip(names, panel.groups, strict=True)):
+    shown = evaluated(panel, ("probe",), ADVICE)
+    modalities = panel.modalities
+    figure = Figure(figsize=(1.6 + 2.8 * len(modalities), 3.2))
+    grid = figure.subplots(1, len(modalities), sharey=True, squeeze=False)
+    for axes, modality in zip(grid.flat, modalities, strict=True):
+        for index, (name, group) in enumerate(zip(shown.names, shown.panel.groups, strict=True)):
             marked_band(axes, *_curves(group, modality), index, name)
-        if modality in panel.alone:
-            marked_band(
-                axes, *_curves(panel.alone[modality], modality), 5, "this modality, trained alone", line=5
-            )
+        if modality in shown.panel.alone:
+            places, values = _curves(shown.panel.alone[modality], modality)
+            marked_band(axes, places, values, 5, "this modality, trained alone", line=5)
         axes.set_title(f"{modality} encoder")
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     grid[0, 0].set_ylabel("linear probe, test accuracy (%)")
-    legend(figure, grid.flat, ncols=min(len(names) + 1, 5))
-    figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
+    legend(figure, grid.flat, ncols=min(len(shown.names) + 1, 5))
+    figure.suptitle(shown.title(over_seeds(shown.panel.groups, "mean and range")), fontsize=9)
     return figure
 
 
 def _curves(group: Group, modality: str) -> tuple[Array, Array]:
     """The epochs that were probed in all runs of a group [X], and the accuracies in % [runs, X]."""
-    probes = [of_run(run).probe for run in group.runs]
+    probes = [evaluation(run).probe for run in group.runs]
     epochs = sorted(set.intersection(*(set(probe) for probe in probes)))
-    if not epochs:
-        raise ValueError(
-            f"{group.runs[0].folder} and its other seeds have no probes of the same epochs. Train with --set "
-            "snapshots=N, which keeps each N-th epoch, then run `bmm eval` with --probe linear --epochs all."
-        )
     values = [[100 * probe[epoch][modality] for epoch in epochs] for probe in probes]
     return np.array(epochs, dtype=np.float64), np.array(values, dtype=np.float64)
