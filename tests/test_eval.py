@@ -30,10 +30,9 @@ from balancemm_cli.results.shapley import shapley, subsets
 CPU = torch.device("cpu")
 
 
-def train(prepared, runs, *overrides, **watch):
-    folder = RunFolder(
-        runs, resolve("synthetic", method="opm", overrides=overrides), open_set(prepared / "synthetic")
-    )
+def train(prepared, runs, *overrides, model="concat", **watch):
+    config = resolve("synthetic", model, "opm", overrides=overrides)
+    folder = RunFolder(runs, config, open_set(prepared / "synthetic"))
     train_run(folder, CPU, **watch)
     return folder.path
 
@@ -114,9 +113,12 @@ def test_curves_have_known_ends(run, prepared, restored):
     assert last.accuracy == hits / len(labels)
 
 
-def test_a_curve_is_what_the_disturbance_gives(restored):
-    """The short cut of the curve, against the network run on disturbed inputs, draw by draw."""
-    place = (restored.network, restored.test, restored.inputs, CPU)
+@pytest.mark.parametrize("model", ["concat", "mmtm", "vatt"])
+def test_a_curve_is_what_the_disturbance_gives(prepared, tmp_path, model):
+    """The short cut of the curve against the network run on disturbed inputs, draw by draw; of mmtm and vatt, too,
+    where one modality acts on what is made of another."""
+    run = restore(train(prepared, tmp_path, "epochs=1", model=model), prepared, CPU)
+    place = (run.network, run.test, run.inputs, CPU)
     (curve,) = analysis.missing_curve(*place, evaluate(*place), "visual", [0.4], draws=2)
     for draw, found in enumerate(curve):
         direct = evaluate(*place, Disturbance({"visual": 0.4}, {}), draw)
