@@ -6,7 +6,7 @@ STAMP = .venv/.installed
 
 SUITES = $(filter-out demo,$(patsubst benchmarks/suites/%.toml,%,$(wildcard benchmarks/suites/*.toml)))
 
-.PHONY: install demo mini test lint
+.PHONY: install demo mini test lint docs
 
 install: $(STAMP)
 
@@ -40,3 +40,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+# the site of docs/, in docs/_build/html
+docs: install
+	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build --quiet --fresh-env --write-all --fail-on-warning --keep-going docs docs/_build/html

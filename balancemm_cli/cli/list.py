@@ -22,12 +22,15 @@ class Entry(NamedTuple):
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="datasets, methods, models, recipes, suites or tables; without it, all."),
+        typer.Argument(
+            metavar="KIND", help="datasets, methods, models, recipes, suites or tables; all if none is named."
+        ),
     ] = None,
     prepared: Annotated[
         Path | None,
         typer.Option(
-            help="With datasets: the prepared sets in this folder, with counts, balance and hashes."
+            metavar="DIR",
+            help="With datasets: the prepared sets in this folder, with counts, balance and hashes.",
         ),
     ] = None,
 ) -> None:

@@ -17,20 +17,37 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="A name of `bmm list datasets`.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A name of `bmm list datasets`.")],
     source: Annotated[
-        Path | None, typer.Option(help="The folder (or file) with the media. Default: data/raw/DATASET.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder with the media; of `manifest` also the CSV itself.",
+            show_default="data/raw/DATASET",
+        ),
     ] = None,
     splits: Annotated[
-        Path | None, typer.Option(help="The folder with the split lists, where a data set needs them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder with the split lists, where a data set needs them."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write. Default: data/prepared/DATASET.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder to write.", show_default="data/prepared/DATASET"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that decode; the result does not depend on it.",
+            show_default="one a core",
+        ),
+    ] = None,
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="Go on without missing files, and with other split lists."),
+        typer.Option(
+            "--allow-missing",
+            help="Go on without files that are missing, and with other split lists than the official ones.",
+        ),
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="First compare the files with what their source published.")
@@ -43,7 +60,8 @@ def prepare(
         ),
     ] = False,
     part: Annotated[
-        str | None, typer.Option(help="Prepare one part of the set only, as in 3/16, beside --out.")
+        str | None,
+        typer.Option(metavar="K/N", help="Prepare one part of the set only, as 3/16, beside --out."),
     ] = None,
     join: Annotated[
         bool, typer.Option("--join", help="Put the parts beside --out together; needs no media.")
@@ -51,17 +69,57 @@ def prepare(
     preview: Annotated[
         bool, typer.Option("--preview", help="Also write a picture a class, into a folder beside --out.")
     ] = False,
-    split: Annotated[str | None, typer.Option(help="Which split, where a data set has several.")] = None,
-    eval_split: Annotated[str | None, typer.Option(help="kinetics-sounds: evaluate on test or val.")] = None,
-    labels: Annotated[str | None, typer.Option(help="cmu-mosi: which classes.")] = None,
-    flow: Annotated[str | None, typer.Option(help="ucf-101: how flow is computed, tv-l1 or dis.")] = None,
-    modalities: Annotated[str | None, typer.Option(help="synthetic-modalities: how many, 2 to 8.")] = None,
-    ease: Annotated[
-        str | None, typer.Option(help="synthetic-modalities: graded, equal or single (one is easy).")
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="crema-d, ucf-101, ucf-101-three, music-avqa: which of their splits."
+        ),
     ] = None,
-    noise: Annotated[str | None, typer.Option(help="synthetic-modalities: quiet, moderate or loud.")] = None,
+    eval_split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="kinetics-sounds: evaluate on test or val.", show_default="test"),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cmu-mosi: the classes: non-negative, positive, 3 or 7.",
+            show_default="non-negative",
+        ),
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="ucf-101, ucf-101-three: compute flow by tv-l1 or dis.",
+            show_default="stored flow, else tv-l1",
+        ),
+    ] = None,
+    modalities: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="synthetic-modalities: how many, 2 to 8.", show_default="3"),
+    ] = None,
+    ease: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="synthetic-modalities: graded, equal or single (one is easy).",
+            show_default="graded",
+        ),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="synthetic-modalities: quiet, moderate or loud.", show_default="moderate"
+        ),
+    ] = None,
     redundancy: Annotated[
-        str | None, typer.Option(help="synthetic-modalities: independent, mixed or shared.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="synthetic-modalities: independent, mixed or shared.",
+            show_default="mixed",
+        ),
     ] = None,
 ) -> None:
     """Check and decode the media of a data set, and write a prepared data set.

@@ -18,46 +18,84 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="A prepared data set's name.")] = "synthetic",
-    model: Annotated[str, typer.Option(help="A model, see `bmm list models`.")] = "concat",
-    method: Annotated[str, typer.Option(help="A method, or several joined by +.")] = "baseline",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A prepared data set, a folder under --data; embedded ones are prepared when absent.",
+        ),
+    ] = "synthetic",
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model of `bmm list models`.")] = "concat",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="A method of `bmm list methods`, or several joined by +.")
+    ] = "baseline",
     variant: Annotated[
-        Literal["paper", "official"], typer.Option(help="As in the paper, or in the code.")
+        Literal["paper", "official"], typer.Option(help="As the paper says, or as the authors' code does.")
     ] = "paper",
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name or TOML file. [default: paper, or tuned]")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="All settings of a data set under a name, see `bmm list recipes`; or a TOML file.",
+            show_default="paper, else tuned",
+        ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="One or several: 0, or 0-4, or 0,2,5.")] = "0",
+    seeds: Annotated[
+        str, typer.Option(metavar="LIST", help="A run each: one seed, as 0, or several, as 0-4 or 0,2,5.")
+    ] = "0",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: opm.q_base=0.4. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe, as optimizer.lr=0.01 or opm.q_base=0.4. Repeatable.",
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A file that encoders start from; or its SHA-256, to go on without it.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The weights that encoders start from; or their SHA-256, to go on without the file.",
+        ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Train every run of a suite: its name or TOML file.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Train every run of a suite instead, see `bmm list suites`."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each in a process of its own.")] = 1,
-    data: Annotated[Path, typer.Option(help="Where prepared data sets are.")] = Path("data/prepared"),
-    runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Runs at a time, each in a process of its own.")
+    ] = 1,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Where prepared data sets are.")] = Path(
+        "data/prepared"
+    ),
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    device: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1. Auto takes a GPU where there is one."),
+    ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads a run. [default: all, shared]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="CPU threads a run.", show_default="all, shared by the runs"),
     ] = None,
     loading: Annotated[
         Literal["auto", "resident", "streaming"],
-        typer.Option(help="Decode all samples once, or batch by batch."),
+        typer.Option(help="Decode all samples once, or batch by batch. Auto decodes once where they fit."),
     ] = "auto",
     launcher: Annotated[
         Literal["local", "slurm"], typer.Option(help="Train here, or queue a Slurm job for each run.")
     ] = "local",
     slurm: Annotated[
-        list[str] | None, typer.Option(help="An option of sbatch: partition=gpu, gpus=1. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, as partition=gpu. Repeatable."),
     ] = None,
-    status: Annotated[bool, typer.Option("--status", help="Say how far each run is; train nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; train nothing.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print how far each run is, a line each; train nothing.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs, a line each; train nothing.")
+    ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say where the time of a step goes; of a single run.")
+        bool, typer.Option("--profile", help="Say on stderr where the time of a step goes, of a single run.")
     ] = False,
 ) -> None:
     """Train a run, or every run of a suite; finished runs are skipped, interrupted ones go on.

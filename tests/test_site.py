@@ -1,0 +1,134 @@
+"""The documentation site is complete and current, builds without a warning, and fits a phone."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from balancemm_cli.cli import app
+from balancemm_cli.cli.list import KINDS
+from balancemm_cli.engine.config import Recipe
+from balancemm_cli.engine.suites import load_suite
+from balancemm_cli.resources import suites
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+LINK = re.compile(r"\]\(([^)#: ]*)(?:#([^)]*))?\)")
+
+
+def load_generate():
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prose(page):
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+
+
+def anchors(page):
+    """The names by which a code host and the site link to a page's headings."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w -]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_what_the_program_says_is_current(page):
+    text = page.read_text()
+    assert load_generate().current(text) == text, "The page is stale: `make docs` brings it up to date."
+
+
+@pytest.mark.parametrize("name", [command.name for command in app.registered_commands])
+def test_a_command_s_page_has_every_option_of_its_help(name):
+    """Held against the printed help, which the pages are not made from."""
+    command = [sys.executable, "-m", "balancemm_cli", name, "--help"]
+    environment = {"COLUMNS": "300", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    options = set(re.findall(r"^\W*(--[\w-]+) ", said, re.M)) - {"--help"}
+    page = (DOCS / "commands" / f"{name}.md").read_text()
+    assert set(re.findall(r"^\| `(--[\w-]+)", page, re.M)) == options
+
+
+def test_every_command_method_model_and_data_set_is_in_a_table_of_contents():
+    names = {
+        kind: {Path(entry.where).stem for entry in KINDS[kind]()}
+        for kind in ("datasets", "methods", "models")
+    }
+    names["commands"] = {command.name for command in app.registered_commands}
+    for kind, expected in names.items():
+        linked = set(
+            re.findall(r"^- \[[^]]+\]\(([\w-]+)\.md\): \S", (DOCS / kind / "index.md").read_text(), re.M)
+        )
+        assert linked == expected == {page.stem for page in (DOCS / kind).glob("*.md")} - {"index"}, kind
+
+
+def test_every_suite_is_on_the_page_about_reproducing():
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| (\d+) \|$", (DOCS / "reproducing.md").read_text(), re.M)
+    assert dict(rows) == {
+        name: str(len(load_suite(name)[1].configs())) for name in suites() if name != "demo"
+    }
+
+
+def test_every_key_of_a_recipe_is_on_the_page_of_settings():
+    page = (DOCS / "settings.md").read_text()
+    for key, field in Recipe.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        for name in [f"{key}.{one}" for one in inner] if inner else [key]:
+            assert f"`{name}`" in page, name
+
+
+def test_links_to_headings_lead_somewhere():
+    for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for link, anchor in LINK.findall(prose(page)):
+            if anchor:
+                assert anchor in anchors(page.parent / link if link else page), (
+                    f"{page.name}: {link}#{anchor}"
+                )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site."""
+    pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'balancemm-cli[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+    command += ["-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return folder / "html"
+
+
+def test_the_site_builds_without_a_warning(site):
+    for page in PAGES:
+        built = (site / page.relative_to(DOCS)).with_suffix(".html").read_text()
+        assert "<h1>" in built, page
+        assert "math block" not in built and not re.search(r'<(script|link)[^>]+(src|href)="https?:', built)
+    start = (site / "index.html").read_text()
+    assert all(f'href="methods/{name}.html"' in start for name in ("opm", "ogm", "agm"))  # at the side
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_no_page_is_wider_than_a_phone(site, tmp_path):
+    """Wide tables and blocks scroll by themselves."""
+    names = [str(page.relative_to(DOCS).with_suffix(".html")) for page in PAGES]
+    frames = "".join(
+        f'<iframe width="390" height="800" style="border: 0" src="{name}"></iframe>' for name in names
+    )
+    frame = "const root = one.contentDocument.documentElement; return root.scrollWidth - root.clientWidth"
+    measure = f"[...document.querySelectorAll('iframe')].map(one => {{ {frame} }})"
+    (site / "frames.html").write_text(
+        f"<title></title>{frames}<script>addEventListener('load', () => {{ document.title = {measure} }})</script>"
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", str(site / "frames.html")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    beyond = re.search("<title>(.*?)</title>", done.stdout)[1].split(",")
+    assert dict(zip(names, beyond, strict=True)) == dict.fromkeys(names, "0")
