@@ -17,6 +17,8 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 smartquotes = False  # which would make a dash of --data
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"bmm {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
@@ -39,5 +41,8 @@ def add_contents(app, name: str, source: list[str]) -> None:  # noqa: ANN001
 
 def write_math(writer, node) -> None:  # noqa: ANN001
     """An equation of a page as MathML."""
-    writer.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    if isinstance(node, nodes.math_block):
+        writer.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
+    else:
+        writer.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
