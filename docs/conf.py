@@ -42,7 +42,7 @@ def add_contents(app, name: str, source: list[str]) -> None:  # noqa: ANN001
 def write_math(writer, node) -> None:  # noqa: ANN001
     """An equation of a page as MathML."""
     if isinstance(node, nodes.math_block):
-        writer.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
+        writer.body.append(f'<div class="math-wrapper">{tex2mathml(node.astext(), as_block=True)}</div>')
     else:
         writer.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode

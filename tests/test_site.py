@@ -123,7 +123,7 @@ def test_no_page_is_wider_than_a_phone(site, tmp_path):
     frames = "".join(
         f'<iframe width="390" height="800" style="border: 0" src="{name}"></iframe>' for name in names
     )
-    frame = "const root = one.contentDocument.documentElement; return root.scrollWidth - root.clientWidth"
+    frame = "const it = one.contentDocument.querySelector('.content'); return it.scrollWidth - it.clientWidth"
     measure = f"[...document.querySelectorAll('iframe')].map(one => {{ {frame} }})"
     (site / "frames.html").write_text(
         f"<title></title>{frames}<script>addEventListener('load', () => {{ document.title = {measure} }})</script>"
