@@ -16,6 +16,7 @@ nitpicky = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 smartquotes = False  # which would make a dash of --data
+highlight_language = "none"  # of blocks that name no language
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
