@@ -2,7 +2,7 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -46,6 +46,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(names)}." if len(names) <= 20 or not near else ""
     return UsageError(f"There is no {kind} '{name}'.{hint}{listing}")
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """The first of several reasons, and how many more there are."""
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return f"{lines[0]}{more}"
 
 
 def os_error_sentence(error: OSError) -> str:

@@ -164,6 +164,15 @@ def write_table(path: Path, table: pa.Table) -> None:
         writer.write_table(table)
 
 
+def read_table(path: Path) -> pa.Table:
+    """The content of an Arrow IPC file. InputError where it can't be read."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({error}).") from None
+
+
 def git_state() -> str | None:
     """The commit of the program's checkout, with `+` behind it where files were changed; None outside one."""
     try:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from balancemm_cli.data.store import write_json
 from balancemm_cli.engine.runs import write_table
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.groups import Fraction, Metrics, Run
+from balancemm_cli.results.groups import Fraction, Metrics, Run, first_fault
 
 FILE, FEATURES = "evaluation.json", "features.arrow"
 
@@ -90,10 +90,8 @@ def read_evaluation(folder: Path) -> RunEvaluation | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "JSON"
         raise InputError(
-            f"{path} is damaged ('{where}': {first['msg']}). Delete it, then evaluate the run again."
+            f"{path} is damaged ({first_fault(error)}). Delete it, then evaluate the run again."
         ) from None
 
 
@@ -122,10 +120,7 @@ def parts(evaluation: RunEvaluation) -> dict[str, Any]:
 def of_run(run: Run) -> RunEvaluation | None:
     """The evaluation of a finished run; None where it has none, or one of an earlier checkpoint.
 
-    ValueError, for a figure, where it is damaged.
+    InputError where it is damaged.
     """
-    try:
-        found = read_evaluation(run.folder)
-    except InputError as error:
-        raise ValueError(str(error)) from None
+    found = read_evaluation(run.folder)
     return found if found and found.epochs == run.result.epochs else None

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow.compute import field
 
+from balancemm_cli.engine.runs import read_table
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group, Run, Selection
 from balancemm_cli.results.published import lookup
@@ -103,11 +104,10 @@ def _over_samples(
 def correct(run: Run, selection: Selection) -> NDArray[np.bool_]:
     """Which test samples a run predicts right [N], in the order of the split. InputError without predictions."""
     path = run.folder / "predictions.arrow"
+    table = read_table(path)
     try:
-        with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
         chosen = table.filter(field("selection") == selection)
         scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
         return scores.argmax(1) == chosen["label"].to_numpy()
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path} can't be read ({error}). Train this run again.") from None

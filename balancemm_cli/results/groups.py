@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from balancemm_cli.engine.config import WITHOUT_EFFECT
 from balancemm_cli.engine.runs import is_locked
-from balancemm_cli.errors import InputError, unknown
+from balancemm_cli.errors import InputError, first_of, unknown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Selection = Literal["last", "best-test", "best-val"]
@@ -173,8 +173,7 @@ def collect(folders: Sequence[Path], selection: Selection, *, may_be_empty: bool
             usable.append(run)
     groups = _group(usable, left_out)
     if not groups and not may_be_empty:
-        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
-        raise InputError(f"No finished run to report. {left_out[0]}{more}")
+        raise InputError(f"No finished run to report. {first_of(left_out)}")
     return Collection(groups, left_out)
 
 
@@ -206,10 +205,16 @@ def read_run(folder: Path) -> Run:
     except OSError as error:
         raise InputError(f"{folder}: result.json cannot be read ({error.strerror}).") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        detail = f"'{where}': {first['msg']}" if where else first["msg"]
-        raise InputError(f"{folder}: result.json is damaged ({detail}); train this run again.") from None
+        raise InputError(
+            f"{folder}: result.json is damaged ({first_fault(error)}); train this run again."
+        ) from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, and where in it."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"'{where}': {first['msg']}" if where else first["msg"]
 
 
 def _state(run: Run) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from balancemm_cli.errors import InputError, unknown
+from balancemm_cli.errors import InputError, first_of, unknown
 from balancemm_cli.results.figures.accuracy import draw_accuracy
 from balancemm_cli.results.figures.drawing import STYLE, save
 from balancemm_cli.results.figures.epochs import draw_epochs
@@ -47,8 +47,7 @@ def draw_figure(name: str, groups: list[Group], folder: Path) -> tuple[list[Path
     if not (written or left_out):
         raise InputError("These are runs of one modality each; a figure compares joint ones.")
     if not written:
-        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
-        raise InputError(f"{left_out[0]}{more}")
+        raise InputError(first_of(left_out))
     return written, left_out
 
 
@@ -61,6 +60,6 @@ def _draw(kinds: Mapping[str, Draw], groups: list[Group], folder: Path) -> tuple
             try:
                 with matplotlib.rc_context(STYLE):
                     written.append(save(draw(panel), folder / name))
-            except (OSError, ValueError, KeyError) as error:
+            except (InputError, OSError, ValueError, KeyError) as error:
                 left_out.append(f"Figure {name} was not drawn: {error}")
     return written, left_out

@@ -88,6 +88,11 @@ def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
 
 
+def note(axes: Axes, text: str) -> None:
+    """Say in an empty panel why it is empty."""
+    axes.text(0.5, 0.5, text, color="#777777", ha="center", va="center", transform=axes.transAxes)
+
+
 def over_seeds(groups: list[Group], what: str) -> str:
     """`what` with the number of seeds behind it, as in "mean ± std over 3 seeds"."""
     counts = sorted({len(group.runs) for group in groups})

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
+from balancemm_cli.engine.runs import read_table
 from balancemm_cli.results.evaluation import FEATURES
 from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colour, legend
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Run
 
 SAMPLES = 600
 """At most so many test samples: more can't be told apart on paper, and cost minutes."""
@@ -22,11 +20,12 @@ SAMPLES = 600
 def draw_features(panel: Panel) -> Figure:
     """t-SNE of the test features of each group's first seed: a row a modality, a column a method, a colour a class.
 
-    Of many classes those with the most test samples are shown. ValueError where no features were stored.
+    Of many classes those with the most test samples are shown. ValueError where no features were stored,
+    InputError where they can't be read.
     """
     found = evaluated(panel, ("features",), "Run `bmm eval` with --features.")
     runs, names = [group.runs[0] for group in found.panel.groups], found.names
-    tables = [_read(run) for run in runs]
+    tables = [read_table(run.folder / FEATURES).to_pandas() for run in runs]
     classes = tables[0].label.value_counts()
     shown = sorted(classes.index[: len(COLOURS)].astype(str))
     figure = Figure(figsize=(0.9 + 2.1 * len(names), 1.0 + 2.0 * len(panel.modalities)))
@@ -47,16 +46,6 @@ def draw_features(panel: Panel) -> Figure:
     seed = f"seed {seeds.pop()}" if len(seeds) == 1 else "the first seed of each"
     figure.suptitle(found.title(f"t-SNE of test features, {of_all}, {seed}"), fontsize=9)
     return figure
-
-
-def _read(run: Run) -> pd.DataFrame:
-    """features.arrow: id, label (the class's name) and a column a modality."""
-    path = run.folder / FEATURES
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all().to_pandas()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{path} cannot be read ({error}).") from None
 
 
 def _plane(features: Array) -> Array:

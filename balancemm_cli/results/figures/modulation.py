@@ -1,11 +1,11 @@
 """ρ, q and k over the training steps."""
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import Array, band, legend, over_seeds, windows
+from balancemm_cli.engine.runs import read_table
+from balancemm_cli.results.figures.drawing import Array, band, legend, note, over_seeds, windows
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 
@@ -33,13 +33,8 @@ def draw_modulation(panel: Panel) -> Figure:
 
 
 def read_steps(run: Run) -> dict[str, Array]:
-    """The columns of steps.arrow, in the order of the steps."""
-    path = run.folder / "steps.arrow"
-    try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"{path} cannot be read ({error}).") from None
+    """The columns of steps.arrow, in the order of the steps. InputError where it can't be read."""
+    table = read_table(run.folder / "steps.arrow")
     return {name: np.asarray(table[name], dtype=np.float64) for name in table.column_names}
 
 
@@ -52,7 +47,7 @@ def _draw_steps(axes: Axes, runs: list[dict[str, Array]], quantity: str, modalit
         axes.axhline(1, color="#888888", linewidth=0.8, linestyle=":", label="balanced (ρ = 1)")
     columns = _columns(runs, quantity)
     if not columns:
-        axes.text(0.5, 0.5, "not used", color="#777777", ha="center", va="center", transform=axes.transAxes)
+        note(axes, "not used")
     for name in columns:
         modality = name.removeprefix(f"{quantity}_")
         index = 1 + modalities.index(modality) if modality in modalities else 0

@@ -1,12 +1,13 @@
 """Fig. 1: what a linear probe reads out of each encoder, over the epochs."""
 
-import numpy as np
+from collections.abc import Callable
+
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import Array, legend, marked_band, over_seeds
-from balancemm_cli.results.figures.evaluated import evaluated, evaluation
+from balancemm_cli.results.evaluation import RunEvaluation
+from balancemm_cli.results.figures.drawing import legend, marked_band, over_seeds
+from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Group
 
 ADVICE = (
     "Train with --set snapshots=N to keep each N-th epoch, then `bmm eval` with --probe linear --epochs all."
@@ -24,9 +25,9 @@ def draw_probes(panel: Panel) -> Figure:
     grid = figure.subplots(1, len(modalities), sharey=True, squeeze=False)
     for axes, modality in zip(grid.flat, modalities, strict=True):
         for index, (name, group) in enumerate(zip(shown.names, shown.panel.groups, strict=True)):
-            marked_band(axes, *_curves(group, modality), index, name)
+            marked_band(axes, *shown.curves(group, _curve(modality)), index, name)
         if modality in shown.panel.alone:
-            places, values = _curves(shown.panel.alone[modality], modality)
+            places, values = shown.curves(shown.panel.alone[modality], _curve(modality))
             marked_band(axes, places, values, 5, "this modality, trained alone", line=5)
         axes.set_title(f"{modality} encoder")
         axes.set_xlabel("epoch")
@@ -37,9 +38,5 @@ def draw_probes(panel: Panel) -> Figure:
     return figure
 
 
-def _curves(group: Group, modality: str) -> tuple[Array, Array]:
-    """The epochs that were probed in all runs of a group [X], and the accuracies in % [runs, X]."""
-    probes = [evaluation(run).probe for run in group.runs]
-    epochs = sorted(set.intersection(*(set(probe) for probe in probes)))
-    values = [[100 * probe[epoch][modality] for epoch in epochs] for probe in probes]
-    return np.array(epochs, dtype=np.float64), np.array(values, dtype=np.float64)
+def _curve(modality: str) -> Callable[[RunEvaluation], dict[float, float]]:
+    return lambda one: {epoch: accuracies[modality] for epoch, accuracies in one.probe.items()}
