@@ -70,15 +70,17 @@ def contribution(
     IJCAI 2022) does so with the inputs, which would add what an encoder makes of nothing.
     """
     network.eval()
-    hits = dict.fromkeys(subsets(network.modalities), 0)
-    rows = batch_rows(source)
-    for raw, labels in source.batches(rows, [None] * len(rows), device):
-        features = network.encode(inputs(raw))
-        for present in hits:
+    predicted = {present: [] for present in subsets(network.modalities)}
+    for values in in_order(source, inputs, device):
+        features = network.encode(values)
+        for present, batches in predicted.items():
             shown = {name: f if name in present else torch.zeros_like(f) for name, f in features.items()}
-            hits[present] += int((network.classify(shown).argmax(-1) == labels).sum())
+            batches.append(network.classify(shown).argmax(-1))
     network.train()
-    accuracies = {present: count / len(source) for present, count in hits.items()}
+    accuracies = {
+        present: int((torch.cat(batches).cpu() == source.labels).sum()) / len(source)
+        for present, batches in predicted.items()
+    }
     return shapley(accuracies), accuracies
 
 

@@ -271,9 +271,8 @@ class Trainer:
         if distributed.rank() == 0:
             self.folder.write_history(self.history)
             self.folder.write_steps(self._steps_table())
-            if (
-                self.recipe.snapshots and self.epoch % self.recipe.snapshots == 0
-            ):  # before the checkpoint: none is lost
+            # before the checkpoint, so that a kill between them loses none
+            if self.recipe.snapshots and self.epoch % self.recipe.snapshots == 0:
                 checkpoint.save_snapshot(self.folder.checkpoints, self.epoch, self.network.state_dict())
         self._save(started)
         self.on_progress(self.history[-1])

@@ -58,15 +58,19 @@ def by_class(
 
     All arrays are integers [N]: predicted classes, and `labels`.
     """
-    found = {}
-    for index, name in enumerate(classes):
-        mine = labels == index
+    support = np.bincount(labels, minlength=len(classes))
 
-        def share(
-            predicted: NDArray[np.integer], mine: NDArray[np.bool_] = mine, index: int = index
-        ) -> float | None:
-            return float((predicted[mine] == index).mean()) if mine.any() else None
+    def shares(predicted: NDArray[np.integer]) -> list[float | None]:
+        right = np.bincount(labels[predicted == labels], minlength=len(classes))
+        return [float(hits / count) if count else None for hits, count in zip(right, support, strict=True)]
 
-        unimodal = {modality: share(predicted) for modality, predicted in alone.items()}
-        found[name] = {"support": int(mine.sum()), "accuracy": share(fused), "unimodal": unimodal}
-    return found
+    together = shares(fused)
+    by_modality = {modality: shares(predicted) for modality, predicted in alone.items()}
+    return {
+        name: {
+            "support": int(support[index]),
+            "accuracy": together[index],
+            "unimodal": {modality: found[index] for modality, found in by_modality.items()},
+        }
+        for index, name in enumerate(classes)
+    }
