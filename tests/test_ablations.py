@@ -69,7 +69,7 @@ def test_a_bias_split_moves_rho_as_its_logits_say():
 def made(method, *overrides):
     config = resolve("crema-d", method=method, overrides=["encoder=small", *overrides])
     methods = config.build_methods(["audio", "visual"])
-    network = config.build_network({"audio": 1, "visual": 3}, 3, methods)
+    network = config.build_network({"audio": 1, "visual": 3}, list("abc"), methods)
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (16,), generator=generator)
     inputs = {

@@ -119,12 +119,12 @@ def test_a_curve_is_what_the_disturbance_gives(prepared, tmp_path, model):
     where one modality acts on what is made of another."""
     run = restore(train(prepared, tmp_path, "epochs=1", model=model), prepared, CPU)
     place = (run.network, run.test, run.inputs, CPU)
-    (curve,) = analysis.missing_curve(*place, evaluate(*place), "visual", [0.4], draws=2)
+    (curve,) = analysis.missing_curve(*place, evaluate(*place, run.task), "visual", [0.4], draws=2)
     for draw, found in enumerate(curve):
-        direct = evaluate(*place, Disturbance({"visual": 0.4}, {}), draw)
-        np.testing.assert_allclose(found.scores, direct.scores, atol=1e-6)
+        direct = evaluate(*place, run.task, Disturbance({"visual": 0.4}, {}), draw)
+        np.testing.assert_allclose(found.predictions, direct.predictions, atol=1e-6)
         assert found.metrics["unimodal"] == direct.metrics["unimodal"]
-    assert not np.array_equal(curve[0].scores, curve[1].scores)
+    assert not np.array_equal(curve[0].predictions, curve[1].predictions)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,10 @@ def test_shapley_of_members_that_are_alike_or_add_nothing():
 
 
 def test_contribution_of_a_network(restored):
-    values, accuracies = analysis.contribution(restored.network, restored.test, restored.inputs, CPU)
+    place = (restored.network, restored.test, restored.inputs, CPU, restored.task)
+    values, accuracies = analysis.contribution(*place)
     whole, nothing = frozenset({"audio", "visual"}), frozenset()
-    plain = evaluate(restored.network, restored.test, restored.inputs, CPU)
+    plain = evaluate(*place)
     assert accuracies[whole] == plain.metrics["accuracy"] and len(accuracies) == 4
     assert sum(values.values()) == pytest.approx(accuracies[whole] - accuracies[nothing])
     common = np.bincount(restored.test.labels.numpy()).max() / len(restored.test)

@@ -45,7 +45,7 @@ def rehearsal(prepared, runs, without_val=False):
     sources = {name: source for name, source in trainer.sources.items() if name != "test"}
     if without_val:
         del sources["val"]
-    return Rehearsal(train_step, trainer.config, trainer.inputs, sources, len(trainer.data.classes), CPU)
+    return Rehearsal(train_step, trainer.config, trainer.inputs, sources, trainer.data.classes, CPU)
 
 
 def scores_of(model, prepared, runs, split, rows):

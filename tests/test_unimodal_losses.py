@@ -25,7 +25,7 @@ def made(method="unimodal-losses", modalities=3, **given):
     overrides = [("encoder", "small"), *((f"unimodal-losses.{key}", value) for key, value in given.items())]
     config = resolve("crema-d", method=method, overrides=overrides)
     methods = config.build_methods(list(shapes))
-    network = config.build_network(shapes, 4, methods)
+    network = config.build_network(shapes, list("abcd"), methods)
     inputs = {
         "audio": torch.randn(6, 1, 16, 16),
         "visual": torch.randn(6, 3, 2, 16, 16),

@@ -118,7 +118,7 @@ class FramesColumn:
 
     In training `choice` "random" draws without replacement as far as the frames suffice, in order of time, and
     "segments" one frame of each of `count` equal parts of the clip; everything else is fixed: spread evenly (the
-    middle of each part), or first, middle and last. With too few frames some come twice.
+    middle of each part), the first ones, or first, middle and last. With too few frames some come twice.
     """
 
     def __init__(
@@ -177,6 +177,8 @@ class FramesColumn:
             count, mine = draws.samples(len(stored))
             generator = np.random.default_rng(draws.key(f"frames/{self.modality}"))
             places = np.arange(self.count) + generator.random((count, self.count))[mine]
+        if self.choice == "from-start":
+            return np.minimum(np.arange(self.count), stored - 1)
         if self.choice == "first-middle-last":
             share = np.linspace(0, 1, self.count) if self.count > 1 else np.array([0.5])
             return ((stored - 1) * share).astype(np.int64)
@@ -202,9 +204,17 @@ def _rows_of(held: Tensor, rows: np.ndarray) -> Tensor:
 class Source:
     """The samples of one split, served in batches."""
 
-    def __init__(self, split: PreparedSplit, columns: Mapping[str, Column]) -> None:
+    def __init__(
+        self,
+        split: PreparedSplit,
+        columns: Mapping[str, Column],
+        label: str = "label",
+        groups: str | None = None,
+    ) -> None:
+        """`label` and `groups`: the columns of the labels and, if any, of what the samples are grouped by."""
         self.ids = split.ids
-        self.labels = torch.from_numpy(split.labels)
+        self.labels = torch.from_numpy(split.column(label))
+        self.groups: list[str] | None = None if groups is None else split.extra(groups)
         self.columns = columns
 
     def __len__(self) -> int:
@@ -223,7 +233,7 @@ class Source:
     def batches(
         self, rows: Iterable[np.ndarray], draws: Iterable[Draws | None], device: torch.device
     ) -> Iterator[tuple[dict[str, Raw], Tensor]]:
-        """Raw inputs and labels [B] on `device`, a batch for each entry of `rows` and `draws`.
+        """Raw inputs and labels [B, …] on `device`, a batch for each entry of `rows` and `draws`.
 
         The next AHEAD batches are read by a thread of its own while the device works on this one.
         """

@@ -86,6 +86,20 @@ class PreparedSplit:
         """The type of the numbers of a modality."""
         return np.dtype(self._table.schema.field(modality).type.value_type.to_pandas_dtype())
 
+    def column(self, name: str) -> np.ndarray:
+        """`label` or a further column of numbers: int64 [N], float32 [N] of kind "number", int64 [N, S] of
+        "integers". ValueError where rows of these have different lengths."""
+        if name == "label":
+            return self.labels
+        values = self._table[name]
+        if not pa.types.is_list(values.type):
+            return values.to_numpy().astype(np.float32)
+        lengths = set(self.lengths(name).tolist()) or {0}  # no rows: no numbers
+        if len(lengths) > 1:
+            raise ValueError(f"The rows of '{name}' have {min(lengths)} to {max(lengths)} numbers.")
+        numbers = values.combine_chunks().flatten().to_numpy()
+        return numbers.astype(np.int64).reshape(len(self), *lengths)
+
     def extra(self, name: str) -> list[Any]:
         """A further column of the data set, a value a sample."""
         return self._table[name].to_pylist()

@@ -14,6 +14,7 @@ from balancemm_cli.engine.evaluator import Disturbance, Evaluation, batch_rows, 
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.models.network import Network
 from balancemm_cli.results.shapley import shapley, subsets
+from balancemm_cli.tasks import Task
 
 
 def missing_curve(
@@ -31,7 +32,7 @@ def missing_curve(
     In evaluation mode no sample sees another one. So the scores of each with its modality (`whole`) and without it
     serve all amounts and draws: each is what `evaluate` gives under that disturbance and draw.
     """
-    without = evaluate(network, source, inputs, device, Disturbance({modality: 1}, {}))
+    without = evaluate(network, source, inputs, device, whole.task, Disturbance({modality: 1}, {}))
     sizes = [len(rows) for rows in batch_rows(source)]
 
     def lacks(amount: float, draw: int) -> np.ndarray:
@@ -45,24 +46,28 @@ def missing_curve(
 
 
 def linear_probe(
-    network: Network, train: Source, test: Source, inputs: Inputs, device: torch.device
+    network: Network, train: Source, test: Source, inputs: Inputs, device: torch.device, task: Task
 ) -> dict[str, float]:
     """Test accuracy of a new linear classifier on each frozen encoder's features (footnote 1, Fig. 1).
 
-    scikit-learn's logistic regression on standardised features; the training pictures are not augmented.
+    scikit-learn's logistic regression on standardised features; the training pictures are not augmented. Of a task
+    with several answers a sample each is told from its part of the features.
     """
     train_features, test_features = (encode(network, source, inputs, device) for source in (train, test))
+    train_labels, test_labels = (
+        task.classes_of(source.labels).reshape(-1).numpy() for source in (train, test)
+    )
     accuracies = {}
     for name in network.modalities:
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        probe.fit(train_features[name], train.labels.numpy())
-        accuracies[name] = float(probe.score(test_features[name], test.labels.numpy()))
+        probe.fit(train_features[name].reshape(len(train_labels), -1), train_labels)
+        accuracies[name] = float(probe.score(test_features[name].reshape(len(test_labels), -1), test_labels))
     return accuracies
 
 
 @torch.no_grad()
 def contribution(
-    network: Network, source: Source, inputs: Inputs, device: torch.device
+    network: Network, source: Source, inputs: Inputs, device: torch.device, task: Task
 ) -> tuple[dict[str, float], dict[frozenset[str], float]]:
     """Each modality's Shapley value, and the accuracy of each subset of modalities that they come from, in 0–1.
 
@@ -75,10 +80,11 @@ def contribution(
         features = network.encode(values)
         for present, batches in predicted.items():
             shown = {name: f if name in present else torch.zeros_like(f) for name, f in features.items()}
-            batches.append(network.classify(shown).argmax(-1))
+            batches.append(task.choose(network.classify(shown)))
     network.train()
+    labels = task.classes_of(source.labels)
     accuracies = {
-        present: int((torch.cat(batches).cpu() == source.labels).sum()) / len(source)
+        present: int((torch.cat(batches).cpu() == labels).sum()) / labels.numel()
         for present, batches in predicted.items()
     }
     return shapley(accuracies), accuracies

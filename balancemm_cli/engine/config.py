@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -28,6 +28,7 @@ from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import Shape
 from balancemm_cli.models.network import Network
 from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.tasks import TASKS, Task
 
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -74,7 +75,8 @@ class FramesSettings(Section):
     resize: tuple[PositiveInt, PositiveInt] | None = None  # height and width, before anything else
     count: int = Field(default=1, gt=0)
     # random and segments (one of each of `count` parts) draw in training; in evaluation both are uniform
-    choice: Literal["random", "segments", "uniform", "first-middle-last"] = "uniform"
+    # from-start: the first ones, and the last once more for what a clip lacks
+    choice: Literal["random", "segments", "uniform", "first-middle-last", "from-start"] = "uniform"
     size: int = Field(default=224, gt=0)
     crop: Literal["random-resized-crop", "resize"] = "random-resized-crop"  # in training
     crop_area: tuple[Share, Share] = (0.08, 1.0)  # of a random crop, as a share of the picture's
@@ -105,6 +107,7 @@ class SpeedSettings(Section):
 class Recipe(Section):
     """All settings of a run that a recipe names; methods' own settings are under `methods`."""
 
+    task: str = "classification"
     encoder: str = "resnet18"
     pretrained: bool = False  # encoders of pictures and spectrograms start from the file of --weights
     epochs: int = Field(default=100, gt=0)
@@ -115,6 +118,13 @@ class Recipe(Section):
     frames: FramesSettings = FramesSettings()
     discrepancy: DiscrepancySettings = DiscrepancySettings()
     speed: SpeedSettings = SpeedSettings()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in TASKS:
+            raise unknown("task", name, TASKS)
+        return name
 
 
 class RunConfig(Section):
@@ -158,25 +168,39 @@ class RunConfig(Section):
             f"{self.dataset} ({self.recipe}): {self.model} {self.method} ({self.variant}, seed {self.seed})"
         )
 
+    @property
+    def task(self) -> Task:
+        """What the labels of this run are."""
+        return TASKS[self.settings.task]
+
     def build_methods(self, modalities: list[str]) -> list[Method]:
-        """The methods of the run, in the order in which their hooks are called."""
+        """The methods of the run, in the order in which their hooks are called. UsageError for one that needs a class
+        a sample, under a task that has none."""
+        for name in self.methods:
+            if METHODS[name].needs_classes and not self.task.one_class:
+                raise UsageError(
+                    f"Method {name} needs one class a sample, and task {self.settings.task} has none. Take another one."
+                )
         return [
             METHODS[name](METHODS[name].Settings.model_validate(settings), modalities)
             for name, settings in self.methods.items()
         ]
 
-    def build_network(self, shapes: Mapping[str, Shape], classes: int, methods: Iterable[Method]) -> Network:
-        """The network of the run for inputs of these shapes, with what its methods attach to it.
+    def build_network(
+        self, shapes: Mapping[str, Shape], classes: Sequence[str], methods: Iterable[Method]
+    ) -> Network:
+        """The network of the run for inputs of these shapes and a data set's classes, with what its methods attach
+        to it.
 
         The weights depend on the seed alone. UsageError where the model can't take the inputs.
         """
-        draws = Draws(self.seed)
+        draws, outputs = Draws(self.seed), self.task.outputs(classes)
         encoder, seed = self.settings.encoder, draws.key("weights")
-        network = models.build(self.model, encoder, shapes, classes, seed, self.model_settings)
+        network = models.build(self.model, encoder, shapes, outputs, seed, self.model_settings)
         for name, method in zip(self.methods, methods, strict=True):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(draws.key(f"weights/{name}"))
-                module = method.attach(network, classes)
+                module = method.attach(network, outputs)
             if module is not None:
                 network.extras[name] = module
         return network

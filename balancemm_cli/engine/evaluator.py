@@ -1,7 +1,7 @@
 """Evaluation of a network on a split: scores and uni-modal accuracies, also of missing or noisy modalities."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from balancemm_cli.engine import distributed
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.models.network import Network
 from balancemm_cli.results.metrics import evaluate_scores
+from balancemm_cli.tasks import Task
 
 BATCH = 128
 
@@ -58,20 +59,38 @@ def lacking(name: str, count: int, probability: float, draws: Draws, device: tor
 class Evaluation:
     """What a network makes of a split."""
 
-    scores: np.ndarray  # float32 [N, C], softmax
-    alone: dict[str, np.ndarray]  # int64 [N] a modality: the class that its own logits give
-    labels: np.ndarray  # int64 [N]
+    task: Task
+    predictions: np.ndarray  # float32 [N, …], as the task keeps them
+    chosen: dict[str, np.ndarray]  # int64 [N, …] a modality: the answers that its own logits give
+    targets: np.ndarray  # [N, …], the labels of the split
+    groups: list[str] | None = None  # [N], of a task that has them
+
+    @cached_property
+    def answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [A, C] and labels int64 [A] of all answers, see Task."""
+        return self.task.answers(self.predictions, self.targets)
+
+    @property
+    def alone(self) -> dict[str, np.ndarray]:
+        """The answers int64 [A] that each modality's own logits give."""
+        return {name: chosen.reshape(-1) for name, chosen in self.chosen.items()}
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """accuracy, map, macro_f1, unimodal: {modality: accuracy}, in 0–1."""
-        unimodal = {name: float((classes == self.labels).mean()) for name, classes in self.alone.items()}
-        return {**evaluate_scores(self.scores, self.labels), "unimodal": unimodal}
+        """accuracy, map, macro_f1, unimodal: {modality: accuracy}, in 0–1, and what the task adds."""
+        scores, labels = self.answers
+        unimodal = {name: float((classes == labels).mean()) for name, classes in self.alone.items()}
+        further = self.task.metrics(self.predictions, self.targets, self.groups)
+        return {**evaluate_scores(scores, labels), "unimodal": unimodal, **further}
 
     def where(self, lacks: np.ndarray, other: "Evaluation") -> "Evaluation":
         """This one, but for the samples that `lacks` [N] names what `other` makes of them."""
-        alone = {name: np.where(lacks, other.alone[name], classes) for name, classes in self.alone.items()}
-        return Evaluation(np.where(lacks[:, None], other.scores, self.scores), alone, self.labels)
+
+        def mixed(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+            return np.where(lacks.reshape(-1, *[1] * (own.ndim - 1)), others, own)
+
+        chosen = {name: mixed(classes, other.chosen[name]) for name, classes in self.chosen.items()}
+        return replace(self, predictions=mixed(self.predictions, other.predictions), chosen=chosen)
 
 
 @torch.no_grad()
@@ -80,6 +99,7 @@ def evaluate(
     source: Source,
     inputs: Inputs,
     device: torch.device,
+    task: Task,
     disturbance: Disturbance | None = None,
     draw: int = 0,
 ) -> Evaluation:
@@ -91,22 +111,22 @@ def evaluate(
     network.eval()
     batches = batch_rows(source)
     mine = range(distributed.rank(), len(batches), distributed.processes())
-    scores, alone = [], []
+    kept, chosen = [], []
     served = source.batches([batches[index] for index in mine], [None] * len(mine), device)
     for index, (raw, _) in zip(mine, served, strict=True):
         values = inputs(raw)
         if disturbance is not None:
             values = disturbance(values, Draws(draw, step=index))
         features = network.encode(values)
-        scores.append(network.classify(features).softmax(-1))
-        alone.append(torch.stack(list(network.unimodal_logits(features).values()), 1).argmax(-1))
+        kept.append(task.predict(network.classify(features)))
+        chosen.append(task.choose(torch.stack(list(network.unimodal_logits(features).values()), 1)))
     network.train()
-    fetched = torch.cat(distributed.interleaved([batch.float().cpu() for batch in scores])).numpy()
+    fetched = torch.cat(distributed.interleaved([batch.float().cpu() for batch in kept])).numpy()
     if not np.isfinite(fetched).all():
         raise FloatingPointError("The scores are not finite.")
-    predicted = torch.cat(distributed.interleaved([batch.cpu() for batch in alone])).numpy().T
-    by_modality = dict(zip(network.modalities, predicted, strict=True))
-    return Evaluation(fetched, by_modality, source.labels.numpy())
+    alone = torch.cat(distributed.interleaved([batch.cpu() for batch in chosen])).unbind(1)
+    by_modality = {name: values.numpy() for name, values in zip(network.modalities, alone, strict=True)}
+    return Evaluation(task, fetched, by_modality, source.labels.numpy(), source.groups)
 
 
 def in_order(source: Source, inputs: Inputs, device: torch.device) -> Iterator[dict[str, Tensor]]:

@@ -10,7 +10,9 @@ from balancemm_cli.data.store import PreparedSet, PreparedSplit
 from balancemm_cli.data.transforms import LogSpectrogram, MelBank, Numbers, Pictures, Waveforms
 from balancemm_cli.draws import Draws
 from balancemm_cli.engine.config import Recipe
-from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.models.encoders import SequenceShape, Shape, segmented
+from balancemm_cli.tasks import TASKS
 
 # Of flow and of differences of pictures, whose values are not those of photos; as TSN's code has it: zero motion
 # is 0.5 (0 for differences), and the deviation is that of ImageNet.
@@ -22,22 +24,60 @@ class Inputs:
     """Raw batches of a prepared set to network inputs, for the modalities in use."""
 
     def __init__(self, prepared: PreparedSet, modalities: list[str], recipe: Recipe) -> None:
-        self.recipe = recipe
+        self.recipe, self.task = recipe, TASKS[recipe.task]
         self.specs = {name: prepared.modalities[name] for name in modalities}
+        self._check_task(prepared)
         self.transforms = {name: self._transform(spec) for name, spec in self.specs.items()}
 
     @property
-    def shapes(self) -> dict[str, int | SequenceShape]:
+    def shapes(self) -> dict[str, Shape]:
         """What each modality's encoder gets, see models.build."""
-        return {name: _shape(spec) for name, spec in self.specs.items()}
+        count = self.task.segments
+        shapes = {name: _shape(spec) for name, spec in self.specs.items()}
+        return {name: shape if count is None else segmented(shape, count) for name, shape in shapes.items()}
 
     def source(self, split: PreparedSplit) -> Source:
-        """The split's samples, with the columns that this recipe needs."""
-        return Source(split, {name: self._column(split, name, spec) for name, spec in self.specs.items()})
+        """The split's samples, with the columns that this recipe needs. InputError for labels of another form."""
+        columns = {name: self._column(split, name, spec) for name, spec in self.specs.items()}
+        try:
+            source = Source(split, columns, self.task.column, self.task.groups)
+        except ValueError as error:
+            raise InputError(f"{error} Prepare the data set again.") from None
+        if self.task.segments not in (None, *source.labels.shape[1:]):
+            raise InputError(
+                f"'{self.task.column}' holds {source.labels.shape[1]} labels a sample, and task {self.recipe.task} "
+                f"takes {self.task.segments}. Prepare the data set again."
+            )
+        return source
 
     def __call__(self, raw: Mapping[str, Raw], draws: Draws | None = None) -> dict[str, Tensor]:
-        """Network inputs, see encoders: spectrograms, pictures, sequences; augmented with `draws`."""
-        return {name: self.transforms[name](values, draws, name) for name, values in raw.items()}
+        """Network inputs, see encoders: spectrograms, pictures, sequences; augmented with `draws`.
+
+        For a task with segments [B, S, …], of which each is such an input of its own.
+        """
+        ready = {name: self.transforms[name](values, draws, name) for name, values in raw.items()}
+        count = self.task.segments
+        if count is None:
+            return ready
+        return {name: segments(values, count, self.specs[name]["kind"]) for name, values in ready.items()}
+
+    def _check_task(self, prepared: PreparedSet) -> None:
+        """UsageError where the data set or the recipe has not what the task needs."""
+        wanted = {self.task.column, self.task.groups} - {"label", None, *prepared.extras}
+        if wanted:
+            raise UsageError(
+                f"Task {self.recipe.task} needs the column '{min(map(str, wanted))}', which {prepared.folder} lacks. "
+                "Take another task or data set."
+            )
+        if self.task.segments is None:
+            return
+        for name, spec in self.specs.items():
+            steps = self.recipe.frames.count if spec["kind"] == "frames" else spec.get("length", 0)
+            if spec["kind"] == "tokens" or steps % self.task.segments:
+                raise UsageError(
+                    f"Task {self.recipe.task} cuts each modality into {self.task.segments} parts of time, and '{name}' "
+                    f"({spec['kind']}, {steps} steps) can't be cut so. Of frames, frames.count must be a multiple."
+                )
 
     def _transform(self, spec: dict[str, Any]) -> Callable[..., Tensor]:
         if spec["kind"] in ("features", "tokens"):
@@ -70,17 +110,38 @@ class Inputs:
             length = round(self.recipe.waveform.seconds * spec["rate"])
             transform = self.transforms[name]
             assert isinstance(transform, Waveforms)
-            return NumbersColumn(split, name, (length,), repeat=True, ready=transform)
+            # what a short clip lacks is silent where each second has a label of its own
+            repeat = self.task.segments is None
+            return NumbersColumn(split, name, (length,), repeat, ready=transform)
         if spec["kind"] == "frames":
             shape = (spec["height"], spec["width"], spec["channels"])
             return FramesColumn(split, name, shape, self.recipe.frames.count, self.recipe.frames.choice)
-        shape = (spec["length"], spec["width"]) if spec["kind"] == "features" else (spec["length"],)
-        return NumbersColumn(split, name, shape, repeat=False)
+        return NumbersColumn(split, name, _numbers(spec), repeat=False)
+
+
+def segments(values: Tensor, count: int, kind: str) -> Tensor:
+    """Inputs (see encoders) of a kind of modality, cut into `count` equal parts of time, a new axis 1.
+
+    Spectrograms [B, 1, F, T] to [B, S, 1, F, T // S]; pictures [B, C, T, H, W] to [B, S, C, T / S, H, W]; feature
+    sequences [B, T, …] to [B, S, T / S, …]. What is left of a spectrogram is cut off.
+    """
+    axis = {"waveform": 3, "frames": 2}.get(kind, 1)
+    each = values.shape[axis] // count
+    cut = values.narrow(axis, 0, count * each).unflatten(axis, (count, each))
+    return cut.movedim(axis, 1)
+
+
+def _numbers(spec: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of a sample's features or tokens."""
+    if spec["kind"] == "tokens":
+        return (spec["length"],)
+    positions = spec.get("positions", 1)
+    return (spec["length"], positions, spec["width"]) if positions > 1 else (spec["length"], spec["width"])
 
 
 def _shape(spec: dict[str, Any]) -> int | SequenceShape:
     if spec["kind"] == "features":
-        return SequenceShape(spec["length"], width=spec["width"])
+        return SequenceShape(spec["length"], width=spec["width"], positions=spec.get("positions", 1))
     if spec["kind"] == "tokens":
         return SequenceShape(spec["length"], words=len(spec["words"]))
     return spec.get("channels", 1)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ HELD_OUT = 0.2  # of the training samples, where there is no val split
 
 
 class Rehearsal:
-    """Trains fresh networks by plain cross-entropy under a run's recipe; the test split is not touched.
+    """Trains fresh networks by the plain loss under a run's recipe; the test split is not touched.
 
     Held out is the val split, else a fifth of the training samples, drawn by the run's seed.
     """
@@ -37,7 +37,7 @@ class Rehearsal:
         config: RunConfig,
         inputs: Inputs,
         sources: Mapping[str, Source],
-        classes: int,
+        classes: Sequence[str],
         device: torch.device,
         on_message: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -95,7 +95,7 @@ class Rehearsal:
             draws = Draws(self.config.seed, epoch)
             batches = training_batches(source, self.rows, self.inputs, recipe.batch_size, draws, self.device)
             for inputs, labels, drawn in batches:
-                stepper(inputs, Step(epoch, drawn, labels, total=distributed.total))
+                stepper(inputs, Step(epoch, drawn, labels, task=self.config.task, total=distributed.total))
             self.samples += len(self.rows)
 
     def _losses(self, network: Network) -> Losses:
@@ -106,7 +106,7 @@ class Rehearsal:
 
     @torch.no_grad()
     def _loss(self, network: Network, source: Source, rows: np.ndarray) -> float:
-        """The mean cross-entropy of `rows` of a source, in evaluation mode; processes share the batches."""
+        """The mean loss of `rows` of a source, in evaluation mode; processes share the batches."""
         batches = np.split(rows, range(BATCH, len(rows), BATCH))[
             distributed.rank() :: distributed.processes()
         ]
@@ -116,7 +116,7 @@ class Rehearsal:
             batches, [None] * len(batches), self.device
         ):
             logits = network(self.inputs(raw))
-            total = total + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+            total = total + self.config.task.loss(logits, labels)
         network.train()
         return distributed.total(total).item() / len(rows)
 

@@ -16,6 +16,7 @@ from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.runs import read_result
 from balancemm_cli.errors import InputError
 from balancemm_cli.models.network import Network
+from balancemm_cli.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Restored:
     prepared: PreparedSet
     inputs: Inputs
     network: Network
+    task: Task
     checkpoint: str  # SHA-256 of its file
     epochs: int  # whole ones that it was trained for
     device: torch.device
@@ -70,10 +72,10 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
     modalities = models.modalities_of(config.model, list(prepared.modalities))
     inputs = Inputs(prepared, modalities, config.settings)
     methods = config.build_methods(modalities)
-    network = config.build_network(inputs.shapes, len(prepared.classes), methods).to(device)
+    network = config.build_network(inputs.shapes, prepared.classes, methods).to(device)
     network.load_state_dict(state["network"])
     digest = file_hash(checkpoint.checkpoints(run / "checkpoints")[-1])
-    return Restored(run, prepared, inputs, network, digest, state["epoch"], device)
+    return Restored(run, prepared, inputs, network, config.task, digest, state["epoch"], device)
 
 
 def read_config(run: Path) -> RunConfig:

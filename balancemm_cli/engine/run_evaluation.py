@@ -75,7 +75,7 @@ def evaluate_run(
 
 def _evaluate(run: Restored, wanted: Wanted) -> dict[str, Any]:
     def disturbed(disturbance: Disturbance | None) -> Evaluation:
-        return evaluate(run.network, run.test, run.inputs, run.device, disturbance)
+        return evaluate(run.network, run.test, run.inputs, run.device, run.task, disturbance)
 
     whole = disturbed(None)
     found: dict[str, Any] = {"test": whole.metrics}
@@ -107,28 +107,35 @@ def _mean(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, or mappings 
 
 
 def _full(run: Restored, whole: Evaluation) -> dict[str, Any]:
-    values, accuracies = contribution(run.network, run.test, run.inputs, run.device)
+    values, accuracies = contribution(run.network, run.test, run.inputs, run.device, run.task)
     subsets = [
         {"present": [name for name in run.network.modalities if name in present], "accuracy": accuracy}
         for present, accuracy in accuracies.items()
     ]
-    return {
-        "classes": by_class(whole.scores.argmax(1), whole.alone, whole.labels, run.prepared.classes),
-        "calibration": calibration(whole.scores, whole.labels),
+    scores, labels = whole.answers
+    names = run.task.classes(run.prepared.classes)
+    found = {
+        "classes": by_class(scores.argmax(1), whole.alone, labels, names),
         "contribution": {"shapley": values, "subsets": subsets},
     }
+    return {**found, "calibration": calibration(scores, labels)} if run.task.probabilities else found
 
 
 def _probe(run: Restored, kept_epochs: bool) -> dict[int, dict[str, float]]:
     """Test accuracy of each modality's probe by epochs trained."""
-    found = {run.epochs: linear_probe(run.network, run.train, run.test, run.inputs, run.device)}
+
+    def probe() -> dict[str, float]:
+        return linear_probe(run.network, run.train, run.test, run.inputs, run.device, run.task)
+
+    found = {run.epochs: probe()}
     for epochs in run.snapshots() if kept_epochs else ():
-        found[epochs] = linear_probe(run.network, run.train, run.test, run.inputs, run.device)
+        found[epochs] = probe()
     return dict(sorted(found.items()))
 
 
 def _table(run: Restored, features: Mapping[str, np.ndarray]) -> pa.Table:
     """A row a test sample: id, label (a class's number and name), and each modality's feature."""
-    labels = pa.DictionaryArray.from_arrays(run.test.labels.numpy().astype(np.int32), run.prepared.classes)
+    classes = run.prepared.split("test").labels.astype(np.int32)
+    labels = pa.DictionaryArray.from_arrays(classes, run.prepared.classes)
     columns = {name: pa.array(list(values), pa.list_(pa.float32())) for name, values in features.items()}
     return pa.table({"id": run.test.ids, "label": labels, **columns})

@@ -57,13 +57,13 @@ def train_step(
     if len(features) > 1:
         step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
         with torch.no_grad():
-            step.discrepancy = measure(step.unimodal, step.labels, discrepancy, step.total)
+            step.discrepancy = measure(step.unimodal, step.labels, discrepancy, step.total, step.task)
     for method in methods:
         features = method.on_features(features, step)
     mark("modulation")
     loss, skip = _loss(network.classify(features), step)
     for logits in network.auxiliary_logits(features):
-        loss = loss + step.mean(torch.nn.functional.cross_entropy(logits, step.labels, reduction="none"))
+        loss = loss + step.mean(step.losses(logits))
     mark("forward")
     for method in methods:
         loss = method.on_loss(loss, step)
@@ -82,14 +82,12 @@ def train_step(
 
 
 def _loss(logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    """This process's part of the mean cross-entropy over the samples that kept a modality, and whether none did."""
+    """This process's part of the mean loss over the samples that kept a modality, and whether none did."""
     if step.keep is None:
         count, _ = step.draws.samples(len(step.labels))
-        loss = torch.nn.functional.cross_entropy(logits, step.labels, reduction="sum") / count
-        return loss, logits.new_zeros((), dtype=torch.bool)
+        return step.task.loss(logits, step.labels) / count, logits.new_zeros((), dtype=torch.bool)
     step.kept = step.total(step.keep.any(1).sum())
-    losses = torch.nn.functional.cross_entropy(logits, step.labels, reduction="none")
-    return step.mean(losses), step.kept == 0
+    return step.mean(step.losses(logits)), step.kept == 0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -118,6 +116,7 @@ class Trainer:
         self.config, self.recipe, self.data = folder.config, folder.config.settings, folder.data
         check_speed(self.recipe.speed, device)
         self.config.check_weights()
+        self.task, self.classes = self.config.task, self.config.task.classes(self.data.classes)
         self.modalities = models.modalities_of(self.config.model, list(self.data.modalities))
         if not self.data.counts.get("test"):
             raise InputError(
@@ -132,7 +131,7 @@ class Trainer:
     def _start(self) -> None:
         """Everything as it is before the first step."""
         self.methods = self.config.build_methods(self.modalities)
-        network = self.config.build_network(self.inputs.shapes, len(self.data.classes), self.methods)
+        network = self.config.build_network(self.inputs.shapes, self.data.classes, self.methods)
         self.network = arrange(network.to(self.device), self.recipe.speed)
         distributed.synchronise_batch_norm(self.network)
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer, self.recipe.speed)
@@ -203,9 +202,15 @@ class Trainer:
 
     def _rehearse(self) -> None:
         """Let the methods measure what they need on other trainings; a resumed run has it from its checkpoint."""
-        started, classes = time.monotonic(), len(self.data.classes)
+        started = time.monotonic()
         rehearsal = Rehearsal(
-            train_step, self.config, self.inputs, self.sources, classes, self.device, self.on_message
+            train_step,
+            self.config,
+            self.inputs,
+            self.sources,
+            self.data.classes,
+            self.device,
+            self.on_message,
         )
         for method in self.methods:
             method.on_start(rehearsal)
@@ -227,7 +232,9 @@ class Trainer:
         )
         for inputs, labels, drawn in batches:
             self.mark("input")
-            step = Step(self.epoch, drawn, labels, self._progress(drawn.step), total=distributed.total)
+            step = Step(
+                self.epoch, drawn, labels, self._progress(drawn.step), self.task, total=distributed.total
+            )
             loss, step = self.stepper(inputs, step)
             samples, _ = drawn.samples(len(labels))
             self.trained_samples += samples
@@ -257,7 +264,7 @@ class Trainer:
             self._diverged(int((~finite).nonzero()[0]))
         try:
             evaluations = {
-                name: evaluate(self.network, source, self.inputs, self.device)
+                name: evaluate(self.network, source, self.inputs, self.device, self.task)
                 for name, source in self.sources.items()
                 if name != "train"
             }
@@ -297,7 +304,11 @@ class Trainer:
     def _select(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Keep the test results of the last epoch, and of the epochs that are best on test and on val."""
         test = evaluations["test"]
-        found = {"epoch": self.epoch, "metrics": test.metrics, "scores": torch.from_numpy(test.scores)}
+        found = {
+            "epoch": self.epoch,
+            "metrics": test.metrics,
+            "predictions": torch.from_numpy(test.predictions),
+        }
         self.selections["last"] = found
         for split in evaluations:
             accuracy = evaluations[split].metrics["accuracy"]
@@ -385,19 +396,25 @@ class Trainer:
     def _write_predictions(self) -> None:
         if distributed.rank():
             return
-        test = self.sources["test"]
         tables = [
-            pa.table(
-                {
-                    "selection": [name] * len(test),
-                    "id": test.ids,
-                    "label": test.labels.numpy().astype(np.int32),
-                    "scores": pa.array(list(found["scores"].numpy()), pa.list_(pa.float32())),
-                }
-            )
-            for name, found in self.selections.items()
+            self._predictions(name, found["predictions"].numpy()) for name, found in self.selections.items()
         ]
         self.folder.write_predictions(pa.concat_tables(tables))
+
+    def _predictions(self, selection: str, predictions: np.ndarray) -> pa.Table:
+        """A row an answer; several answers of one sample stand one after another under its id."""
+        test = self.sources["test"]
+        labels = test.labels.numpy()
+        scores, of_answers = self.task.answers(predictions, labels)
+        return pa.table(
+            {
+                "selection": [selection] * len(scores),
+                "id": np.repeat(test.ids, len(scores) // len(test)),
+                "label": of_answers.astype(np.int32),
+                "scores": pa.array(list(scores), pa.list_(pa.float32())),
+                **self.task.columns(predictions, labels),
+            }
+        )
 
     def _write_result(self, status: str, **parts: Any) -> None:  # noqa: ANN401 - plain values
         if distributed.rank():

@@ -60,11 +60,9 @@ class AGM(Method):
         output, responses = shapley(self.network, step.features)
         kappa = self.coefficient(self._scores(responses.detach(), step))
         step.figures["k"] = kappa
-        modulated = output.detach() + (kappa[:, None, None] * (responses - responses.detach())).sum(0)
-        plain, scaled = (
-            step.mean(nn.functional.cross_entropy(logits, step.labels, reduction="none"))
-            for logits in (output, modulated)
-        )
+        scales = kappa.view(-1, *[1] * (responses.ndim - 1))
+        modulated = output.detach() + (scales * (responses - responses.detach())).sum(0)
+        plain, scaled = (step.mean(step.losses(logits)) for logits in (output, modulated))
         return loss + (scaled - plain)
 
     def branch(self, step: Step) -> bool:
@@ -81,10 +79,9 @@ class AGM(Method):
         return kappa
 
     def _scores(self, responses: Tensor, step: Step) -> Tensor:
-        logs = responses.log_softmax(-1)
-        of_label = logs.gather(-1, step.labels.expand(len(logs), -1)[..., None])[..., 0]  # [M, B]
+        losses = torch.stack([step.losses(logits) for logits in responses])  # [M, B]
         count, _ = step.draws.samples(len(step.labels))
-        return step.total((-of_label).clamp_max(-math.log(1e-8)).sum(1)) / count
+        return step.total(losses.clamp_max(-math.log(1e-8)).sum(1)) / count
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running mean of the scores."""
@@ -119,7 +116,7 @@ def shapley(network: Network, features: Mapping[str, Tensor]) -> tuple[Tensor, T
     outputs = network.classify(stacked).unflatten(0, (len(subsets), len(first)))  # [S, B, C]
     network.fusion.train(training)
     weights = shapley_weights(subsets.to(outputs.dtype))
-    return outputs[-1], torch.einsum("sm,sbc->mbc", weights, outputs)
+    return outputs[-1], torch.einsum("sm,s...->m...", weights, outputs)
 
 
 def shapley_weights(subsets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from balancemm_cli.draws import Draws
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
+from balancemm_cli.tasks import TASKS, Task
 
 Losses = tuple[float, float]  # the mean cross-entropy on the training samples and on held-out ones
 # (modalities, epochs) to the losses before and after training these alone, see engine/rehearsal.py
@@ -23,8 +24,9 @@ class Step:
 
     epoch: int
     draws: Draws
-    labels: Tensor  # [B] int64
+    labels: Tensor  # [B] int64, or what else the task has for labels
     progress: Tensor | None = None  # 0-dim: the share of all training steps that are done
+    task: Task = TASKS["classification"]
     features: dict[str, Tensor] = field(
         default_factory=dict
     )  # [B, …] a modality, as they were before any drop
@@ -36,6 +38,10 @@ class Step:
         values
     )  # adds up over the processes that share the batch
     figures: dict[str, Tensor] = field(default_factory=dict)  # [M] each, written to steps.arrow
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """The loss of each sample [B] under the task, of logits [B, …, C]."""
+        return self.task.losses(logits, self.labels)
 
     def mean(self, losses: Tensor) -> Tensor:
         """This process's part of the mean of `losses` [B] over the samples that kept a modality.
@@ -79,6 +85,7 @@ class Method:
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     VARIANTS: ClassVar[dict[str, dict]] = {"paper": {}, "official": {}}
     two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
+    needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
 
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities

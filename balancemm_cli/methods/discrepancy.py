@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from balancemm_cli.tasks import TASKS, Task
+
 
 class DiscrepancySettings(BaseModel):
     """How the discrepancy is measured. The defaults are the paper's choice."""
@@ -24,7 +26,7 @@ class Discrepancy:
     """How far each modality is ahead of the others; tensors of shape [M]."""
 
     settings: DiscrepancySettings
-    scores: Tensor  # S^m: sum over the batch of the softmax probability of the true class
+    scores: Tensor  # S^m: sum over the batch of the scores of the true answers
     rho: Tensor  # ρ^m
     ahead: Tensor  # bool: ρ^m > 1 (ratio) or > 0 (difference)
     z: Tensor  # z(ρ^m): tanh(ρ^m − 1) or sigmoid(ρ^m)
@@ -35,16 +37,16 @@ def measure(
     labels: Tensor,
     settings: DiscrepancySettings,
     total: Callable[[Tensor], Tensor] = lambda scores: scores,
+    task: Task = TASKS["classification"],
 ) -> Discrepancy:
-    """Eq. 6 and 7 from uni-modal logits [B, C] a modality (two or more) and labels [B].
+    """Eq. 6 and 7 from uni-modal logits [B, C] a modality (two or more) and labels [B], or as the task has them.
 
+    A task with several answers a sample has as many scores; S^m is the sum of all.
     ρ^m = (1 / (M − 1)) Σ_{j≠m} S^m / S^j, or the mean of S^m − S^j for the form "difference".
     `total` adds up the scores over the processes that share the batch.
     """
     stacked = torch.stack(list(logits.values()))  # [M, B, C]
-    true_class = labels.expand(len(stacked), -1)[..., None]
-    scores = stacked.softmax(-1).gather(-1, true_class).sum((1, 2))
-    scores = total(scores)
+    scores = total(task.scores(stacked, labels).flatten(1).sum(1))
     others = len(scores) - 1
     if settings.form == "ratio":
         positive = scores.clamp_min(torch.finfo(scores.dtype).tiny ** 0.5)

@@ -58,8 +58,8 @@ class MMPareto(Method):
             found = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
             flat = step.total(torch.cat([gradient.reshape(-1) for gradient in found]))
             self._multimodal = list(flat.split([_size(encoder) for encoder in self._encoders]))
-        for logits in self.heads(step.features).values():
-            loss = loss + step.mean(nn.functional.cross_entropy(logits, step.labels, reduction="none"))
+        for logits in self.heads(step.features, step.labels.ndim).values():
+            loss = loss + step.mean(step.losses(logits))
         return loss
 
     def on_gradients(self, network: Network, step: Step) -> None:

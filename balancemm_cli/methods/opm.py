@@ -65,7 +65,7 @@ class OPM(Method):
             return features
         step.figures["q"] = q
         if self.settings.theta_gradient:
-            attached = measure(step.unimodal, step.labels, step.discrepancy.settings, step.total)
+            attached = measure(step.unimodal, step.labels, step.discrepancy.settings, step.total, step.task)
             self._penalty = self._theta(features, self.drop_probability(attached)) ** 2 / 2
         return self._drop(features, q, step)
 

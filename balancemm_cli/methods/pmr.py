@@ -39,6 +39,7 @@ class PMR(Method):
         momentum: float = Field(default=0.2, ge=0, lt=1)
         coefficient: Literal["clip", "one"] = "clip"
 
+    needs_classes: ClassVar[bool] = True  # for their prototypes
     VARIANTS: ClassVar = {
         "paper": {},
         "official": {"coefficient": "one", "entropy_epochs": 0, "last_epoch": 100},

@@ -38,7 +38,7 @@ class UnimodalLosses(Method):
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The loss with those of the modalities."""
         assert self.heads is not None
-        for logits in self.heads(step.features).values():
-            losses = nn.functional.cross_entropy(logits, step.labels, reduction="none")
+        for logits in self.heads(step.features, step.labels.ndim).values():
+            losses = step.losses(logits)
             loss = loss + self.weight * step.mean(losses)
         return loss

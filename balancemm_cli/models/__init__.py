@@ -8,7 +8,7 @@ import torch
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
 from balancemm_cli.models.centralnet import CentralNet
-from balancemm_cli.models.encoders import Shape, make_encoders, widths
+from balancemm_cli.models.encoders import SegmentShape, Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
 from balancemm_cli.models.gated import Gated
@@ -74,6 +74,16 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if issubclass(kind, Network):
+            _check_segments(model, kind, inputs)
             return kind.assemble(encoder, inputs, classes, of_model)
         encoders = make_encoders(encoder, inputs)
         return Network(encoders, kind(widths(encoders), classes, of_model))
+
+
+def _check_segments(model: str, kind: type[Network], inputs: Mapping[str, Shape]) -> None:
+    segments = any(isinstance(shape, SegmentShape) for shape in inputs.values())
+    if segments != kind.segmentwise:
+        gives, wants = ("segment", "clip") if kind.segmentwise else ("clip", "segment")
+        raise UsageError(
+            f"Model {model} answers for each {gives}, and the task asks for each {wants}. Use concat."
+        )

@@ -2,11 +2,13 @@
 
 Every encoder has `features`, the length of that vector, and `modulated()`, the weights whose gradients OGM
 scales. Spectrograms come as [B, 1, F, T]; pictures as [B, C, T, H, W] with the T frames on axis 2; feature
-sequences as [B, T, D], filled up with zeros; texts as the places of their words [B, T], filled up with 0.
+sequences as [B, T, D], filled up with zeros; texts as the places of their words [B, T], filled up with 0. Features
+that were taken at several positions of a picture come as [B, T, P, D]. A task with an answer for each of S segments
+has inputs [B, S, …], each segment one of these, and features [B, S, D].
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -152,11 +154,28 @@ def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:
 
 @dataclass(frozen=True)
 class SequenceShape:
-    """A sequence of at most `length` steps: of `width` numbers each, or of words out of `words`."""
+    """A sequence of at most `length` steps: of `width` numbers each, at one or more positions, or of words out of
+    `words`."""
 
     length: int
     width: int = 0
     words: int = 0
+    positions: int = 1
+
+
+@dataclass(frozen=True)
+class SegmentShape:
+    """`count` segments of a clip, each of the shape `each`."""
+
+    count: int
+    each: "int | SequenceShape"
+
+
+def segmented(shape: "int | SequenceShape", count: int) -> SegmentShape:
+    """A modality's shape cut into `count` segments of equal length."""
+    if isinstance(shape, SequenceShape):
+        shape = replace(shape, length=shape.length // count)
+    return SegmentShape(count, shape)
 
 
 class SequenceTransformer(Encoder):
@@ -182,10 +201,13 @@ class SequenceTransformer(Encoder):
         self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def steps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, D] or [B, T], T no more than the shape's length, to what the layers make of each step.
+        """[B, T, D], [B, T, P, D] (averaged over P) or [B, T], T no more than the shape's length, to what the layers
+        make of each step.
 
         Returns that [B, T, 128], zeros for padding, and ones for the steps that are no padding, else zeros [B, T, 1].
         """
+        if inputs.ndim == 4:
+            inputs = inputs.mean(2)
         if not len(inputs):  # of a process that a small batch left nothing: torch's attention needs a sample
             # joined, not in its place: a network before this one has to take part in the backward
             values, weights = self.steps(torch.cat([inputs, inputs.new_zeros((1, *inputs.shape[1:]))]))
@@ -200,9 +222,35 @@ class SequenceTransformer(Encoder):
         return values * weights, weights
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, T, D] or [B, T], T no more than the shape's length, to [B, 128]."""
+        """[B, T, D], [B, T, P, D] or [B, T], T no more than the shape's length, to [B, 128]."""
         values, weights = self.steps(inputs)
         return values.sum(1) / weights.sum(1)
+
+
+class VectorEncoder(Encoder):
+    """One linear layer and a ReLU on a vector, or on the vectors of several positions, over which it averages."""
+
+    features = 128
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(width, self.features), nn.ReLU())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, …, D] to [B, 128]."""
+        return self.project(inputs.flatten(1, -2)).mean(1)
+
+
+class SegmentEncoder(Encoder):
+    """An encoder run on each segment."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.features = encoder, encoder.features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, S, …] to [B, S, features]."""
+        return self.encoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
 
 
 ENCODERS: dict[str, type[FrameEncoder]] = {
@@ -212,9 +260,8 @@ ENCODERS: dict[str, type[FrameEncoder]] = {
     "small": SmallResNet,
 }
 
-Shape = (
-    int | SequenceShape
-)  # of a modality's inputs: channels of pictures or spectrograms, or a sequence's shape
+# of a modality's inputs: channels of pictures or spectrograms, a sequence's shape, or that of segments
+Shape = int | SequenceShape | SegmentShape
 
 
 def widths(encoders: Mapping[str, Encoder]) -> dict[str, int]:
@@ -223,13 +270,19 @@ def widths(encoders: Mapping[str, Encoder]) -> dict[str, int]:
 
 
 def make_encoders(encoder: str, inputs: Mapping[str, Shape]) -> dict[str, Encoder]:
-    """An encoder a modality: the one of that name for pictures and spectrograms, a transformer for sequences.
+    """An encoder a modality: the one of that name for pictures and spectrograms, a transformer for sequences, a
+    linear layer for sequences of one step; for segments, such a one on each of them.
 
     UsageError for an unknown name.
     """
     if encoder not in ENCODERS:
         raise unknown("encoder", encoder, ENCODERS)
-    return {
-        name: SequenceTransformer(shape) if isinstance(shape, SequenceShape) else ENCODERS[encoder](shape)
-        for name, shape in inputs.items()
-    }
+    return {name: _make(encoder, shape) for name, shape in inputs.items()}
+
+
+def _make(encoder: str, shape: Shape) -> Encoder:
+    if isinstance(shape, SegmentShape):
+        return SegmentEncoder(_make(encoder, shape.each))
+    if isinstance(shape, int):
+        return ENCODERS[encoder](shape)
+    return VectorEncoder(shape.width) if shape.length == 1 and not shape.words else SequenceTransformer(shape)

@@ -40,6 +40,6 @@ class FiLM(Fusion):
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        gamma, beta = self.condition(features[self.conditioner]).chunk(2, 1)
-        others = torch.cat([feature for name, feature in features.items() if name != self.conditioner], 1)
+        gamma, beta = self.condition(features[self.conditioner]).chunk(2, -1)
+        others = torch.cat([feature for name, feature in features.items() if name != self.conditioner], -1)
         return self.head((self.gamma_baseline + gamma) * others + beta)

@@ -24,7 +24,8 @@ class ModelSettings(BaseModel):
 
 
 class Fusion(nn.Module):
-    """Base of the fusions. Features are [B, D_m] a modality, in the order of the modalities.
+    """Base of the fusions. Features are [B, D_m] a modality, in the order of the modalities; of a task with segments
+    [B, S, D_m], and then logits are [B, S, C].
 
     `unimodal_logits` gives f^m [B, C] a modality with detached weights: a gradient can reach the features alone.
     UsageError from the constructor for a number of modalities that it can't fuse.
@@ -87,7 +88,7 @@ class ConcatMLP(Fusion):
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        return self.head(torch.cat(list(features.values()), 1))
+        return self.head(torch.cat(list(features.values()), -1))
 
 
 class Concat(Fusion):
@@ -99,14 +100,14 @@ class Concat(Fusion):
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        return self.head(torch.cat(list(features.values()), 1))
+        return self.head(torch.cat(list(features.values()), -1))
 
     def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
         """The exact split: W^m h^m + γ_m b with γ_m = 1 / M unless `bias_split` gives γ (Table 14)."""
         shares = [1 / len(features)] * len(features) if bias_split is None else bias_split
         if len(shares) != len(features):
             raise UsageError(f"discrepancy.bias_split needs {len(features)} numbers, one a modality.")
-        weights = self.head.weight.detach().split([feature.shape[1] for feature in features.values()], 1)
+        weights = self.head.weight.detach().split([feature.shape[-1] for feature in features.values()], 1)
         bias = self.head.bias.detach()
         return {
             name: feature @ weight.T + share * bias

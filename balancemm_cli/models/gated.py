@@ -51,7 +51,7 @@ class Gated(Fusion):
         """Features to logits [B, C]."""
         projected = {name: self.project[name](feature) for name, feature in features.items()}
         if self.gate is None:
-            opened = self.gates(torch.cat(list(features.values()), 1)).sigmoid().chunk(len(features), 1)
+            opened = self.gates(torch.cat(list(features.values()), -1)).sigmoid().chunk(len(features), -1)
             parts = [z * h.tanh() for z, h in zip(opened, projected.values(), strict=True)]
             return self.head(torch.stack(parts).sum(0))
         gate = projected.pop(self.gate).sigmoid()

@@ -21,15 +21,16 @@ def mlp_head(features: int, classes: int, hidden: int = 512) -> nn.Sequential:
 class UnimodalHeads(nn.ModuleDict):
     """A linear head of each modality's own, which methods with uni-modal objectives attach.
 
-    Features are [B, D_m], or [B, …, D_m], averaged over what is between (tokens); logits are [B, C].
+    Features are [B, D_m], or [B, …, D_m], averaged over what is between (tokens); logits are [B, C], or [B, S, C] for
+    an answer a segment, of features [B, S, …, D_m].
     """
 
     def __init__(self, widths: Mapping[str, int], classes: int) -> None:
         super().__init__({name: linear_head(width, classes) for name, width in widths.items()})
 
-    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Features to logits [B, C] a modality."""
+    def forward(self, features: Mapping[str, Tensor], axes: int = 1) -> dict[str, Tensor]:
+        """Features to logits a modality, with the first `axes` axes of the features: 1 for [B, C]."""
         return {
-            name: self[name](feature if feature.ndim == 2 else feature.flatten(1, -2).mean(1))
+            name: self[name](feature if feature.ndim == axes + 1 else feature.flatten(axes, -2).mean(axes))
             for name, feature in features.items()
         }

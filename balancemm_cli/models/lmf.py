@@ -51,4 +51,4 @@ class LMF(Fusion):
         """Features to logits [B, C]."""
         factors = (self.factors[name](feature) for name, feature in features.items())
         product = reduce(torch.mul, factors)  # the gradient of torch.prod would wait for the device
-        return product.unflatten(1, (self.rank, -1)).sum(1) + self.bias
+        return product.unflatten(-1, (self.rank, -1)).sum(-2) + self.bias

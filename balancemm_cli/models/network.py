@@ -16,6 +16,9 @@ class Network(nn.Module):
     """
 
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
+    segmentwise: ClassVar[bool] = (
+        False  # whether the model answers for each segment of a clip, not for a clip
+    )
 
     def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
         super().__init__()
@@ -42,11 +45,11 @@ class Network(nn.Module):
         return {name: encoder.features for name, encoder in encoders.items()}
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs (see encoders) to features [B, D_m] a modality; of some models [B, …]."""
+        """Inputs (see encoders) to features [B, D_m] a modality; of some models and of segments [B, …]."""
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
     def classify(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Features [B, D_m] a modality to logits [B, C]."""
+        """Features [B, D_m] a modality to logits [B, C], or [B, S, C] of a task with segments."""
         return self.fusion(features)
 
     def auxiliary_logits(self, features: Mapping[str, Tensor]) -> list[Tensor]:

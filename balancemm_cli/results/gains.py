@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow.compute import field
 
 from balancemm_cli.engine.runs import read_table
 from balancemm_cli.errors import InputError
@@ -92,7 +92,7 @@ def _over_samples(
             hits = [(correct(run, selection), correct(other, selection)) for run, other in shared]
         except InputError:  # older or partial copies of run folders; the gain over seeds stands without it
             continue
-        gain = np.mean([mine.astype(float) - other for mine, other in hits], 0)
+        gain = np.mean([mine - other for mine, other in hits], 0)
         by_data[group.first.hashes.data][group.first.hashes.protocol] = gain
     return {
         protocol: (float(low), float(high))
@@ -101,13 +101,19 @@ def _over_samples(
     }
 
 
-def correct(run: Run, selection: Selection) -> NDArray[np.bool_]:
-    """Which test samples a run predicts right [N], in the order of the split. InputError without predictions."""
+def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
+    """The share of each test sample's answers that a run predicts right [N], in the order of the split.
+
+    A sample has several answers, one after another, in a task that asks for each of its segments; they are drawn
+    together. InputError without predictions.
+    """
     path = run.folder / "predictions.arrow"
     table = read_table(path)
     try:
-        chosen = table.filter(field("selection") == selection)
+        chosen = table.filter(pc.field("selection") == selection)
         scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
-        return scores.argmax(1) == chosen["label"].to_numpy()
+        right = scores.argmax(1) == chosen["label"].to_numpy()
+        samples = pc.count_distinct(chosen["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+        return right.reshape(samples, -1).mean(1)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path} can't be read ({error}). Train this run again.") from None

@@ -28,14 +28,25 @@ _ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
 
 
+class OfGroup(BaseModel):
+    """The samples of one group of a test split, such as a type of question, and the share that is right."""
+
+    count: int
+    accuracy: Fraction
+
+
 class Metrics(BaseModel):
-    """What a network reaches on a split; fractions in 0–1."""
+    """What a network reaches on a split; fractions in 0–1, but for the metrics of a regression."""
 
     accuracy: Fraction
     map: Fraction
     macro_f1: Fraction
     unimodal: dict[str, Fraction] = {}
     map_classes_left_out: int = 0
+    by_group: dict[str, OfGroup] = {}
+    mae: float | None = None
+    correlation: float | None = None
+    accuracy_7: Fraction | None = None
 
 
 class Selected(Metrics):

@@ -44,7 +44,9 @@ class Contender:
             overrides=["opm.first_epoch=0", "encoder=resnet18", "g-blending.weights=[1,1,1]"],
         )
         self.methods = config.build_methods(list(SHAPES))
-        self.network = config.build_network(SHAPES, CLASSES, self.methods).to(options.device)
+        self.network = config.build_network(SHAPES, list(map(str, range(CLASSES))), self.methods).to(
+            options.device
+        )
         self.optimizer = build_optimizer(self.network, OptimizerSettings())
         self.discrepancy = config.settings.discrepancy
         if method == UNMEASURED:
