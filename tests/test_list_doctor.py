@@ -38,7 +38,10 @@ def test_what_is_listed_is_what_there_is():
     assert [entry.name for entry in list_module.datasets()] == list(DATASETS)
     assert [entry.name for entry in list_module.methods()] == list(METHODS)
     files = {f"{path.parent.name}/{path.stem}" for path in (ROOT / "benchmarks/recipes").glob("*/*.toml")}
-    assert {entry.name for entry in list_module.recipes()} == files
+    found = {entry.name: entry.what for entry in list_module.recipes()}
+    assert found.keys() == files
+    assert found["ave/paper"].endswith("these are the CVPR paper's.")
+    assert all(text.endswith(".") for text in found.values()), found
     assert "tpami2024/12" in {entry.name for entry in list_module.tables()}
 
 

@@ -19,18 +19,20 @@ MOST_AMOUNTS = 100
 
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Run folders.")],
     missing: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME=P",
             help="audio=0.2: each test sample lacks it with that probability. A curve over several, of this modality "
-            "alone: audio=0,0.5,1 or audio=0:1:0.2. Repeatable."
+            "alone: audio=0,0.5,1 or audio=0:1:0.2. Repeatable.",
         ),
     ] = None,
     noise: Annotated[
         list[str] | None,
         typer.Option(
-            help="audio=0.5: add Gaussian noise of so many standard deviations. Several as with --missing. Repeatable."
+            metavar="NAME=S",
+            help="audio=0.5: add Gaussian noise of so many standard deviations. Several as with --missing. Repeatable.",
         ),
     ] = None,
     probe: Annotated[
@@ -47,8 +49,10 @@ def evaluate(
     features: Annotated[
         bool, typer.Option("--features", help="Also store each test sample's features, as features.arrow.")
     ] = False,
-    data: Annotated[Path, typer.Option(help="Where prepared data sets are.")] = Path("data/prepared"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Where prepared data sets are.")] = Path(
+        "data/prepared"
+    ),
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto",
     format_: Annotated[
         Literal["text", "json"], typer.Option("--format", help="Text, or one object a run.")
     ] = "text",

@@ -1,7 +1,9 @@
 """`bmm list`: what there is, one line each, with where to read more."""
 
 import inspect
+import re
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -138,8 +140,10 @@ def _summary(documented: object) -> str:
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """The first sentence of the comment at a file's head."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=[^.]{3}\.) (?=[A-Z])", comment, maxsplit=1)[0]
 
 
 def _in_repository(path: Path) -> str:
