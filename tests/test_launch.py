@@ -20,7 +20,7 @@ from rich.console import Console
 
 from balancemm_cli.cli import main
 from balancemm_cli.cli.runs_table import RunsTable
-from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine import checkpoint, launch
 from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, Outcome, deal_device, death, run_job
 from balancemm_cli.engine.suites import load_suite
@@ -154,6 +154,31 @@ def test_runs_keep_their_state_and_end_when_their_parent_is_killed(prepared, tmp
         with (folder / ".lock").open() as lock:
             wait_for(lambda lock=lock: is_free(lock))
         assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
+
+
+def test_a_run_with_much_to_say_is_not_waited_for_in_vain(prepared, tmp_path, monkeypatch):
+    """Interrupted while a run waits for room in its pipe, which nobody read: it never came to its end."""
+    start = launch._start
+
+    def start_with_a_small_pipe(*args):
+        ours, of = start(*args)
+        fcntl.fcntl(ours.fileno(), fcntl.F_SETPIPE_SZ, 4096)  # about eight epochs
+        return ours, of
+
+    def interrupt(job, event):
+        if "epoch" in event:
+            history, before = job.folder().path / "history.jsonl", -1
+            while before != (now := history.stat().st_size):  # until it waits for room
+                before = now
+                time.sleep(1.0)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_start", start_with_a_small_pipe)
+    config = resolve("synthetic", overrides=["epochs=4000"])
+    job = Job(config, prepared / "synthetic", tmp_path, device="cpu", threads=1)
+    with pytest.raises(launch.Interrupted):
+        launch.run_jobs([job], 1, interrupt, print)
+    assert job.folder().result()["status"] == "interrupted"
 
 
 def is_free(lock):

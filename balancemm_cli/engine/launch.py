@@ -171,8 +171,7 @@ def run_jobs(
     except KeyboardInterrupt:
         for of in running.values():
             of.process.terminate()
-        for of in running.values():
-            of.process.join()
+        _join(running)
         raise Interrupted(
             "Interrupted. The state of every run is kept; run the same command to go on."
         ) from None
@@ -195,6 +194,17 @@ def _start(context: ForkServerContext, job: Job, device: str, threads: int) -> t
     process.start()
     theirs.close()
     return ours, _Running(job, device, process)
+
+
+def _join(running: dict[Connection, _Running]) -> None:
+    """Wait for the end of processes that were asked to stop. What they still say is not needed, but has to be read:
+    a full pipe would keep them from their end."""
+    while running:
+        for ready in wait(list(running)):
+            assert isinstance(ready, Connection)
+            if not os.read(ready.fileno(), 2**16):
+                running.pop(ready).process.join()
+                ready.close()
 
 
 def _receive(connection: Connection, running: _Running, on_progress: Progress) -> Outcome | None:
