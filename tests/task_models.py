@@ -9,17 +9,19 @@ from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.tasks import TASKS
 
 
-def steps_with_opm_and_ogm(network, inputs, steps=3):
+def steps_with_opm_and_ogm(network, inputs, steps=3, labels=None, task=TASKS["classification"]):
     """Real steps on one batch; every weight that takes part must have moved, by a finite gradient."""
     names = list(inputs)
     methods = [METHODS[name](METHODS[name].Settings(), names) for name in ("opm", "ogm")]
     optimizer = build_optimizer(network, OptimizerSettings(lr=0.01))
-    labels = torch.arange(len(next(iter(inputs.values())))) % 4
+    if labels is None:
+        labels = torch.arange(len(next(iter(inputs.values())))) % 4
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     for index in range(steps):
-        step = Step(0, Draws(0, 0, index), labels)
+        step = Step(0, Draws(0, 0, index), labels, task=task)
         loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
         assert loss.isfinite() and step.figures["q"].shape == step.figures["k"].shape == (len(names),)
     assert all(

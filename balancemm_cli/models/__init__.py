@@ -7,6 +7,8 @@ import torch
 
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
+from balancemm_cli.models.avga import AVGA
+from balancemm_cli.models.avsdn import AVSDN
 from balancemm_cli.models.centralnet import CentralNet
 from balancemm_cli.models.encoders import SegmentShape, Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
@@ -17,6 +19,7 @@ from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.mmtm import MMTM
 from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
+from balancemm_cli.models.psp import PSP
 from balancemm_cli.models.tsm import TSM
 from balancemm_cli.models.tsn import TSN
 from balancemm_cli.models.vatt import VATT
@@ -37,6 +40,9 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "x-vector": XVectorNetwork,
     "mwtsm": MWTSM,
     "vatt": VATT,
+    "avga": AVGA,
+    "avsdn": AVSDN,
+    "psp": PSP,
     **extensions("bmm.models"),
 }
 
