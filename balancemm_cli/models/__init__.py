@@ -8,6 +8,7 @@ import torch
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions
 from balancemm_cli.models.avga import AVGA
+from balancemm_cli.models.avsd import AVSD
 from balancemm_cli.models.avsdn import AVSDN
 from balancemm_cli.models.centralnet import CentralNet
 from balancemm_cli.models.encoders import SegmentShape, Shape, make_encoders, widths
@@ -19,6 +20,7 @@ from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.mmtm import MMTM
 from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
+from balancemm_cli.models.panoavqa import PanoAVQA
 from balancemm_cli.models.psp import PSP
 from balancemm_cli.models.tsm import TSM
 from balancemm_cli.models.tsn import TSN
@@ -43,6 +45,8 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "avga": AVGA,
     "avsdn": AVSDN,
     "psp": PSP,
+    "avsd": AVSD,
+    "panoavqa": PanoAVQA,
     **extensions("bmm.models"),
 }
 

@@ -25,18 +25,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import (
-    Encoder,
-    FrameEncoder,
-    SequenceShape,
-    SequenceTransformer,
-    Shape,
-    make_encoders,
-    widths,
-)
+from balancemm_cli.models.encoders import Encoder, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
+from balancemm_cli.models.tokens import absent, lengths, tokens, with_one_more
 
 
 class VATTSettings(ModelSettings):
@@ -76,16 +69,13 @@ class CrossAttention(Fusion):
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
         batch = len(next(iter(features.values())))
-        if (
-            not batch
-        ):  # torch's attention needs a sample; joined, so that the encoders take part in the backward
-            one = {name: torch.cat([f, f.new_zeros((1, *f.shape[1:]))]) for name, f in features.items()}
-            return self(one)[:0]
-        tokens = [self.token.expand(batch, 1, -1)]
-        tokens += [self.project[name](f) + self.positions[name][: f.shape[1]] for name, f in features.items()]
-        absent = torch.cat([(f == 0).all(2) for f in features.values()], 1)
-        absent = torch.cat([torch.zeros_like(absent[:, :1]), absent], 1)
-        return self.head(self.layers(torch.cat(tokens, 1), src_key_padding_mask=absent)[:, 0])
+        if not batch:
+            return self(with_one_more(features))[:0]
+        shown = [self.token.expand(batch, 1, -1)]
+        shown += [self.project[name](f) + self.positions[name][: f.shape[1]] for name, f in features.items()]
+        left_out = torch.cat([absent(f) for f in features.values()], 1)
+        left_out = torch.cat([torch.zeros_like(left_out[:, :1]), left_out], 1)
+        return self.head(self.layers(torch.cat(shown, 1), src_key_padding_mask=left_out)[:, 0])
 
 
 class VATT(Network):
@@ -104,23 +94,9 @@ class VATT(Network):
         """The model for these inputs. UsageError for a single one, and for an unknown encoder."""
         assert isinstance(settings, VATTSettings)
         encoders = make_encoders(encoder, inputs)
-        lengths = {
-            name: shape.length if isinstance(shape, SequenceShape) else settings.grid**2
-            for name, shape in inputs.items()
-        }
-        return cls(encoders, CrossAttention(widths(encoders), lengths, classes, settings), settings.grid)
+        fusion = CrossAttention(widths(encoders), lengths(inputs, settings.grid), classes, settings)
+        return cls(encoders, fusion, settings.grid)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs (see encoders) to tokens [B, T_m, D_m] a modality; zeros where a sequence has padding."""
-        return {name: self._tokens(self.encoders[name], inputs[name]) for name in self.modalities}
-
-    def _tokens(self, encoder: nn.Module, inputs: Tensor) -> Tensor:
-        if isinstance(encoder, SequenceTransformer):
-            return encoder.steps(inputs)[0]
-        assert isinstance(encoder, FrameEncoder)
-        if inputs.ndim == 4:
-            maps = encoder.maps(inputs)
-        else:
-            maps = encoder.maps(inputs.transpose(1, 2).flatten(0, 1))
-            maps = maps.unflatten(0, (len(inputs), inputs.shape[2])).mean(1)
-        return nn.functional.adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)
+        return {name: tokens(self.encoders[name], inputs[name], self.grid) for name in self.modalities}

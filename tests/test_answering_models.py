@@ -1,0 +1,192 @@
+"""AVSD and PanoAVQA: their defining equations by hand, each modality alone, and learning what the question decides."""
+
+import numpy as np
+import pytest
+import torch
+from task_models import steps_with_opm_and_ogm, zeroed_alone
+from torch import nn
+
+from balancemm_cli.draws import Draws
+from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.errors import UsageError
+from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.models import build
+from balancemm_cli.models.encoders import SequenceShape
+
+MODELS_HERE = ("avsd", "panoavqa")
+SMALL = {"avsd": {}, "panoavqa": {"width": 64}}
+FEATURES = {
+    "audio": SequenceShape(10, width=6),
+    "visual": SequenceShape(10, width=5),
+    "question": SequenceShape(8, words=12),
+}
+MEDIA = {"audio": 1, "visual": 3, "question": FEATURES["question"]}
+
+
+def make(model, shapes=FEATURES, **settings):
+    return build(model, "small", shapes, 4, seed=0, settings={**SMALL[model], **settings})
+
+
+def features(batch=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    question = torch.randint(1, 12, (batch, 8), generator=generator)
+    question[:, 5:] = 0  # padding
+    return {
+        "audio": torch.randn(batch, 10, 6, generator=generator),
+        "visual": torch.randn(batch, 10, 5, generator=generator),
+        "question": question,
+    }
+
+
+def media(batch=2):
+    return {
+        "audio": torch.randn(batch, 1, 17, 16),
+        "visual": torch.randn(batch, 3, 2, 32, 32),
+        "question": features(batch)["question"],
+    }
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+def test_trains_under_opm_and_ogm(model):
+    steps_with_opm_and_ogm(make(model), features())
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+@pytest.mark.parametrize(
+    ("shapes", "inputs"), [(FEATURES, features), (MEDIA, media)], ids=["features", "media"]
+)
+def test_each_modality_alone(model, shapes, inputs):
+    zeroed_alone(make(model, shapes), inputs())
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+def test_two_modalities_will_do_and_one_will_not(model):
+    pair = {name: FEATURES[name] for name in ("audio", "question")}
+    given = features()
+    zeroed_alone(make(model, pair), {name: given[name] for name in pair})
+    with pytest.raises(
+        UsageError, match=rf"^Model '{model}' fuses two or more modalities, .* only 'audio'\."
+    ):
+        make(model, {"audio": FEATURES["audio"]})
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+def test_a_process_without_samples_takes_part(model):
+    network = make(model)
+    empty = {name: values[:0] for name, values in features().items()}
+    step = Step(0, Draws(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    assert train_step(network, [], optimizer, empty, step, DiscrepancySettings()) == 0
+    network(empty).sum().backward()
+    assert all(weight.grad is not None and not weight.grad.isnan().any() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+def test_padding_changes_nothing(model):
+    """The question with and without the zeros that fill it up, a sample at a time."""
+    network = make(model).eval()
+    given = features()
+    whole = network(given)
+    for index in range(4):
+        one = {name: values[index : index + 1] for name, values in given.items()}
+        one["question"] = one["question"][:, :5]
+        torch.testing.assert_close(network(one)[0], whole[index], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+def test_without_any_modality_logits_are_finite(model):
+    network = make(model)
+    nothing = {name: value * 0 for name, value in network.encode(features()).items()}
+    logits = network.classify(nothing)
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in network.parameters())
+
+
+# ---- defining equations --------------------------------------------------------------------------------------
+
+
+def test_factor_graph_attention_by_hand():
+    fusion = make("avsd").double().fusion
+    generator = torch.Generator().manual_seed(1)
+    shown = {name: torch.randn(1, 3, 128, generator=generator, dtype=torch.float64) for name in FEATURES}
+    shown["question"][:, 2] = 0  # padding
+    with torch.no_grad():
+        fusion.shares["audio"].copy_(torch.tensor([0.5, 2.0, -1.0, 3.0]))
+        first, _, last = fusion.alone["audio"]
+        scores = []
+        for token in shown["audio"][0]:
+            score = 0.5 * float(last(first(token).relu()))
+            for share, other in zip([2.0, -1.0, 3.0], FEATURES, strict=True):
+                own = fusion.left["audio"][other](token)
+                cosines = [
+                    float(torch.cosine_similarity(own, fusion.right[other]["audio"](y), dim=0))
+                    for y in shown[other][0]
+                    if y.any()
+                ]
+                score += share * np.mean(cosines)
+            scores.append(score)
+        expected = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(fusion.weights("audio", shown)[0], expected)
+        assert fusion.weights("question", shown)[0, 2] == 0
+        average = sum(w * token for w, token in zip(expected, shown["audio"][0], strict=True))
+        torch.testing.assert_close(fusion.attend("audio", shown)[0], average)
+
+
+def test_a_layer_across_is_attention_then_a_transformer_layer():
+    network = make("panoavqa", cross_layers=1).eval()
+    layer = network.fusion.across[0]["question"]
+    own, other = torch.randn(2, 3, 64), torch.randn(2, 4, 64)
+    left_out = torch.tensor([[False, False, False, True], [False] * 4])
+    found = layer(own, torch.zeros(2, 3, dtype=torch.bool), other, left_out)
+    reference = nn.TransformerEncoderLayer(64, 1, 256, 0.0, "gelu", batch_first=True).eval()
+    reference.load_state_dict(layer.own.state_dict())
+    for index, kept in ((0, 3), (1, 4)):
+        # one head, by hand
+        weights, bias = layer.attention.in_proj_weight.chunk(3), layer.attention.in_proj_bias.chunk(3)
+        query = own[index] @ weights[0].T + bias[0]
+        key, value = (other[index, :kept] @ weights[n].T + bias[n] for n in (1, 2))
+        seen = layer.attention.out_proj((query @ key.T / 8).softmax(-1) @ value)
+        expected = reference(layer.norm(own[index] + seen)[None])[0]
+        torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_modality_attends_to_the_next():
+    """In one layer across, the question is changed by the sound, and the sound is not by the question."""
+    network = make("panoavqa", cross_layers=1).eval()
+    assert network.fusion.next_one == {"audio": "visual", "visual": "question", "question": "audio"}
+
+
+# ---- learning ------------------------------------------------------------------------------------------------
+
+
+def questions(count, seed):
+    """The first word asks for what the sound says (yes or no) or for what the picture says."""
+    generator = torch.Generator().manual_seed(seed)
+    heard, seen, asked = (torch.randint(2, (count,), generator=generator) for _ in range(3))
+    audio = 0.5 * torch.randn(count, 10, 6, generator=generator)
+    visual = 0.5 * torch.randn(count, 10, 5, generator=generator)
+    audio[:, :, 0] += 2.0 * heard[:, None] - 1
+    visual[:, :, 0] += 2.0 * seen[:, None] - 1
+    question = torch.randint(3, 12, (count, 8), generator=generator)
+    question[:, 0] = 1 + asked
+    return {"audio": audio, "visual": visual, "question": question}, torch.where(asked == 0, heard, 2 + seen)
+
+
+@pytest.mark.parametrize("model", MODELS_HERE)
+def test_learns_what_the_question_asks_for(model):
+    """Sound and question tell half of the answers and half of the rest: 75 %."""
+    network = make(model)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    given, labels = questions(256, 0)
+    for index in range(60):
+        rows = torch.randperm(256, generator=torch.Generator().manual_seed(index))[:32]
+        batch = {name: values[rows] for name, values in given.items()}
+        train_step(
+            network, [], optimizer, batch, Step(0, Draws(0, 0, index), labels[rows]), DiscrepancySettings()
+        )
+    test, truth = questions(200, 1)
+    network.eval()
+    accuracy = (network(test).argmax(-1) == truth).float().mean().item()
+    assert accuracy > 0.9, accuracy
