@@ -18,6 +18,7 @@ from balancemm_cli.errors import InputError
 
 PACKAGES = {  # what is imported, and what to install for it
     "av": "av",
+    "h5py": "h5py",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "pandas": "pandas",

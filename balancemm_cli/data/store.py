@@ -8,8 +8,8 @@ A prepared folder holds
 - `<split>-00000.arrow` …: Arrow IPC files; a row is a sample: `id` (string), `label` (int32), a column a
   modality, and the data set's extras. A modality's column by its kind: frames are `list<binary>` of JPEG
   files (two channels, as those of flow, are one grey picture of twice the height), a waveform is
-  `list<int16>`, features are `list<float32>` (steps × width, row by row), tokens are `list<int32>`. A null
-  stands for the value of the row above: several samples of one medium (questions on a video) store it once.
+  `list<int16>`, features are `list<float32>` (steps (× positions) × width, row by row), tokens are `list<int32>`. A
+  null stands for the value of the row above: several samples of one medium (questions on a video) store it once.
 - `rejected.csv`: the samples that are in no shard (id, split, file, reason).
 """
 
@@ -110,7 +110,8 @@ class PreparedSet:
 
     `modalities` is ordered and maps a name to `{"kind": "waveform", "rate": Hz}`,
     `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`,
-    `{"kind": "features", "length": steps, "width": n}` or `{"kind": "tokens", "length": n, "words": […]}`.
+    `{"kind": "features", "length": steps, "width": n}`, where a step holds several vectors also with `"positions": n`,
+    or `{"kind": "tokens", "length": n, "words": […]}`.
     `extras` maps further columns to one of EXTRAS. `protocol` says whose split it is. `counts` are the samples
     in the shards of each split, `expected` those that the lists ask for.
     """

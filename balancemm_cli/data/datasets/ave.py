@@ -6,15 +6,20 @@ of all sets, in some copies below a header. The label is the line's category; th
 of the 10 seconds whether the event is there, by the category's index, or BACKGROUND.
 
 The sets part events, not videos: a video with events of two categories can be in two sets.
+
+A source without videos may hold the authors' features of them, see ave_features.py. Then the sets are those of the
+files' orders, and the lists, where they are beside them, must say the same.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from balancemm_cli.data.datasets import ave_features
 from balancemm_cli.data.datasets.lists import (
     OTHER_LISTS,
     Official,
+    accept_other,
     check_official,
     find_file,
     in_two_splits,
@@ -120,6 +125,8 @@ def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
     need_folder(source, HOW_TO_GET)
     root = source / "AVE_Dataset" if (source / "AVE_Dataset").is_dir() else source
     if not (root / "AVE").is_dir():
+        if ave_features.are_in(root):
+            return _plan_features(root, splits, allow_missing)
         raise InputError(f"There is no folder AVE of videos in {root}. {HOW_TO_GET}")
     lists = splits or root
     notes: list[str] = []
@@ -131,7 +138,10 @@ def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
     notes += _unused(root, sets)
     events = [(split, event) for split, part in sets.items() for event in part]
     names = numbered([event.video for _, event in events])
-    samples = [_sample(root, name, split, event) for name, (split, event) in zip(names, events, strict=True)]
+    samples = [
+        _sample(name, split, event, _videos(root, event))
+        for name, (split, event) in zip(names, events, strict=True)
+    ]
     return Plan(
         "ave",
         samples,
@@ -143,6 +153,61 @@ def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
         extras={"segments": "integers"},
         clip_seconds=SECONDS,
     )
+
+
+def _plan_features(root: Path, splits: Path | None, allow_other: bool) -> Plan:
+    """The events of the three sets with their features. InputError where the files and lists contradict one another."""
+    path = find_file(root, [ANNOTATIONS], HOW_TO_GET)
+    events = [_parse(line, f"{path}, line {number}") for number, line in _lines(path).items()]
+    notes = ["The authors' features are used: there are no videos."]
+    modalities = ave_features.modalities(root, len(events), allow_other, notes)
+    ave_features.check_labels(root, [(event.category, _there(event)) for event in events])
+    orders = ave_features.orders(root, len(events))
+    differences: list[str] = []
+    for split, rows in orders.items():
+        _compare_set(splits or root, split, [events[row] for row in rows], allow_other, differences)
+    names = numbered(events[row].video for rows in orders.values() for row in rows)
+    places = [(split, row) for split, rows in orders.items() for row in rows]
+    samples = [
+        _sample(name, split, events[row], ave_features.clips(root, row))
+        for name, (split, row) in zip(names, places, strict=True)
+    ]
+    notes += in_two_splits({split: {events[row].video for row in rows} for split, rows in orders.items()})
+    return Plan(
+        "ave",
+        samples,
+        CLASSES,
+        modalities,
+        OTHER_LISTS if differences else PROTOCOL,
+        notes + differences,
+        ave_features.HOW_TO_GET,
+        extras={"segments": "integers"},
+        clip_seconds=SECONDS,
+    )
+
+
+def _compare_set(
+    lists: Path, split: str, events: list[Event], allow_other: bool, differences: list[str]
+) -> None:
+    """The events of an order with the set's list where there is one, else with the official set's size."""
+    path = lists / f"{split}Set.txt"
+    if path.is_file():
+        listed = _read_set(lists, split, allow_other, differences)
+        if set(listed) != set(events):
+            raise InputError(f"{path} has other events than {split}_order.h5. {ave_features.HOW_TO_GET}")
+    elif len(events) != SETS[split].count:
+        accept_other(
+            Path(f"{split}_order.h5"),
+            f"that of {SETS[split].what}",
+            f"it has {len(events):,} entries, that one {SETS[split].count:,}",
+            ave_features.HOW_TO_GET,
+            allow_other,
+            differences,
+        )
+
+
+def _there(event: Event) -> list[bool]:
+    return [event.start <= second < event.end for second in range(SECONDS)]
 
 
 def _read_set(folder: Path, split: str, allow_other: bool, notes: list[str]) -> list[Event]:
@@ -212,11 +277,13 @@ def _unused(root: Path, sets: dict[str, list[Event]]) -> list[str]:
     return [f"{count:,} video(s) are in no set and are not used."] if count else []
 
 
-def _sample(root: Path, name: str, split: str, event: Event) -> Sample:
-    start, end, defect = event.start, event.end, ""
-    if start == end:
-        start, end, defect = 0, SECONDS, "an event without length; it is taken for the whole video"
-    label = CLASSES.index(event.category)
-    segments = [label if start <= second < end else BACKGROUND for second in range(SECONDS)]
-    clips: dict[str, Clip] = dict.fromkeys(MODALITIES, TenSeconds(root, f"AVE/{event.video}.mp4"))
+def _videos(root: Path, event: Event) -> dict[str, Clip]:
+    return dict.fromkeys(MODALITIES, TenSeconds(root, f"AVE/{event.video}.mp4"))
+
+
+def _sample(name: str, split: str, event: Event, clips: dict[str, Clip]) -> Sample:
+    label, there, defect = CLASSES.index(event.category), _there(event), ""
+    if event.start == event.end:
+        there, defect = SECONDS * [True], "an event without length; it is taken for the whole video"
+    segments = [label if now else BACKGROUND for now in there]
     return Sample(name, split, event.category, clips, defect, extras={"segments": segments})

@@ -107,9 +107,10 @@ def frames(height: int, width: int, fps: float) -> Spec:
     return {"kind": "frames", "height": height, "width": width, "fps": fps, "channels": 3}
 
 
-def features(length: int, width: int) -> Spec:
-    """A modality of feature sequences: float32, at most `length` steps of `width` numbers."""
-    return {"kind": "features", "length": length, "width": width}
+def features(length: int, width: int, positions: int = 1) -> Spec:
+    """A modality of feature sequences: float32, at most `length` steps of `width` numbers, at each of `positions`."""
+    spec: Spec = {"kind": "features", "length": length, "width": width}
+    return spec if positions == 1 else {**spec, "positions": positions}
 
 
 def tokens(length: int, words: list[str]) -> Spec:
