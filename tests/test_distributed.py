@@ -32,7 +32,8 @@ from balancemm_cli.methods import METHODS, parts
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
-from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.models.encoders import SegmentShape, SequenceShape
+from balancemm_cli.tasks import TASKS
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
@@ -106,6 +107,10 @@ class Pair:
 # ---- steps --------------------------------------------------------------------------------------------------
 
 SHAPES = {"audio": 1, "visual": 3, "text": SequenceShape(5, width=3)}
+SECONDS = {
+    "audio": SegmentShape(10, SequenceShape(1, width=6)),
+    "visual": SegmentShape(10, SequenceShape(1, width=5, positions=4)),
+}
 SIZES = [7, 8, 1, 6, 5]  # of batches, over and over; of the batch of 1 one process gets nothing
 CASES = [  # model, method, variant, modalities, whether all features are dropped often
     ("concat", "baseline", "paper", 2, False),
@@ -130,16 +135,31 @@ CASES = [  # model, method, variant, modalities, whether all features are droppe
     ("concat", "mmpareto", "paper", 2, False),
     ("centralnet", "opm+ogm+unimodal-losses", "paper", 3, True),
     ("mmtm", "opm+ogm", "paper", 3, True),
+    ("avsd", "opm+ogm", "paper", 3, True),
+    ("panoavqa", "opm+ogm", "paper", 3, False),
+    ("concat", "opm+ogm+unimodal-losses", "paper", 3, True, "regression"),
+    ("concat", "opm+ogm+unimodal-losses", "paper", 2, True, "localisation"),
+    ("avga", "opm+ogm", "paper", 2, False, "localisation"),
+    ("avsdn", "opm+ogm", "paper", 2, False, "localisation"),
+    ("psp", "opm+ogm", "paper", 2, True, "localisation"),
 ]
+SETTINGS = {"panoavqa": {"width": 64}}  # a small one
 
 
-def media(count):
+def media(count, task):
+    """Raw modalities and labels of a batch; for localisation ten seconds of vectors."""
     generator = torch.Generator().manual_seed(count)
+    if task == "localisation":
+        return {
+            "audio": torch.randn(count, 10, 1, 6, dtype=torch.float64, generator=generator),
+            "visual": torch.randn(count, 10, 1, 4, 5, dtype=torch.float64, generator=generator),
+        }, torch.randint(0, 4, (count, 10), generator=generator)
+    labels = torch.randint(0, 4, (count,), generator=generator)
     return {
         "audio": torch.randint(-3000, 3000, (count, 1500), dtype=torch.int16, generator=generator),
         "visual": torch.randint(0, 255, (count, 2, 20, 24, 3), dtype=torch.uint8, generator=generator),
         "text": torch.randn(count, 5, 3, dtype=torch.float64, generator=generator),
-    }, torch.randint(0, 4, (count,), generator=generator)
+    }, labels - 1.5 if task == "regression" else labels
 
 
 @contextmanager
@@ -155,12 +175,14 @@ def float64():
 def take_steps(cases, steps=20):
     """Figures [steps, …] and the weights after them, of each case; raw media, augmented as in training."""
     with float64():
-        return [_take_steps(*case, steps) for case in cases]
+        return [_take_steps(steps, *case) for case in cases]
 
 
-def _take_steps(model, method, variant, modalities, emptied, steps):
+def _take_steps(steps, model, method, variant, modalities, emptied, task="classification"):
     names = list(SHAPES)[:modalities]
-    network = build(model, "small", {name: SHAPES[name] for name in names}, 4, seed=0)
+    shapes = SECONDS if task == "localisation" else {name: SHAPES[name] for name in names}
+    classes = 1 if task == "regression" else 4
+    network = build(model, "small", shapes, classes, seed=0, settings=SETTINGS.get(model))
     given = {"g-blending": {"weights": list(range(1, modalities + 2))}}
     if variant == "official":
         given["opm"] = {"first_epoch": 0}
@@ -170,7 +192,7 @@ def _take_steps(model, method, variant, modalities, emptied, steps):
         )
         for part in parts(method)
     ]
-    attach(network, methods, 4)
+    attach(network, methods, classes)
     distributed.synchronise_batch_norm(network)
     optimizer = build_optimizer(network, OptimizerSettings(lr=0.01))
     transforms = {
@@ -178,13 +200,16 @@ def _take_steps(model, method, variant, modalities, emptied, steps):
         "visual": Pictures(16, True, True, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         "text": Numbers(),
     }
+    if task == "localisation":
+        transforms = dict.fromkeys(names, lambda values, *_: values)
     figures = []
     for index in range(steps):
-        raw, labels = media(SIZES[index % len(SIZES)])
+        raw, labels = media(SIZES[index % len(SIZES)], task)
         mine = distributed.part(len(labels))
         epoch = index // 10
         draws = Draws(0, epoch, index % 10, len(labels), mine.start)
-        step = Step(epoch, draws, labels[mine], torch.tensor(index / steps), total=distributed.total)
+        progress = torch.tensor(index / steps)
+        step = Step(epoch, draws, labels[mine], progress, TASKS[task], total=distributed.total)
         if mine.stop > mine.start:
             inputs = {name: transforms[name](raw[name][mine], draws, name) for name in names}
         else:
@@ -218,7 +243,7 @@ def test_two_processes_are_one(both, number):
         for name, value in weights.items():
             torch.testing.assert_close(found_weights[name], value, rtol=1e-9, atol=1e-9)
     assert all(torch.equal(first[number][1][name], second[number][1][name]) for name in weights)
-    if CASES[number][-1]:
+    if CASES[number][4]:
         assert (figures[:, 1] == 0).any() and (figures[:, 1] > 0).any()
 
 
