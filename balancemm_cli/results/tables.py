@@ -13,6 +13,7 @@ from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, gains
 from balancemm_cli.results.groups import Group, Result, Run, Selection, describe
 from balancemm_cli.results.published import Published, covers, lookup
+from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, Summary, format_summary, summarize
 
 SELECTION_NOTES: dict[Selection, str] = {
@@ -85,9 +86,14 @@ def _by_modality(values: list[dict[str, float]] | list[dict[str, float | None]])
 
 
 def tables(groups: list[Group], selection: Selection) -> list[Table]:
-    """One Table a data set, rows in the order of `groups`."""
-    by_dataset = groupby(rows(groups, selection), key=lambda one: one.group.first.dataset)
-    return [_table(dataset, list(some)) for dataset, some in by_dataset]
+    """One Table a data set, rows in the order of `groups`; a further one by type where its samples are questions."""
+    found: list[Table] = []
+    for dataset, some in groupby(rows(groups, selection), key=lambda one: one.group.first.dataset):
+        of_dataset = list(some)
+        found.append(_table(dataset, of_dataset))
+        questions = by_type(dataset, [one.group for one in of_dataset], selection)
+        found += [questions] if questions else []
+    return found
 
 
 def _table(dataset: str, rows: list[Row]) -> Table:
