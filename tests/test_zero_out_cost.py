@@ -14,6 +14,8 @@ from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS, build
+from balancemm_cli.models.encoders import SegmentShape
+from balancemm_cli.tasks import TASKS
 
 SHAPES = {"audio": 1, "visual": 3}
 BATCH = 4
@@ -37,8 +39,13 @@ def count(network):
 @pytest.mark.parametrize("methods", [(), ("opm", "ogm")])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_runs_the_encoders_once_and_the_rest_at_most_twice(model, methods):
-    network = build(model, "small", SHAPES, 4, seed=0)
+    shapes, labels, task = SHAPES, torch.arange(BATCH), TASKS["classification"]
     inputs = {"audio": torch.randn(BATCH, 1, 65, 48), "visual": torch.randn(BATCH, 3, 2, 48, 48)}
+    if getattr(MODELS[model], "segmentwise", False):
+        shapes = {name: SegmentShape(10, channels) for name, channels in SHAPES.items()}
+        labels, task = labels[:, None].expand(-1, 10), TASKS["localisation"]
+        inputs = {"audio": torch.randn(BATCH, 10, 1, 17, 8), "visual": torch.randn(BATCH, 10, 3, 1, 16, 16)}
+    network = build(model, "small", shapes, 4, seed=0)
     calls, batches = count(network)
     features = network.encode(inputs)
     encoding = Counter(calls)
@@ -50,7 +57,7 @@ def test_a_step_runs_the_encoders_once_and_the_rest_at_most_twice(model, methods
 
     taken = [METHODS[name](METHODS[name].Settings(), list(SHAPES)) for name in methods]
     optimizer = build_optimizer(network, OptimizerSettings())
-    step = Step(0, Draws(0), torch.tensor([0, 1, 2, 3]))
+    step = Step(0, Draws(0), labels, task=task)
     train_step(network, taken, optimizer, inputs, step, DiscrepancySettings())
 
     assert list(step.unimodal) == list(SHAPES)
