@@ -17,7 +17,7 @@ AWKWARD = Table(
     "50 % of a_b & c: {x} \\\\ ~ ^ # $ < > ± − — † ρ Δ λ",
     ["Model", "ρ a_1", "Δ"],
     [["[x]", "**71.0 ± 1.0 (3)**", "−5.9"], ["*", "**", "+1.0 †"]],
-    ["opm.q_base=0.4, 100 % of α", "[second]"],
+    ["opm.q_base=0.4, 100 % of α", "[second]", "✓ ↑ ↓ ? ≠ 50.5–67.5 −3 × 2"],
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

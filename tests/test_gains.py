@@ -9,7 +9,7 @@ import scipy.stats
 from run_folders import write_run
 
 from balancemm_cli.engine.runs import write_table
-from balancemm_cli.results import formats, tables
+from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.gains import gains
 from balancemm_cli.results.groups import collect
 
@@ -44,7 +44,7 @@ def write_pair(root, mine, other, method="opm", **more):
 
 
 def rows_of(root):
-    return {row.group.first.method: row for row in tables.rows(collect([root], "last").groups, "last")}
+    return {row.group.first.method: row for row in rows.rows(collect([root], "last").groups, "last")}
 
 
 def test_the_gain_over_the_own_baseline(tmp_path):
@@ -107,7 +107,7 @@ def test_damaged_predictions_leave_the_gain_over_seeds(tmp_path):
 
 def test_the_gain_is_in_every_record(tmp_path):
     write_pair(tmp_path, [0.71, 0.745, 0.69], [0.66, 0.7, 0.68])
-    records = [tables.record(row) for row in rows_of(tmp_path).values()]
+    records = [rows.record(row) for row in rows_of(tmp_path).values()]
     assert all(record["gain"].keys() == records[0]["gain"].keys() for record in records)
     assert "gain_p" in formats.to_csv(records).partition("\n")[0]
     assert json.loads(formats.to_json(records))[1]["gain"]["n"] == 3

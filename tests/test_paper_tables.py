@@ -35,7 +35,9 @@ def test_ours_stand_beside_the_printed_numbers(tmp_path):
         if (number.table, number.dataset, number.metric) == ("12", "crema-d", "accuracy")
     }
     cell = by_method["opm"]["crema-d accuracy"]
-    assert cell == f"**71.0 ± 1.0 (3) / {printed['opm']:.1f} / {71 - printed['opm']:+.1f}**"
+    assert (
+        cell == f"**71.0 ± 1.0 (3) / {printed['opm']:.1f} / {71 - printed['opm']:+.1f} ?**"
+    )  # ± 1.0 over 3 seeds
     assert by_method["ogm"]["crema-d accuracy"] == f"not run / {printed['ogm']:.1f}"
     assert by_method["baseline"]["crema-d accuracy"].startswith("61.0 ± 1.0 (3) / ")
     assert len(lines) == 4 and len(found) == 32
@@ -47,7 +49,7 @@ def test_only_runs_with_the_suites_settings_count(tmp_path):
     write_cell(tmp_path, "opm", 2, 0.7, overrides=("epochs=5",))
     write_cell(tmp_path, "ogm", 2, 0.7, variant="official")
     found, _, _ = shown("12", tmp_path)
-    assert {cell.published.method for cell in found if cell.ours} == {"baseline"}
+    assert {cell.printed.method for cell in found if cell.ours} == {"baseline"}
 
 
 def test_settings_that_share_their_names_are_rows_of_their_own(tmp_path):
@@ -68,7 +70,7 @@ def test_time_is_told_in_units_of_the_baseline_of_the_same_seed(tmp_path):
             content = json.loads(path.read_text())
             path.write_text(json.dumps(content | {"time": {"seconds": seconds + content["seed"]}}))
     found, lines, _ = shown("4", tmp_path)
-    ratios = {cell.published.method: cell.ours for cell in found}
+    ratios = {cell.printed.method: cell.ours for cell in found}
     assert ratios["opm"].mean == pytest.approx((103 / 100 + 104 / 101) / 2)
     assert ratios["baseline"].mean == 1 and ratios["greedy"] is None
     assert lines[-2]["crema-d training time"].startswith("1.03 ± 0.00 (2) / 1.01")
@@ -87,3 +89,31 @@ def test_every_table_with_a_suite_is_laid_out(tmp_path):
 def test_a_table_without_a_suite_is_refused(tmp_path):
     with pytest.raises(UsageError, match="table 'x'"):
         paper_tables.cells("x", [], "last")
+
+
+def test_each_number_that_was_run_has_its_verdict_and_gain(tmp_path):
+    write_cell(tmp_path, "baseline", 3, 0.60)
+    write_cell(tmp_path, "opm", 3, 0.70)
+    found = paper_tables.cells("12", collect([tmp_path], "last").groups, "last")
+    table = paper_tables.details(found)
+    assert table is not None and len(table.cells) == 4  # accuracy and mAP of two methods
+    lines = {tuple(line[1:4]): dict(zip(table.header, line, strict=True)) for line in table.cells}
+    opm = lines["concat", "opm", "accuracy"]
+    assert (opm["Ours"], opm["Published"], opm["Δ"]) == ("71.0 ± 1.0 (3)", "75.1", "-4.1")
+    assert (opm["Verdict"], opm["Printed gain"]) == ("undecided", "+8.2")  # 75.1 − 66.9 of Table 12
+    assert opm["Gain"].startswith("+10.0 [") and opm["Literature"] == "above 2 of 3 (65.4–75.1)"
+    assert lines["concat", "opm", "mAP"]["Gain"] == "—"
+    (record,) = [one for one in paper_tables.records(found, "last") if one["gain"]["mean"]]
+    assert record["gain"]["published"] == pytest.approx(0.082) and record["verdict"]["word"] == "undecided"
+    assert paper_tables.details(paper_tables.cells("9", [], "last")) is None
+
+
+def test_another_source_fills_the_papers_rows_or_leaves_gaps(tmp_path):
+    write_cell(tmp_path, "baseline", 3, 0.60)
+    found = paper_tables.cells("12", collect([tmp_path], "last").groups, "last", "cvpr2022")
+    at = {(cell.printed.dataset, cell.printed.method, cell.printed.metric): cell for cell in found}
+    assert at["crema-d", "baseline", "accuracy"].text == "61.0 ± 1.0 (3) / 51.7 / +9.3 ↑"
+    assert at["crema-d", "opm", "accuracy"].text == "not run / —"  # that paper has no OPM
+    assert not any(cell.reference and cell.reference.source != "cvpr2022" for cell in found)
+    of_table_1 = paper_tables.cells("1", [], "last", "cvpr2022")
+    assert {cell.reference for cell in of_table_1} == {None}  # five settings under one name: which is it?

@@ -10,12 +10,12 @@ from rich.console import Console
 from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
-from balancemm_cli.results import formats, tables
+from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.groups import collect, labels, selection_named
 
 
 def rows_of(folder, selection="last"):
-    return [tables.row(group, selection) for group in collect([folder], selection).groups]
+    return [rows.row(group, selection) for group in collect([folder], selection).groups]
 
 
 def edit_result(folder, **changes):
@@ -50,7 +50,7 @@ def test_runs_of_other_settings_or_data_are_never_averaged(tmp_path):
     write_run(tmp_path, seed=1, accuracy=0.5, overrides=("optimizer.lr=0.5",))
     write_run(tmp_path, seed=1, accuracy=0.1, data="beef" * 16)
     groups = collect([tmp_path], "last").groups
-    accuracies = sorted(round(tables.row(group, "last").accuracy.mean, 3) for group in groups)
+    accuracies = sorted(round(rows.row(group, "last").accuracy.mean, 3) for group in groups)
     assert accuracies == [0.1, 0.5, 0.85]
     settings = [group.settings for group in groups]
     assert {"data hash": "beefbeef", "optimizer.lr": 0.02} in settings
@@ -228,7 +228,7 @@ def test_rich_shows_every_cell(tmp_path):
 
 def test_csv_and_json_hold_the_same_in_full_precision(tmp_path):
     groups = collect([write_demo(tmp_path, 3)], "last").groups
-    records = [tables.record(tables.row(group, "last")) for group in groups]
+    records = [rows.record(rows.row(group, "last")) for group in groups]
     objects = json.loads(formats.to_json(records))
     lines = list(csv.DictReader(io.StringIO(formats.to_csv(records))))
     assert len(objects) == len(lines) == len(groups)

@@ -20,12 +20,17 @@ RUNS = Path("runs")
 
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders with runs, at any depth; 'runs' if none is named.")
+        list[Path] | None,
+        typer.Argument(metavar="RUNS", help="Folders with runs, at any depth; 'runs' if none is named."),
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="Only the runs of this suite, under runs/SUITE.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Only the runs of this suite, under runs/SUITE.")
+    ] = None,
     table: Annotated[
         str | None,
-        typer.Option(help="A table of the paper with these runs in it: 12. Only runs of its suite count."),
+        typer.Option(
+            metavar="N", help="A table of the paper with these runs in it: 12. Only runs of its suite count."
+        ),
     ] = None,
     check: Annotated[
         bool,
@@ -36,20 +41,48 @@ def report(
     ] = False,
     format: Annotated[
         str | None,
-        typer.Option(help="rich (in a terminal), markdown (elsewhere), latex, html, csv or json."),
+        typer.Option(
+            metavar="NAME", help="rich (in a terminal), markdown (elsewhere), latex, html, csv or json."
+        ),
     ] = None,
     selection: Annotated[
-        str, typer.Option(help="The epoch that counts: last, best-test (as the authors do) or best-val.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The epoch that counts: last, best-test (as the authors do) or best-val; all: side by side.",
+        ),
     ] = "last",
     out: Annotated[
-        Path | None, typer.Option(help="Also write report.md and figures/*.png, *.svg into this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write report.md and figures/*.png, *.svg into this folder."),
     ] = None,
     figure: Annotated[
         str | None,
         typer.Option(
-            help="Draw a figure of the paper (1, 6), or features; into figures/ of --out or of the runs."
+            metavar="N",
+            help="Draw a figure of the paper (1, 6), or features; into figures/ of --out or of the runs.",
         ),
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Whose numbers stand beside ours: tpami2024, cvpr2022, balancebenchmark2025, independent, a CSV.",
+        ),
+    ] = "tpami2024",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,…", help="Only rows of these names or settings: method=opm,ogm."),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Only these columns: accuracy,interval,gain,verdict.")
+    ] = None,
+    literature: Annotated[
+        bool,
+        typer.Option(
+            "--literature", help="Draw where these runs lie among what papers printed; into figures/."
+        ),
+    ] = False,
 ) -> None:
     """Put runs beside the published numbers, as mean ± standard deviation over their seeds.
 
@@ -60,11 +93,16 @@ def report(
     chosen = format or ("rich" if sys.stdout.isatty() else "markdown")
     if chosen not in FORMATS:
         raise unknown("format", chosen, FORMATS)
+    if table and (where or columns):
+        raise UsageError("--where and --columns choose from the table of runs; --table has the paper's own.")
     folders = [*(runs or []), *([_suite_folder(suite)] if suite else [])] or [RUNS]
 
-    from balancemm_cli.results.groups import collect, selection_named
+    from balancemm_cli.results.groups import Collection, choose, collect, selection_named
+    from balancemm_cli.results.published import named
 
-    which = selection_named(selection)
+    beside, wanted = selection == "all", columns.split(",") if columns else []
+    which = selection_named("last" if beside else selection)
+    source = named(against)
     if check:
         if suite is None:
             raise UsageError("--check holds runs against a suite's numbers. Name it with --suite.")
@@ -73,26 +111,35 @@ def report(
     collection = collect(folders, which)
     for line in collection.left_out:
         say(f"Left out: {line}")
+    groups = choose(collection.groups, where or [])
     if figure:
-        _draw(figure, collection.groups, (out or folders[-1]) / "figures")
+        _draw(figure, groups, (out or folders[-1]) / "figures")
         return
+    if literature:
+        _draw_literature(groups, which, (out or folders[-1]) / "figures")
+        return
+    from balancemm_cli.results import paper_tables, rows, selections, tables
+
+    if table:
+        cells = paper_tables.cells(table, collection.groups, which, source)
+        shown = [paper_tables.layout(table, cells, which), *filter(None, [paper_tables.details(cells)])]
+        groups, records = paper_tables.groups_of(cells), paper_tables.records(cells, which)
+    else:
+        shown = tables.tables(groups, which, source, collection.groups, wanted)
+        records = [rows.record(row) for row in rows.rows(groups, which, source, collection.groups)]
+    if beside:
+        shown = [*(shown if table else []), *selections.side_by_side(groups)]
+        records = selections.records(groups)
     if out:
         from balancemm_cli.results.report import write_report
 
-        for line in write_report(collection, which, out):
+        for line in write_report(Collection(groups, collection.left_out), shown, which, out):
             say(line)
         say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
-    from balancemm_cli.results import paper_tables, tables
-
-    if table:
-        cells = paper_tables.cells(table, collection.groups, which)
-        _show([paper_tables.layout(table, cells, which)], paper_tables.records(cells, which), chosen)
-    elif chosen == "html":
-        _print_page(tables.tables(collection.groups, which), collection.groups, which)
-    elif chosen in ("csv", "json"):
-        _show([], [tables.record(row) for row in tables.rows(collection.groups, which)], chosen)
+    if chosen == "html":
+        _print_page(shown, groups, which)
     else:
-        _show(tables.tables(collection.groups, which), [], chosen)
+        _show(shown, records, chosen)
 
 
 def _check(suite: str, collection: "Collection", selection: "Selection", out: Path, chosen: str) -> None:
@@ -131,6 +178,22 @@ def _draw(figure: str, groups: "list[Group]", folder: Path) -> None:
     written, left_out = draw_figure(figure, groups, folder)
     for line in left_out:
         say(line)
+    print("\n".join(map(str, written)))
+
+
+def _draw_literature(groups: "list[Group]", selection: "Selection", folder: Path) -> None:
+    from balancemm_cli.results.figures import draw_spread
+    from balancemm_cli.results.rows import row
+
+    written, left_out = draw_spread(groups, selection, folder)
+    for line in left_out:
+        say(line)
+    for group in groups:
+        ours = row(group, selection)
+        if ours.place:
+            print(
+                f"{', '.join(group.names[:3])}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values"
+            )
     print("\n".join(map(str, written)))
 
 

@@ -84,6 +84,11 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "γ": r"$\gamma$",
     "×": r"$\times$",
     "…": r"\ldots{}",
+    "–": "--",
+    "✓": r"$\surd$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≠": r"$\neq$",
 }
 _PREAMBLE = r"""\documentclass{article}
 \usepackage[utf8]{inputenc}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from balancemm_cli.engine.runs import read_table
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group, Run, Selection
-from balancemm_cli.results.published import lookup
+from balancemm_cli.results.published import PAPER, lookup
 from balancemm_cli.results.statistics import Comparison, bootstrap, compare, holm
 
 BASELINE = "baseline"
@@ -32,9 +32,11 @@ class Gain:
     published: float | None = None  # the same difference as printed
 
 
-def gains(groups: Sequence[Group], selection: Selection) -> dict[str, Gain]:
-    """The gain of each group that has a baseline among `groups`, by its protocol hash."""
-    baselines = {_key(group): group for group in groups if group.first.method == BASELINE}
+def gains(
+    groups: Sequence[Group], selection: Selection, against: str = PAPER, among: Sequence[Group] = ()
+) -> dict[str, Gain]:
+    """The gain of each group that has a baseline in `groups` or `among`, by its protocol hash."""
+    baselines = {_key(group): group for group in (*among, *groups) if group.first.method == BASELINE}
     pairs = [
         (group, baseline)
         for group in groups
@@ -45,7 +47,7 @@ def gains(groups: Sequence[Group], selection: Selection) -> dict[str, Gain]:
     for group, baseline in pairs:
         comparison = compare(_accuracies(group, selection), _accuracies(baseline, selection))
         if comparison is not None:
-            found[group.first.hashes.protocol] = Gain(comparison, published=_published(group))
+            found[group.first.hashes.protocol] = Gain(comparison, published=_published(group, against))
             compared.append((group, baseline))
     intervals = _over_samples(compared, selection)
     adjusted = holm([gain.comparison.p for gain in found.values()])
@@ -70,10 +72,10 @@ def _accuracies(group: Group, selection: Selection) -> dict[int, float]:
     return {run.result.seed: run.result.selections[selection].accuracy for run in group.runs}
 
 
-def _published(group: Group) -> float | None:
+def _published(group: Group, source: str) -> float | None:
     first = group.first
     mine, baseline = (
-        lookup(first.dataset, first.model, method, "accuracy") for method in (first.method, BASELINE)
+        lookup(first.dataset, first.model, method, "accuracy", source) for method in (first.method, BASELINE)
     )
     if mine is None or baseline is None or mine.table != baseline.table:
         return None

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from balancemm_cli.engine.config import WITHOUT_EFFECT
 from balancemm_cli.engine.runs import is_locked
-from balancemm_cli.errors import InputError, first_of, unknown
+from balancemm_cli.errors import InputError, UsageError, first_of, unknown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Selection = Literal["last", "best-test", "best-val"]
@@ -25,6 +25,7 @@ SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
 _ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 
+NAMES = ("dataset", "model", "method", "variant", "recipe")
 METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
 
 
@@ -136,13 +137,8 @@ class Group:
     @property
     def names(self) -> tuple[str, str, str, str, str]:
         """Data set, model, method, variant, recipe: what every table shows."""
-        return (
-            self.first.dataset,
-            self.first.model,
-            self.first.method,
-            self.first.variant,
-            self.first.recipe,
-        )
+        one = self.first
+        return one.dataset, one.model, one.method, one.variant, one.recipe
 
     @property
     def common(self) -> dict[str, object]:
@@ -286,6 +282,33 @@ def _order(group: Group) -> tuple:
         str(group.settings),
         group.first.hashes.protocol,
     )
+
+
+def choose(groups: Sequence[Group], where: Sequence[str]) -> list[Group]:
+    """The groups that meet every condition, each KEY=VALUE,… with the values that it allows.
+
+    A key is one of NAMES or a setting as --set takes it. UsageError for a malformed condition, for a key that no group
+    has, and where no group is left.
+    """
+    found = list(groups)
+    for condition in where:
+        key, equals, values = condition.partition("=")
+        if not equals:
+            raise UsageError(
+                f"'{condition}' is no condition. Write --where KEY=VALUE, as in --where method=opm,ogm."
+            )
+        known = {name for group in groups for name in _facts(group)}
+        if key not in known:
+            raise unknown("column or setting", key, known)
+        allowed = values.lower().split(",")
+        found = [group for group in found if str(_facts(group).get(key)).lower() in allowed]
+    if not found:
+        raise UsageError(f"No group of runs has {' and '.join(where)}.")
+    return found
+
+
+def _facts(group: Group) -> dict[str, object]:
+    return {**group.common, **dict(zip(NAMES, group.names, strict=True))}
 
 
 def labels(groups: list[Group]) -> list[str]:

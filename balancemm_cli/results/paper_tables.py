@@ -1,89 +1,135 @@
 """The paper's tables with our numbers in them: `bmm report --table 12`.
 
 Each printed number is a cell, with the runs that its suite (benchmarks/suites/table-<N>.toml) plans for it. Only runs
-of exactly these settings count; a cell without them is "not run".
+of exactly these settings count; a cell without them is "not run". A second table says
+more of the numbers that were run.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 
-from balancemm_cli.engine.suites import Suite, load_suite
 from balancemm_cli.errors import unknown
-from balancemm_cli.resources import suites
+from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
+from balancemm_cli.results.gains import BASELINE, Gain, gains
 from balancemm_cli.results.groups import Group, Selection
-from balancemm_cli.results.published import Published, fills, rows
-from balancemm_cli.results.statistics import Summary, format_summary, summarize
-from balancemm_cli.results.tables import SELECTION_NOTES, made_with, samples_note
+from balancemm_cli.results.published import PAPER, Published, lookup, rows
+from balancemm_cli.results.rows import plain_gain
+from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
+from balancemm_cli.results.tables import (
+    SELECTION_NOTES,
+    gain_notes,
+    gain_text,
+    made_with,
+    points,
+    reasons_note,
+    samples_note,
+)
+from balancemm_cli.results.verdicts import (
+    MARKS,
+    PREFIX,
+    Verdict,
+    follows,
+    judge,
+    planned,
+    suite_of,
+    table_numbers,
+)
 
 NOT_RUN = "not run"
-PREFIX = "table-"
 METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", "training_time_ratio": "training time"}
 _OURS = {"f1": "macro_f1"}  # of two classes; the paper's F1 (Eq. 20)
+_MARKS_NOTE = "✓ reproduced, ↑ better, ↓ worse, ? undecided, ≠ not comparable"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One printed number and our runs of it: fractions in 0–1, or a ratio of times."""
+    """A number that the paper prints, what it is held against, and our runs of it.
 
-    published: Published
+    Ours are fractions in 0–1, or a ratio of times. `reference` is the paper's own number or another source's, None
+    where that prints none.
+    """
+
+    printed: Published
+    reference: Published | None
     model: str  # our name of it
     group: Group | None
     ours: Summary | None
+    gain: Gain | None = None
 
     @property
     def delta(self) -> float | None:
-        """Ours − published; None where it was not run."""
-        return None if self.ours is None else self.ours.mean - self.published.fraction
+        """Ours − published; None where either is missing."""
+        if self.ours is None or self.reference is None:
+            return None
+        return self.ours.mean - self.reference.fraction
+
+    @property
+    def name(self) -> str:
+        """The names of the number: data set, model, method, metric, setting."""
+        one = self.printed
+        return " ".join(filter(None, (one.dataset, self.model, one.method, one.metric, one.note)))
+
+    def judge(self, band: float | None = None) -> Verdict:
+        """The verdict on it, by the `band` of the table's suite unless another is given."""
+        if self.reference is None:
+            return Verdict(self.name, "not comparable", "The source prints no such number.")
+        return judge(self.name, self.group, self.ours, self.reference, band)
 
     @property
     def text(self) -> str:
-        """Ours, published, difference: percent and points, or times and their difference."""
-        scale, decimals = (100, 1) if self.published.unit == "%" else (1, 2)
-        printed = f"{self.published.value:.{decimals}f}"
-        if self.delta is None:
+        """Ours, published, difference and verdict: percent and points, or times and their difference."""
+        scale, decimals = self.scale
+        printed = GAP if self.reference is None else f"{self.reference.value:.{decimals}f}"
+        if self.ours is None:
             return f"{NOT_RUN} / {printed}"
-        return (
-            f"{format_summary(self.ours, scale, decimals)} / {printed} / {self.delta * scale:+.{decimals}f}"
-        )
+        ours = format_summary(self.ours, scale, decimals)
+        if self.delta is None:
+            return f"{ours} / {printed}"
+        return f"{ours} / {printed} / {self.delta * scale:+.{decimals}f} {MARKS[self.judge().word]}"
+
+    @property
+    def scale(self) -> tuple[int, int]:
+        """The factor to the unit that is shown, % or times, and its decimals."""
+        return (100, 1) if self.printed.unit == "%" else (1, 2)
 
 
-def table_numbers() -> list[str]:
-    """The tables of the paper that have a suite, as --table takes them."""
-    return [name.removeprefix(PREFIX) for name in suites() if name.startswith(PREFIX)]
+def cells(table: str, groups: Sequence[Group], selection: Selection, against: str = PAPER) -> list[Cell]:
+    """Every number of the paper's table, in its order, held against the numbers of a source.
 
-
-def cells(table: str, groups: Sequence[Group], selection: Selection) -> list[Cell]:
-    """Every number of the paper's table, in its order. UsageError for a table that has no suite."""
+    UsageError for a table that has no suite.
+    """
     if table not in table_numbers():
         raise unknown("table", table, table_numbers())
-    _, suite = load_suite(PREFIX + table)
     found = []
-    for number in (number for number in rows() if number.table == table):
-        model, group = _runs_of(number, suite, groups)
-        found.append(Cell(number, model, group, group and _ours(number.metric, group, groups, selection)))
-    return found
+    numbers = [number for number in rows() if number.table == table]
+    times_printed = Counter(_names(number) for number in numbers)
+    for number in numbers:
+        model, group = _runs_of(number, groups)
+        reference = number
+        if (
+            against != PAPER
+        ):  # where the paper's table prints several settings under these names, it has none of them
+            names = (number.dataset, model, number.method, number.metric)
+            reference = lookup(*names, against) if times_printed[_names(number)] == 1 else None
+        ours = group and _ours(number.metric, group, groups, selection)
+        found.append(Cell(number, reference, model, group, ours))
+    return _with_gains(found, selection)
 
 
-def _runs_of(number: Published, suite: Suite, groups: Sequence[Group]) -> tuple[str, Group | None]:
+def _names(number: Published) -> tuple[str, ...]:
+    return number.dataset, number.model, number.method, number.metric
+
+
+def _runs_of(number: Published, groups: Sequence[Group]) -> tuple[str, Group | None]:
     """Our name of the number's model, and the runs that have exactly the settings of its suite."""
-    for planned in suite.runs:
-        for model, method in product(planned.models, planned.methods):
-            if number.dataset in planned.datasets and fills(
-                number, number.dataset, model, method, planned.note
-            ):
-                one = planned.model_copy(
-                    update={"models": (model,), "methods": (method,), "datasets": (number.dataset,)}
-                )
-                config = next(one.configs())
-                same = (group for group in groups if group.names[:3] == (number.dataset, model, method))
-                for group in same:
-                    started = config.starting_from(str(group.runs[0].settings.get("weights")))
-                    if started.hash(group.first.hashes.data, with_seed=False) == group.first.hashes.protocol:
-                        return model, group
-                return model, None
-    return number.model, None
+    config = planned(number)
+    if config is None:
+        return number.model, None
+    names = (number.dataset, config.model, number.method)
+    same = (group for group in groups if group.names[:3] == names and follows(group, config))
+    return config.model, next(same, None)
 
 
 def _ours(metric: str, group: Group, groups: Sequence[Group], selection: Selection) -> Summary | None:
@@ -99,7 +145,7 @@ def _time_ratio(group: Group, groups: Sequence[Group]) -> Summary | None:
     baselines = [
         run
         for other in groups
-        if other.names[:2] == group.names[:2] and other.first.method == "baseline"
+        if other.names[:2] == group.names[:2] and other.first.method == BASELINE
         for run in other.runs
     ]
     pairs = [(run, base) for run in group.runs for base in baselines if run.result.seed == base.result.seed]
@@ -112,12 +158,35 @@ def _time_ratio(group: Group, groups: Sequence[Group]) -> Summary | None:
     return summarize(ratios)
 
 
+def _with_gains(found: list[Cell], selection: Selection) -> list[Cell]:
+    """The cells of accuracy with what ours gain over the baseline, beside what this table prints for it."""
+    groups = list({id(cell.group): cell.group for cell in found if cell.group}.values())
+    gained = gains(groups, selection)
+
+    def with_gain(cell: Cell) -> Cell:
+        gain = gained.get(cell.group.first.hashes.protocol) if cell.group else None
+        if gain is None or cell.printed.metric != "accuracy":
+            return cell
+        return replace(cell, gain=replace(gain, published=_printed_gain(cell, found)))
+
+    return [with_gain(cell) for cell in found]
+
+
+def _printed_gain(cell: Cell, found: Sequence[Cell]) -> float | None:
+    """A number less the baseline's of the same table; None where it prints none, or several."""
+    names = (cell.printed.dataset, cell.printed.model, BASELINE, cell.printed.metric)
+    baselines = [one.reference for one in found if _names(one.printed) == names]
+    if cell.reference is None or len(baselines) != 1 or baselines[0] is None:
+        return None
+    return cell.reference.fraction - baselines[0].fraction
+
+
 def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
     """The cells as the paper lays them out: a row a model, method and setting, a column a data set and metric."""
-    columns = list(dict.fromkeys((cell.published.dataset, cell.published.metric) for cell in found))
+    columns = list(dict.fromkeys((cell.printed.dataset, cell.printed.metric) for cell in found))
     several = len({_row(cell, True) for cell in found}) > len({_row(cell, False) for cell in found})
     lines = list(dict.fromkeys(_row(cell, several) for cell in found))
-    texts = {(_row(cell, several), (cell.published.dataset, cell.published.metric)): cell for cell in found}
+    texts = {(_row(cell, several), (cell.printed.dataset, cell.printed.metric)): cell for cell in found}
     best = {
         column: max(
             (cell.ours.mean for (_, at), cell in texts.items() if at == column and cell.ours), default=None
@@ -129,14 +198,13 @@ def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
         cell = texts.get((line, column))
         if cell is None:
             return ""
-        bold = cell.ours is not None and cell.ours.mean == best[column] and cell.published.unit == "%"
+        bold = cell.ours is not None and cell.ours.mean == best[column] and cell.printed.unit == "%"
         return f"**{cell.text}**" if bold else cell.text
 
-    _, suite = load_suite(PREFIX + table)
     header = ["Model", "Method", *(["Setting"] if several else [])]
     header += [f"{dataset} {METRICS[metric]}" for dataset, metric in columns]
     return Table(
-        suite.title,
+        suite_of(table).title,
         header,
         [[*line, *(show(line, column) for column in columns)] for line in lines],
         _notes(table, found, selection),
@@ -144,47 +212,95 @@ def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
 
 
 def _row(cell: Cell, with_note: bool) -> tuple[str, ...]:
-    names = (cell.model, cell.published.method)
-    return (*names, cell.published.note) if with_note else names
+    names = (cell.model, cell.printed.method)
+    return (*names, cell.printed.note) if with_note else names
+
+
+def groups_of(found: Sequence[Cell]) -> list[Group]:
+    """The groups of runs in a table, each once."""
+    return list({id(cell.group): cell.group for cell in found if cell.group}.values())
 
 
 def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]:
-    used = [cell for cell in found if cell.group]
-    groups = {id(cell.group): cell.group for cell in used if cell.group}.values()
+    groups = groups_of(found)
+    other = {cell.reference.source for cell in found if cell.reference} - {PAPER}
+    source = f" by {' and '.join(sorted(other))}" if other else ""
     notes = [
-        f"Cells: ours, mean ± sample standard deviation (number of seeds) / published / difference, in %; bold: our "
-        f"best of a column. {NOT_RUN}: no finished run with exactly the settings of suite {PREFIX}{table}.",
+        f"Cells: ours, mean ± sample standard deviation (number of seeds) / published{source} / difference, in %, and "
+        f"the verdict: {_MARKS_NOTE}; bold: our best of a column. {NOT_RUN}: no finished run with exactly the settings "
+        f"of suite {PREFIX}{table}.",
         f"Epoch of ours: {SELECTION_NOTES[selection]}. The paper does not say which epoch it takes.",
     ]
-    if any(cell.published.metric == "training_time_ratio" for cell in found):
+    if any(cell.printed.metric == "training_time_ratio" for cell in found):
         notes.append("Training time: of each seed, in units of the baseline's on the same kind of device.")
     notes += dict.fromkeys(f"{group.first.dataset}. {samples_note(group.first)}" for group in groups)
     notes.append(
-        f"{len(used)} of {len(found)} numbers were run: bmm train --suite {PREFIX}{table} trains the others."
+        f"{sum(cell.group is not None for cell in found)} of {len(found)} numbers were run: bmm train --suite "
+        f"{PREFIX}{table} trains the others."
     )
-    if used:
+    if groups:
         notes.append(made_with(run for group in groups for run in group.runs))
     return notes
 
 
+def details(found: Sequence[Cell]) -> Table | None:
+    """A row a number that was run: verdict, gain beside the printed one, place in the literature; None without any."""
+    run = [cell for cell in found if cell.ours]
+    if not run:
+        return None
+    with_setting = any(cell.printed.note for cell in run)
+    header = ["Data set", "Model", "Method", *(["Setting"] if with_setting else []), "Metric", "Ours"]
+    header += ["Published", "Δ", "Verdict", "Gain", "Printed gain", "Literature"]
+    lines = [[*_row_names(cell, with_setting), *_detail(cell)] for cell in run]
+    notes = gain_notes([cell.gain for cell in run if cell.gain])
+    notes += reasons_note([cell.judge() for cell in run])
+    if any(literature.place(cell.group, cell.printed.metric, cell.ours) for cell in run):
+        notes.append(literature.NOTE)
+    return Table("The numbers that were run", header, lines, notes)
+
+
+def _row_names(cell: Cell, with_setting: bool) -> list[str]:
+    one = cell.printed
+    return [one.dataset, cell.model, one.method, *([one.note] if with_setting else []), METRICS[one.metric]]
+
+
+def _detail(cell: Cell) -> list[str]:
+    scale, decimals = cell.scale
+    return [
+        format_summary(cell.ours, scale, decimals),
+        GAP if cell.reference is None else f"{cell.reference.value:.{decimals}f}",
+        GAP if cell.delta is None else f"{cell.delta * scale:+.{decimals}f}",
+        cell.judge().word,
+        gain_text(cell.gain),
+        points(cell.gain.published if cell.gain else None),
+        str(literature.place(cell.group, cell.printed.metric, cell.ours) or GAP),
+    ]
+
+
 def records(found: Sequence[Cell], selection: Selection) -> list[dict[str, object]]:
     """A plain record a number, fractions in 0–1; None where it was not run."""
-    return [
-        {
-            "table": cell.published.table,
-            "dataset": cell.published.dataset,
-            "model": cell.model,
-            "method": cell.published.method,
-            "metric": cell.published.metric,
-            "note": cell.published.note,
-            "published": cell.published.fraction,
-            "selection": selection,
-            "mean": cell.ours and cell.ours.mean,
-            "std": cell.ours and cell.ours.std,
-            "n": cell.ours.n if cell.ours else 0,
-            "interval": cell.ours and cell.ours.interval,
-            "delta": cell.delta,
-            "runs": [str(run.folder) for run in cell.group.runs] if cell.group else [],
-        }
-        for cell in found
-    ]
+    return [_record(cell, selection) for cell in found]
+
+
+def _record(cell: Cell, selection: Selection) -> dict[str, object]:
+    verdict = cell.judge()
+    return {
+        "table": cell.printed.table,
+        "dataset": cell.printed.dataset,
+        "model": cell.model,
+        "method": cell.printed.method,
+        "metric": cell.printed.metric,
+        "note": cell.printed.note,
+        "published": cell.reference and cell.reference.fraction,
+        "source": cell.reference and cell.reference.source,
+        "selection": selection,
+        "mean": cell.ours and cell.ours.mean,
+        "std": cell.ours and cell.ours.std,
+        "n": cell.ours.n if cell.ours else 0,
+        "interval": cell.ours and cell.ours.interval,
+        "delta": cell.delta,
+        "verdict": {"word": verdict.word, "reason": verdict.reason},
+        "gain": plain_gain(cell.gain),
+        "literature": literature.plain(literature.place(cell.group, cell.printed.metric, cell.ours)),
+        "runs": [str(run.folder) for run in cell.group.runs] if cell.group else [],
+    }

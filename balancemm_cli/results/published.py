@@ -1,4 +1,4 @@
-"""The numbers that papers printed, from benchmarks/published/*.csv, and the rule for which one a row gets.
+"""The numbers that papers printed, from benchmarks/published/*.csv or a file of the user's, and which one a row gets.
 
 A table of the report needs one number for a cell (source, data set, model, method, metric), where a paper may
 print several: in two tables, or under other settings that its note names. The rule, so that none are mixed:
@@ -15,13 +15,13 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from pathlib import Path
 
-from balancemm_cli.errors import InputError
+from balancemm_cli.errors import InputError, unknown
 from balancemm_cli.resources import benchmarks_folder
 
-Source = Literal["tpami2024", "cvpr2022", "balancebenchmark2025", "independent"]
-SOURCES: tuple[Source, ...] = ("tpami2024", "cvpr2022", "balancebenchmark2025", "independent")
+PAPER = "tpami2024"
+SOURCES = (PAPER, "cvpr2022", "balancebenchmark2025", "independent")
 """The files with one row a number; the others in that folder are for reading (their README says why)."""
 
 MAIN_TABLES = {"tpami2024": ("12", "2"), "cvpr2022": ("1",)}
@@ -54,17 +54,46 @@ class Published:
         return round(self.value / 100, 6) if self.unit == "%" else self.value
 
 
+def named(source: str) -> str:
+    """`source` as it is, a name of SOURCES or the path of a CSV file. UsageError for another name."""
+    if source not in SOURCES and not source.endswith(".csv"):
+        raise unknown("source of published numbers", source, [*SOURCES, "FILE.csv"])
+    return source
+
+
 @cache
-def rows(source: Source = "tpami2024") -> tuple[Published, ...]:
-    """All numbers of one source, in its file's order. InputError where the file is missing or damaged."""
-    path = benchmarks_folder() / "published" / f"{source}.csv"
+def rows(source: str = PAPER) -> tuple[Published, ...]:
+    """All numbers of one source, a name of SOURCES or the path of a CSV file, in its order.
+
+    InputError where the file is missing or damaged, lacks a column, or has a number that can't be one in its unit.
+    """
+    own = source not in SOURCES
+    path = Path(source) if own else benchmarks_folder() / "published" / f"{source}.csv"
+    remedy = "its columns must be those of benchmarks/published/tpami2024.csv" if own else "install bmm again"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(Published(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file))
+            return tuple(_number(row) for row in csv.DictReader(file))
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: this installation is incomplete, install bmm again.") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}): install bmm again.") from None
+        missing = "" if own else f": this installation is incomplete, {remedy}"
+        raise InputError(f"{path} is missing{missing}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error}): {remedy}.") from None
+
+
+def _number(row: dict[str, str]) -> Published:
+    """A line of the file. ValueError for a value that is none, or is a fraction where percent is meant."""
+    number = Published(**{**row, "value": float(row["value"])})  # pyright: ignore[reportArgumentType]
+    if number.unit not in ("%", "x"):
+        raise ValueError(f"unit '{number.unit}' is neither % nor x")
+    low, high = (1, 100) if number.unit == "%" else (0, float("inf"))
+    if not low < number.value <= high:
+        hint = ", is it a fraction?" if 0 <= number.value <= 1 else ""
+        raise ValueError(
+            f"{number.value:g} {number.unit} for {number.dataset} {number.method} {number.metric} can't be{hint}"
+        )
+    return number
 
 
 def fills(number: Published, dataset: str, model: str, method: str, note: str | None = None) -> bool:
@@ -73,9 +102,7 @@ def fills(number: Published, dataset: str, model: str, method: str, note: str | 
     return (number.dataset, number.model, number.method) == ours and note in (None, number.note)
 
 
-def lookup(
-    dataset: str, model: str, method: str, metric: str, source: Source = "tpami2024"
-) -> Published | None:
+def lookup(dataset: str, model: str, method: str, metric: str, source: str = PAPER) -> Published | None:
     """The published number beside a row of ours, by the rule above; None where there is a gap.
 
     `model` is our name; `unimodal-audio` and `unimodal-rgb` are the papers' first modality,
@@ -90,12 +117,12 @@ def lookup(
     return found[0] if len(found) == 1 else None
 
 
-def covers(dataset: str, source: Source = "tpami2024") -> bool:
+def covers(dataset: str, source: str = PAPER) -> bool:
     """Whether the source prints any number for this data set."""
     return any(row.dataset == dataset for row in rows(source))
 
 
-def tables(sources: Iterable[Source] = SOURCES) -> list[tuple[str, str, list[str]]]:
+def tables(sources: Iterable[str] = SOURCES) -> list[tuple[str, str, list[str]]]:
     """(source, table, data sets) of each table that has numbers here, in the sources' order."""
     found: dict[tuple[str, str], list[str]] = {}
     for source in sources:

@@ -7,20 +7,19 @@ from pathlib import Path
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.figures import draw_all
-from balancemm_cli.results.formats import to_markdown
+from balancemm_cli.results.formats import Table, to_markdown
 from balancemm_cli.results.groups import Collection, Group, Selection, describe, settings_by_key
-from balancemm_cli.results.tables import tables
 
 
-def write_report(collection: Collection, selection: Selection, folder: Path) -> list[str]:
-    """Write `folder`/report.md and the figures it shows; returns a line for each figure left out.
+def write_report(collection: Collection, shown: list[Table], selection: Selection, folder: Path) -> list[str]:
+    """Write `folder`/report.md, the tables and the figures it shows; returns a line for each figure left out.
 
     InputError where `folder` is a file; OSError where it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder. Name another one with --out.")
     figures, left_out = draw_all(collection.groups, selection, folder / "figures")
-    parts = ["# Report\n", *(to_markdown(table) for table in tables(collection.groups, selection))]
+    parts = ["# Report\n", *(to_markdown(table) for table in shown)]
     if figures:
         parts.append("## Figures\n\n" + "\n\n".join(_picture(path) for path in figures) + "\n")
     parts.append(_reproduction(collection.groups))

@@ -5,16 +5,22 @@ Tables for people show percentages with one decimal and leave out what is the sa
 hold everything, in full precision, accuracies as fractions in 0–1.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from balancemm_cli.errors import unknown
+from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.gains import Gain, gains
+from balancemm_cli.results.gains import Gain
 from balancemm_cli.results.groups import Group, Result, Run, Selection, describe
-from balancemm_cli.results.published import Published, covers, lookup
+from balancemm_cli.results.published import PAPER, covers
 from balancemm_cli.results.question_types import by_type
-from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, Summary, format_summary, summarize
+from balancemm_cli.results.rows import Row, rows
+from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, Summary, format_summary
+from balancemm_cli.results.verdicts import Verdict, band_of
+
+NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tell rows apart
+ON_DEMAND = {"interval"}  # of --columns
 
 SELECTION_NOTES: dict[Selection, str] = {
     "last": "the last epoch of each run",
@@ -23,80 +29,50 @@ SELECTION_NOTES: dict[Selection, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One group's numbers for one selection. Accuracies, mAP and macro-F1 are fractions, ρ is a ratio."""
+def tables(
+    groups: Sequence[Group],
+    selection: Selection,
+    against: str = PAPER,
+    among: Sequence[Group] = (),
+    columns: Sequence[str] = (),
+) -> list[Table]:
+    """One Table a data set, rows in the order of `groups`; a further one by type where its samples are questions.
 
-    group: Group
-    selection: Selection
-    accuracy: Summary
-    map: Summary
-    macro_f1: Summary
-    unimodal: dict[str, Summary]
-    rho: dict[str, Summary]
-    published: Published | None
-    map_classes_left_out: int
-    gain: Gain | None = None
-
-    @property
-    def delta(self) -> float | None:
-        """Accuracy, ours − published, as a fraction; None beside a gap."""
-        return None if self.published is None else self.accuracy.mean - self.published.fraction
-
-    @property
-    def samples(self) -> dict[str, tuple[int, int]]:
-        """(used, expected) samples of each split."""
-        return self.group.first.samples
-
-
-def rows(groups: list[Group], selection: Selection) -> list[Row]:
-    """The numbers of the groups, with what each gains over the baseline among them."""
-    found = gains(groups, selection)
-    return [row(group, selection, found.get(group.first.hashes.protocol)) for group in groups]
-
-
-def row(group: Group, selection: Selection, gain: Gain | None = None) -> Row:
-    """The numbers of a group, each of whose runs must have the selection."""
-    selected = [run.result.selections[selection] for run in group.runs]
-    published = lookup(group.first.dataset, group.first.model, group.first.method, "accuracy")
-    accuracy, precision, f1 = (
-        summarize([getattr(one, name) for one in selected]) for name in ("accuracy", "map", "macro_f1")
-    )
-    assert accuracy and precision and f1  # a group has at least one run
-    return Row(
-        group,
-        selection,
-        accuracy,
-        precision,
-        f1,
-        _by_modality([one.unimodal for one in selected]),
-        _by_modality([run.result.rho for run in group.runs]),
-        published,
-        max(one.map_classes_left_out for one in selected),
-        gain,
-    )
-
-
-def _by_modality(values: list[dict[str, float]] | list[dict[str, float | None]]) -> dict[str, Summary]:
-    names = dict.fromkeys(name for one in values for name in one)
-    summaries = {
-        name: summarize([value for one in values if (value := one.get(name)) is not None]) for name in names
-    }
-    return {name: summary for name, summary in summaries.items() if summary}
-
-
-def tables(groups: list[Group], selection: Selection) -> list[Table]:
-    """One Table a data set, rows in the order of `groups`; a further one by type where its samples are questions."""
+    `among` holds further baselines, `columns` the ids (see `column_id`) of the columns to show, all where it is empty.
+    UsageError for an id that no table has.
+    """
     found: list[Table] = []
-    for dataset, some in groupby(rows(groups, selection), key=lambda one: one.group.first.dataset):
+    known: set[str] = set()
+    for dataset, some in groupby(
+        rows(groups, selection, against, among), key=lambda one: one.group.first.dataset
+    ):
         of_dataset = list(some)
-        found.append(_table(dataset, of_dataset))
+        texts = _columns(of_dataset)
+        known |= {column_id(name) for name in texts} - NAMES
+        found.append(_table(dataset, of_dataset, _chosen(texts, columns), against))
         questions = by_type(dataset, [one.group for one in of_dataset], selection)
-        found += [questions] if questions else []
+        found += [questions] if questions and not columns else []
+    for name in columns:
+        if name not in known:
+            raise unknown("column", name, known)
     return found
 
 
-def _table(dataset: str, rows: list[Row]) -> Table:
+def column_id(head: str) -> str:
+    """A column's name as --columns takes it: "Macro-F1" → "macro-f1", "ρ audio" → "rho-audio", "Δ" → "delta"."""
+    return head.lower().replace(" ", "-").replace("ρ", "rho").replace("δ", "delta")
+
+
+def _chosen(texts: dict[str, list[str]], columns: Sequence[str]) -> dict[str, list[str]]:
+    """The columns that tell rows apart, and of the others the chosen ones, or all but those of ON_DEMAND."""
+    by_id = {column_id(head): head for head in texts}
+    names = [head for name, head in by_id.items() if name in NAMES]
+    chosen = columns or [name for name in by_id if name not in NAMES | ON_DEMAND]
+    return {head: texts[head] for head in [*names, *(by_id[name] for name in chosen if name in by_id)]}
+
+
+def _columns(rows: list[Row]) -> dict[str, list[str]]:
+    """Every column that the rows allow, by its head: a text a row."""
     joint_first = sorted(rows, key=lambda one: -len(one.unimodal))  # they know the modalities' order
     modalities = list(dict.fromkeys(name for one in joint_first for name in (*one.unimodal, *one.rho)))
     columns: dict[str, list[str]] = {
@@ -111,44 +87,67 @@ def _table(dataset: str, rows: list[Row]) -> Table:
     if any(one.group.settings for one in rows):
         columns["Settings"] = [describe(one.group.settings) for one in rows]
     columns["Accuracy"] = [_percent(one.accuracy) for one in rows]
+    columns["Interval"] = [_interval(one.interval) for one in rows]
     columns |= {name.capitalize(): [_percent(one.unimodal.get(name)) for one in rows] for name in modalities}
     columns["mAP"] = [_percent(one.map) for one in rows]
     columns["Macro-F1"] = [_percent(one.macro_f1) for one in rows]
+    if any(one.regression for one in rows):
+        columns["MAE"] = [format_summary(one.regression.get("mae"), 1, 3) for one in rows]
+        columns["Correlation"] = [format_summary(one.regression.get("correlation"), 1, 3) for one in rows]
+        columns["Accuracy-7"] = [_percent(one.regression.get("accuracy_7")) for one in rows]
     with_rho = [name for name in modalities if any(name in one.rho for one in rows)]
     columns |= {f"ρ {name}": [format_summary(one.rho.get(name), 1, 2) for one in rows] for name in with_rho}
     if any(one.gain for one in rows):
-        columns["Gain"] = [_gain(one.gain) for one in rows]
+        columns["Gain"] = [gain_text(one.gain) for one in rows]
     if any(one.gain and one.gain.published for one in rows):
-        columns["Printed gain"] = [_points(one.gain.published if one.gain else None) for one in rows]
+        columns["Printed gain"] = [points(one.gain.published if one.gain else None) for one in rows]
     columns["Published"] = [f"{one.published.value:.1f}" if one.published else GAP for one in rows]
-    columns["Δ"] = [_points(one.delta) for one in rows]
-    same = [f"{name.lower()} {texts[0]}" for name, texts in names.items() if name not in columns]
+    columns["Δ"] = [points(one.delta) for one in rows]
+    if any(one.verdict for one in rows):
+        columns["Verdict"] = [one.verdict.word if one.verdict else GAP for one in rows]
+    if any(one.place for one in rows):
+        columns["Literature"] = [str(one.place or GAP) for one in rows]
+    return columns
+
+
+def _table(dataset: str, rows: list[Row], columns: dict[str, list[str]], against: str) -> Table:
+    first = rows[0].group.first
+    same = [
+        f"{name.lower()} {getattr(first, name.lower())}"
+        for name in ("Variant", "Recipe")
+        if name not in columns
+    ]
     title = f"{dataset} ({', '.join(same)})" if same else dataset
     cells = [list(texts) for texts in zip(*columns.values(), strict=True)]
-    return Table(title, list(columns), cells, _notes(dataset, rows))
+    return Table(title, list(columns), cells, _notes(dataset, rows, columns, against))
 
 
 def _percent(summary: Summary | None) -> str:
     return format_summary(summary, 100, 1)
 
 
-def _points(value: float | None) -> str:
+def points(value: float | None) -> str:
+    """A fraction in percentage points, with its sign; a gap for None."""
     return GAP if value is None else f"{100 * value:+.1f}"
 
 
-def _gain(gain: Gain | None) -> str:
+def _interval(found: tuple[float, float] | None) -> str:
+    return GAP if found is None else f"{100 * found[0]:.1f}–{100 * found[1]:.1f}"
+
+
+def gain_text(gain: Gain | None) -> str:
     """A gain with its interval over seeds, or of a single seed that over test samples; † where p < 0.05."""
     if gain is None:
         return GAP
     interval = gain.comparison.difference.interval or gain.samples
-    text = _points(gain.comparison.difference.mean)
+    text = points(gain.comparison.difference.mean)
     if interval:
-        text += f" [{_points(interval[0])}, {_points(interval[1])}]"
+        text += f" [{points(interval[0])}, {points(interval[1])}]"
     return text + " †" * (gain.p is not None and gain.p < 1 - LEVEL)
 
 
-def _gain_notes(rows: list[Row]) -> list[str]:
-    found = [one.gain for one in rows if one.gain]
+def gain_notes(found: Sequence[Gain]) -> list[str]:
+    """What the gains of a table are, over how many seeds, and what could be told."""
     if not found:
         return []
     seeds = sorted({gain.comparison.difference.n for gain in found})
@@ -173,19 +172,44 @@ def _gain_notes(rows: list[Row]) -> list[str]:
     return notes
 
 
-def _notes(dataset: str, rows: list[Row]) -> list[str]:
+def reasons_note(verdicts: Iterable[Verdict]) -> list[str]:
+    """Why numbers are not comparable, each reason with the names that it holds for."""
+    names: dict[str, list[str]] = {}
+    for one in verdicts:
+        if one.word == "not comparable":
+            names.setdefault(one.reason, []).append(one.name)
+    return [f"Not comparable: {'; '.join(some)}. {reason}" for reason, some in names.items()]
+
+
+def _notes(dataset: str, rows: list[Row], columns: Mapping[str, object], against: str) -> list[str]:
     notes = [
         "Cells: mean ± sample standard deviation (number of seeds); accuracy of the fused model and of each "
         "modality, mAP and macro-F1 in %; ρ: mean over all training steps.",
         f"Epoch: {SELECTION_NOTES[rows[0].selection]}.",
     ]
+    if "Interval" in columns:
+        notes.append(
+            f"Interval: {100 * LEVEL:.0f} %, of several seeds Student's t for the mean, of one Wilson's over the test "
+            "samples."
+        )
+    if "MAE" in columns:
+        notes.append(
+            "Sentiment from −3 to 3: MAE and correlation of the scores, accuracy-7 of the rounded ones, the others "
+            "of their sign."
+        )
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
-    notes += _gain_notes(rows)
+    if "Gain" in columns:
+        notes += gain_notes([one.gain for one in rows if one.gain])
     left_out = {one.map_classes_left_out for one in rows if one.map_classes_left_out}
-    if left_out:
+    if left_out and "mAP" in columns:
         counts = " or ".join(str(count) for count in sorted(left_out))
         notes.append(f"mAP leaves out {counts} class(es) that have no test sample.")
-    notes.append(_published_note(dataset, rows))
+    if columns.keys() & {"Published", "Δ", "Verdict", "Printed gain"}:
+        notes.append(_published_note(dataset, rows, against))
+    if "Verdict" in columns:
+        notes += reasons_note(one.verdict for one in rows if one.verdict)
+    if "Literature" in columns:
+        notes.append(literature.NOTE)
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
 
@@ -204,17 +228,25 @@ def samples_note(one: Result) -> str:
     return f"Data: {counts}; data hash {hashes.data[:8]}{splits}.{split}"
 
 
-def _published_note(dataset: str, rows: list[Row]) -> str:
-    if not covers(dataset):
-        return f"Published, Δ: the paper has no number for {dataset}."
+def _published_note(dataset: str, rows: list[Row], against: str) -> str:
+    source = "the paper" if against == PAPER else against
+    if not covers(dataset, against):
+        return f"Published, Δ: {source} has no number for {dataset}."
     found = [one.published for one in rows if one.published]
     if not found:
-        return "Published, Δ: the paper has no number for these rows."
+        return f"Published, Δ: {source} has no number for these rows."
     places = dict.fromkeys(
         f"{number.source} Table {number.table}" + (f" ({number.note})" if number.note else "")
         for number in found
     )
-    return f"Published: accuracy in % as printed in {'; '.join(places)}. Δ: ours − published, in points."
+    bands = " or ".join(f"{100 * band:g}" for band in sorted({band_of(number) for number in found}))
+    unknown_settings = (
+        "" if against == PAPER else " Whether our settings are those of that source is not checked."
+    )
+    return (
+        f"Published: accuracy in % as printed in {'; '.join(places)}. Δ: ours − published, in points. Verdict: on the "
+        f"95 % interval of ours, within {bands} points.{unknown_settings}"
+    )
 
 
 def made_with(runs: Iterable[Run]) -> str:
@@ -225,68 +257,3 @@ def made_with(runs: Iterable[Run]) -> str:
         found = sorted({str(one.get(key) or "unknown") for one in environments})
         parts.append(f"{name} {' and '.join(found)}")
     return f"Made with {', '.join(parts)}."
-
-
-def record(one: Row) -> dict[str, object]:
-    """A row as plain values in full precision: fractions in 0–1, None for a gap."""
-    first, published = one.group.first, one.published
-    environments = [run.environment for run in one.group.runs]
-    return {
-        "dataset": first.dataset,
-        "model": first.model,
-        "method": first.method,
-        "variant": first.variant,
-        "recipe": first.recipe,
-        "settings": describe(one.group.settings),
-        "selection": one.selection,
-        "n": len(one.group.runs),
-        "seeds": one.group.seeds,
-        "accuracy": _plain(one.accuracy),
-        "map": _plain(one.map),
-        "macro_f1": _plain(one.macro_f1),
-        "unimodal": {name: _plain(summary) for name, summary in one.unimodal.items()},
-        "rho": {name: _plain(summary) for name, summary in one.rho.items()},
-        "map_classes_left_out": one.map_classes_left_out,
-        "published": {
-            "accuracy": published.fraction if published else None,
-            "source": published.source if published else None,
-            "table": published.table if published else None,
-            "note": published.note if published else None,
-        },
-        "delta": one.delta,
-        "gain": _plain_gain(one.gain),
-        "split": first.split,
-        "samples": {split: {"used": n, "expected": m} for split, (n, m) in one.samples.items()},
-        "hashes": first.hashes.model_dump(),
-        "version": _distinct(environments, "version"),
-        "git": _distinct(environments, "git"),
-        "torch": _distinct(environments, "torch"),
-        "device": _distinct(environments, "device"),
-        "runs": [str(run.folder) for run in one.group.runs],
-    }
-
-
-def _plain(summary: Summary) -> dict[str, object]:
-    plain = asdict(summary)
-    del plain["n"]  # the row's own n
-    return plain
-
-
-def _plain_gain(gain: Gain | None) -> dict[str, object]:
-    comparison = gain.comparison if gain else None
-    difference = comparison.difference if comparison else None
-    return {
-        "mean": difference and difference.mean,
-        "std": difference and difference.std,
-        "n": difference.n if difference else 0,
-        "interval": difference and difference.interval,
-        "samples_interval": gain and gain.samples,
-        "p": gain and gain.p,
-        "effect": comparison and comparison.effect,
-        "detectable": comparison and comparison.detectable,
-        "published": gain and gain.published,
-    }
-
-
-def _distinct(environments: list[dict[str, object]], key: str) -> list[str]:
-    return sorted({str(one[key]) for one in environments if one.get(key) is not None})

@@ -14,6 +14,7 @@ from balancemm_cli.results.figures.accuracy import draw_accuracy
 from balancemm_cli.results.figures.drawing import STYLE, save
 from balancemm_cli.results.figures.epochs import draw_epochs
 from balancemm_cli.results.figures.features import draw_features
+from balancemm_cli.results.figures.literature import draw_literature
 from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.panels import Panel, panels
@@ -43,7 +44,16 @@ def draw_figure(name: str, groups: list[Group], folder: Path) -> tuple[list[Path
     """Write one of FIGURES, as draw_all does. UsageError for another name, InputError where none can be drawn."""
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
-    written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder)
+    return _draw_one(f"figure-{name}", FIGURES[name], groups, folder)
+
+
+def draw_spread(groups: list[Group], selection: Selection, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write the runs among what papers printed, as draw_figure does."""
+    return _draw_one("literature", lambda panel: draw_literature(panel, selection), groups, folder)
+
+
+def _draw_one(kind: str, draw: Draw, groups: list[Group], folder: Path) -> tuple[list[Path], list[str]]:
+    written, left_out = _draw({kind: draw}, groups, folder)
     if not (written or left_out):
         raise InputError("These are runs of one modality each; a figure compares joint ones.")
     if not written:
