@@ -32,6 +32,19 @@ def test_overhead_takes_a_model_and_methods():
     assert found["model"] == "mlp" and all(seconds > 0 for seconds in found["seconds"].values())
 
 
+def test_report_prints_seconds_and_memory():
+    command = [sys.executable, str(SCRIPTS / "report.py"), "--rates", "1", "--formats", "json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["runs"] == 2 * 5 * 5
+    (seconds, peak), (_, imports) = (
+        found["seconds_and_megabytes"]["json"],
+        found["seconds_and_megabytes"]["imports"],
+    )
+    assert seconds > 0 and peak > imports > 50
+
+
 def test_prepare_prints_how_much_faster_it_is(tmp_path):
     pytest.importorskip("imageio_ffmpeg", reason="needs the extra 'bench'")
     pytest.importorskip("librosa", reason="needs the extra 'bench'")

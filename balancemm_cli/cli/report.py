@@ -120,15 +120,18 @@ def report(
         return
     from balancemm_cli.results import paper_tables, rows, selections, tables
 
+    shown, records = [], []
     if table:
         cells = paper_tables.cells(table, collection.groups, which, source)
-        shown = [paper_tables.layout(table, cells, which), *filter(None, [paper_tables.details(cells)])]
         groups, records = paper_tables.groups_of(cells), paper_tables.records(cells, which)
-    else:
-        shown = tables.tables(groups, which, source, collection.groups, wanted)
-        records = [rows.record(row) for row in rows.rows(groups, which, source, collection.groups)]
+        shown = [paper_tables.layout(table, cells, which), *filter(None, [paper_tables.details(cells)])]
+    elif not beside:  # mostly one of the two, for each takes its time over many runs
+        if out or chosen not in ("csv", "json"):
+            shown = tables.tables(groups, which, source, collection.groups, wanted)
+        if chosen in ("csv", "json"):
+            records = [rows.record(row) for row in rows.rows(groups, which, source, collection.groups)]
     if beside:
-        shown = [*(shown if table else []), *selections.side_by_side(groups)]
+        shown = [*shown, *selections.side_by_side(groups)]
         records = selections.records(groups)
     if out:
         from balancemm_cli.results.report import write_report

@@ -9,13 +9,15 @@ has inputs [B, S, …], each segment one of these, and features [B, S, D].
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as torchvision
-from torchvision.models.resnet import BasicBlock, conv1x1
 
 from balancemm_cli.errors import unknown
+
+if TYPE_CHECKING:  # torchvision takes a second to import, which a report has no need of
+    from torchvision.models.resnet import BasicBlock
 
 
 class Encoder(nn.Module):
@@ -67,11 +69,13 @@ class FrameEncoder(Encoder):
 class ResNet(FrameEncoder):
     """One of torchvision's ResNets without its classifier, for any number of input channels."""
 
-    make: Callable[[], torchvision.ResNet]
+    builder: str  # its name in torchvision.models
 
     def __init__(self, channels: int) -> None:
+        from torchvision import models
+
         super().__init__()
-        self.body = self.make()
+        self.body = getattr(models, self.builder)()
         del self.body.fc
         if channels != 3:
             self.body.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
@@ -96,7 +100,7 @@ class ResNet18(ResNet):
 
     features = 512
     stage_widths = (64, 128, 256, 512)
-    make = staticmethod(torchvision.resnet18)
+    builder = "resnet18"
 
 
 class ResNet34(ResNet):
@@ -104,7 +108,7 @@ class ResNet34(ResNet):
 
     features = 512
     stage_widths = (64, 128, 256, 512)
-    make = staticmethod(torchvision.resnet34)
+    builder = "resnet34"
 
 
 class ResNet50(ResNet):
@@ -112,7 +116,7 @@ class ResNet50(ResNet):
 
     features = 2048
     stage_widths = (256, 512, 1024, 2048)
-    make = staticmethod(torchvision.resnet50)
+    builder = "resnet50"
 
 
 class SmallResNet(FrameEncoder):
@@ -145,7 +149,9 @@ class SmallResNet(FrameEncoder):
         return self.blocks[0](self.stem(pictures))
 
 
-def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:
+def _block(inputs: int, outputs: int, stride: int) -> "BasicBlock":
+    from torchvision.models.resnet import BasicBlock, conv1x1
+
     if stride == 1 and inputs == outputs:
         return BasicBlock(inputs, outputs)
     shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from balancemm_cli.models.encoders import Encoder, FrameEncoder, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, ModelSettings
@@ -45,6 +44,8 @@ class ShiftedFrames:
     """Makes an encoder's residual blocks shift. Its weights keep their names, so weights files fit as before."""
 
     def __init__(self, encoder: Encoder) -> None:
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+
         self.frames = 1  # of each clip in the batch at hand
         encoder.register_forward_pre_hook(self._count)
         for block in encoder.modules():

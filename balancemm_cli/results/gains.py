@@ -7,6 +7,7 @@ baseline can be compared between papers where the numbers themselves can't.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -87,11 +88,18 @@ def _over_samples(
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals by protocol hash, for the pairs whose predictions are there."""
     by_data: dict[str, dict[str, NDArray[np.floating]]] = defaultdict(dict)
+    read: dict[Path, NDArray[np.floating]] = {}  # a baseline once for all that are compared to it
+
+    def right(run: Run) -> NDArray[np.floating]:
+        if run.folder not in read:
+            read[run.folder] = correct(run, selection)
+        return read[run.folder]
+
     for group, baseline in pairs:
         others = {run.result.seed: run for run in baseline.runs}
         shared = [(run, others[run.result.seed]) for run in group.runs if run.result.seed in others]
         try:
-            hits = [(correct(run, selection), correct(other, selection)) for run, other in shared]
+            hits = [(right(run), right(other)) for run, other in shared]
         except InputError:  # older or partial copies of run folders; the gain over seeds stands without it
             continue
         gain = np.mean([mine - other for mine, other in hits], 0)

@@ -140,16 +140,16 @@ class Group:
         one = self.first
         return one.dataset, one.model, one.method, one.variant, one.recipe
 
-    @property
+    @cached_property
     def common(self) -> dict[str, object]:
-        """The settings that all runs of the group share, with the hashes of data and splits."""
-        shared = dict(self.runs[0].settings)
-        for run in self.runs[1:]:
-            shared = {key: value for key, value in shared.items() if run.settings.get(key) == value}
+        """The settings, the same for all runs of one protocol, with the hashes of data and splits."""
+        settings = next((run.settings for run in self.runs if run.settings), {})
         hashes = {"data hash": self.first.hashes.data[:8]}
         if self.first.hashes.splits:
             hashes["splits hash"] = self.first.hashes.splits[:8]
-        return {key: value for key, value in shared.items() if key not in {"seed", *WITHOUT_EFFECT}} | hashes
+        return {
+            key: value for key, value in settings.items() if key not in {"seed", *WITHOUT_EFFECT}
+        } | hashes
 
 
 @dataclass(frozen=True)
@@ -248,23 +248,30 @@ def _group(runs: list[Run], left_out: list[str]) -> list[Group]:
 
 def _tell_apart(groups: list[Group]) -> list[Group]:
     """Give groups of the same names the settings in which they differ."""
-    told = []
+    families: dict[tuple[str, ...], list[Group]] = defaultdict(list)
     for group in groups:
-        others = [other for other in groups if other is not group and other.names == group.names]
-        told.append(Group(group.runs, _differences(group, others)) if others else group)
-    return told
+        families[group.names].append(group)
+    return [one for family in families.values() for one in _with_differences(family)]
 
 
-def _differences(group: Group, others: list[Group]) -> dict[str, object]:
-    mine, theirs = group.common, [other.common for other in others]
-    keys = sorted(set(mine).union(*theirs))
+def _with_differences(family: list[Group]) -> list[Group]:
+    if len(family) == 1:
+        return family
     missing = "unset"
-    found = {
-        key: mine.get(key, missing)
+    keys = sorted(set().union(*(group.common for group in family)))
+    differing = [
+        key
         for key in keys
-        if any(other.get(key, missing) != mine.get(key, missing) for other in theirs)
-    }
-    return found or {"protocol": group.first.hashes.protocol[:8]}
+        if any(group.common.get(key, missing) != family[0].common.get(key, missing) for group in family)
+    ]
+    return [
+        Group(
+            group.runs,
+            {key: group.common.get(key, missing) for key in differing}
+            or {"protocol": group.first.hashes.protocol[:8]},
+        )
+        for group in family
+    ]
 
 
 def _order(group: Group) -> tuple:

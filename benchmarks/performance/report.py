@@ -1,0 +1,133 @@
+"""How long `bmm report` takes over many runs, and how much memory.
+
+Makes folders of 5,000 finished runs in the real formats: two data sets × five methods × 100 learning rates × five
+seeds, each with its settings, history, 744 test predictions and result; numbers are drawn. Then it runs `bmm report`
+over them in each format, by itself, and prints seconds and the peak of its resident memory, of which `imports` is what
+the program has before it reads a run. The last line is one JSON object.
+
+    python benchmarks/performance/report.py
+    python benchmarks/performance/report.py --rates 2 --formats json
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from balancemm_cli.engine.config import RunConfig, resolve
+from balancemm_cli.engine.runs import write_table
+
+DATASETS = {"crema-d": 6, "kinetics-sounds": 31}
+METHODS = ("baseline", "opm", "ogm", "opm+ogm", "greedy")
+SEEDS = 5
+SAMPLES = 744
+EPOCHS = 20
+DATA = "da7a" * 16
+FORMATS = ("json", "csv", "markdown", "latex")
+
+
+def main() -> None:
+    """Make the runs, report over them, print a line a format and the JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rates", type=int, default=100, help="learning rates; 50 runs each")
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        runs = sum(write_run(Path(place) / "runs", config) for config in configs(options.rates))
+        found = {
+            "imports": measure(
+                Path(place), [sys.executable, "-c", "import balancemm_cli.results.paper_tables"]
+            )
+        }
+        for name in options.formats:
+            command = [sys.executable, "-m", "balancemm_cli", "report", "--format", name]
+            found[name] = measure(Path(place), command)
+    for name, (seconds, peak) in found.items():
+        print(f"{name:9} {seconds:6.1f} s {peak:6.0f} MB")
+    print(json.dumps({"runs": runs, "seconds_and_megabytes": found}))
+
+
+def configs(rates: int) -> Iterator[RunConfig]:
+    """The settings of every run."""
+    for dataset in DATASETS:
+        for method in METHODS:
+            for rate in range(rates):
+                config = resolve(
+                    dataset, "concat", method, "paper", "paper", 0, [f"optimizer.lr={rate + 1}e-4"]
+                )
+                yield from (config.model_copy(update={"seed": seed}) for seed in range(SEEDS))
+
+
+def write_run(root: Path, config: RunConfig) -> int:
+    """Write one run folder; returns 1."""
+    folder = root / f"{config.dataset}/{config.model}/{config.method}-s{config.seed}-{config.hash(DATA)[:8]}"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(int(config.hash(DATA)[:8], 16))
+    classes = DATASETS[config.dataset]
+    labels = np.arange(SAMPLES) % classes
+    scores = random.normal(0, 1, (SAMPLES, classes)).astype(np.float32)
+    scores[np.arange(SAMPLES), labels] += 1.5
+    accuracy = float((scores.argmax(1) == labels).mean())
+    metrics = {"accuracy": accuracy, "map": accuracy, "macro_f1": accuracy}
+    metrics["unimodal"] = {"audio": accuracy * 0.9, "visual": accuracy * 0.8}
+    names = ("dataset", "model", "method", "variant", "recipe", "seed")
+    result = {
+        "format": 1,
+        "status": "finished",
+        **{name: getattr(config, name) for name in names},
+        "epochs": EPOCHS,
+        "selections": {name: {"epoch": EPOCHS - 1, **metrics} for name in ("last", "best-test")},
+        "rho": {"audio": 1.5, "visual": 0.7},
+        "samples": {"train": [6698, 6698], "test": [SAMPLES, SAMPLES]},
+        "hashes": {
+            "config": config.hash(DATA),
+            "protocol": config.hash(DATA, with_seed=False),
+            "data": DATA,
+            "splits": DATA,
+        },
+        "time": {"seconds": 100.0, "samples_per_second": 800.0},
+    }
+    environment = {"version": "0.1.0", "git": "0123456789ab", "torch": "2.11.0", "device": "cpu"}
+    history = [{"epoch": epoch, "loss": 1.0, "accuracy": {"test": accuracy}} for epoch in range(EPOCHS)]
+    (folder / "config.toml").write_text(config.to_toml())
+    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+    write_table(folder / "predictions.arrow", predictions(labels, scores))
+    (folder / "result.json").write_text(json.dumps(result))
+    return 1
+
+
+def predictions(labels: np.ndarray, scores: np.ndarray) -> pa.Table:
+    """Labels [N] and scores [N, classes] as a run stores them, for both selections."""
+    ids = [f"sample-{number:04}" for number in range(len(labels))]
+    size = scores.shape[1]
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(scores, (2, 1)).ravel()), size)
+    columns = {"selection": ["last"] * len(labels) + ["best-test"] * len(labels), "id": ids * 2}
+    return pa.table({**columns, "label": np.tile(labels, 2).astype(np.int32), "scores": values})
+
+
+def measure(place: Path, command: list[str]) -> tuple[float, float]:
+    """Seconds and peak megabytes of a command that runs in `place`."""
+    start = time.perf_counter()
+    with (place / "report").open("w") as out:
+        process = subprocess.Popen(command, cwd=place, stdout=out)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}.")
+    return round(seconds, 2), round(usage.ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()
