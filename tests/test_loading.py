@@ -133,6 +133,8 @@ def test_frames_by_hand():
     assert chosen([9], 1, "uniform") == [[4]]
     assert chosen([9], 1, "first-middle-last") == [[4]]
     assert chosen([9], 1, "random") == [[4]]  # in evaluation nothing is random
+    for draws in (None, Draws(0)):
+        assert chosen([5, 2, 1], 3, "from-start", draws) == [[0, 1, 2], [0, 1, 1], [0, 0, 0]]
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,5 +1,6 @@
 """Made data in the official formats: what each modality can tell, written once, and read as the real ones are."""
 
+import io
 import json
 import pickle
 import shutil
@@ -8,6 +9,7 @@ from collections import Counter
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from balancemm_cli.data.datasets import (
     DATASETS,
@@ -16,6 +18,7 @@ from balancemm_cli.data.datasets import (
     synthetic_ave,
     synthetic_cmu_mosi,
     synthetic_music_avqa,
+    synthetic_ucf_101_three,
 )
 from balancemm_cli.data.datasets.made import patterns
 from balancemm_cli.data.prepare import prepare_dataset
@@ -25,6 +28,7 @@ COUNTS = {
     "synthetic-ave": {"train": 28, "val": 2, "test": 6},
     "synthetic-music-avqa": {"train": 36, "val": 1, "test": 2},
     "synthetic-cmu-mosi": {"train": 40, "valid": 8, "test": 16},
+    "synthetic-ucf-101-three": {"train": 24, "test": 12},
 }
 
 
@@ -244,3 +248,80 @@ def test_synthetic_cmu_mosi_is_prepared(made):
     stored = test.array("visual", 3).reshape(-1, 20)
     np.testing.assert_array_equal(stored, arrays["vision"][: lengths["vision"]])
     assert np.isinf(arrays["audio"]).any() and np.isfinite(test.array("audio", 3)).all()
+
+
+# ---- UCF-101-Three -------------------------------------------------------------------------------------------
+
+
+def share_of_sixteen(lines):
+    """How much of what stands out of the noise is in 16 lines: both strips, where the square moved across them."""
+    out = np.sort((lines - np.median(lines)).clip(0))
+    return out[-16:].sum() / out.sum()
+
+
+def seen(pictures, flow):
+    """What one can tell by counting: the colour in the first picture and in the difference, the axis in that, and
+    the direction in the flow."""
+    colour = pictures[0].astype(float).mean((0, 1)).argmax()
+    difference = np.abs(pictures[1].astype(float) - pictures[0])
+    of_strips = difference.mean((0, 1)).argmax()
+    rows, columns = (share_of_sixteen(difference.mean((axis, 2))) for axis in (1, 0))
+    u, v = flow.mean((0, 1))
+    direction = (0 if u > 0 else 1) if abs(u) > abs(v) else (2 if v > 0 else 3)
+    return colour, of_strips, "up-down" if rows > columns else "left-right", direction
+
+
+def test_each_modality_tells_its_part_of_a_class():
+    for number in range(72):
+        pictures, flow, label = synthetic_ucf_101_three.draw("test", number)
+        colour, motion = divmod(label, 4)
+        axis = "left-right" if motion < 2 else "up-down"
+        assert seen(pictures, flow) == (colour, colour, axis, motion), number
+
+
+def test_no_modality_tells_more():
+    """The first picture is drawn before the motion, a difference is that of the way back, and flow has no colour."""
+    background = np.random.default_rng(0).normal(128, 20, (64, 85, 1))
+    here, there = (60, 80), (60, 88)  # and in again on the other side
+    for colour in range(3):
+        first, second = (synthetic_ucf_101_three.scene(background, place, colour) for place in (here, there))
+        changed = (first != second).any(2)
+        assert changed.sum() == 2 * 24 * 8 and changed[60:].any() and changed[:20].any()
+        front = 128 + np.array(list(synthetic_ucf_101_three.COLOURS.values())[colour])
+        expected = np.where(changed[..., None], np.abs(front - background), 0)
+        np.testing.assert_allclose(np.abs(second - first), expected)
+    counts = Counter(divmod(synthetic_ucf_101_three.draw("train", number)[2], 4) for number in range(24))
+    assert counts == {(colour, motion): 2 for colour in range(3) for motion in range(4)}
+    classes = [divmod(number, 4) for number in range(12)]
+    known = {
+        "rgb": {colour for colour, _ in classes},
+        "flow": {motion for _, motion in classes},
+        "rgb-difference": {(colour, motion // 2) for colour, motion in classes},
+        "all": set(classes),
+    }
+    found = {name: len(told) / 12 for name, told in known.items()}  # one right of those that look alike
+    assert found == pytest.approx(synthetic_ucf_101_three.CEILINGS)
+
+
+def test_synthetic_ucf_101_three_is_prepared(made):
+    source = made("synthetic-ucf-101-three")
+    prepared = prepare_dataset("synthetic-ucf-101-three", source, out=source.parent / "out", workers=1)
+    assert prepared.counts == {"train": 24, "test": 12} and len(prepared.classes) == 12
+    assert prepared.protocol == "made data in the form of UCF-101"
+    assert list(prepared.modalities) == ["rgb", "flow", "rgb-difference"]
+    assert prepared.modalities["flow"]["source"] == "tv-l1 pack"
+    test = prepared.split("test")
+    pictures, _, label = synthetic_ucf_101_three.draw("test", 7)
+    row = test.ids.index("v_GreenUp_g01_c01")
+    assert prepared.classes[test.labels[row]] == "GreenUp" and label == test.labels[row] == 7
+
+    def stored(name):
+        (jpeg,) = test.frames(name, row)
+        return np.asarray(Image.open(io.BytesIO(jpeg))).astype(float)
+
+    size = (340, 256)
+    for name, picture in (("rgb", pictures[0]), ("rgb-difference", np.abs(pictures[1] - pictures[0] * 1.0))):
+        expected = np.asarray(Image.fromarray(picture.astype(np.uint8)).resize(size)).astype(float)
+        assert np.abs(stored(name) - expected).mean() < 12, name
+    right, down = stored("flow").reshape(2, 256, 340) / 255 * 40 - 20  # pixels of the made pictures
+    assert down.mean() == pytest.approx(-8 * 24 * 24 / (64 * 85), abs=0.2) and abs(right.mean()) < 0.2

@@ -7,10 +7,13 @@ import os
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
 from media_files import enlarge, small_disk
+from small_training import SMALL
+from task_sets import SETS, write_set
 
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.config import resolve
@@ -22,9 +25,9 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
 
 
-def job(prepared, runs, **given):
-    config = resolve("synthetic", method="opm+ogm", overrides=["epochs=5", "frames.flip=true"], **given)
-    return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
+def job(prepared, runs, dataset="synthetic", overrides=("frames.flip=true", "epochs=5")):
+    config = resolve(dataset, method="opm+ogm", overrides=overrides)
+    return Job(config, prepared / dataset, runs, device="cpu", threads=1)
 
 
 def train(job, steps=None):
@@ -74,17 +77,34 @@ def assert_equal(one, two):
         assert one == two
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(prepared, tmp_path_factory):
-    whole = job(prepared, tmp_path_factory.mktemp("whole"))
-    process, _ = start(whole)
+def finish(job):
+    process, _ = start(job)
     process.join()
     assert process.exitcode == 0
-    return whole.folder().path
+    return job.folder().path
 
 
-def test_killed_five_times(prepared, tmp_path, uninterrupted):
-    killed, chance = job(prepared, tmp_path), random.Random()
+@pytest.fixture(scope="module")
+def uninterrupted(prepared, tmp_path_factory):
+    return finish(job(prepared, tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture(scope="module", params=["classification", *SETS])
+def of_task(request, prepared, tmp_path_factory):
+    """What makes the job of a small case of each task, three steps an epoch, and its uninterrupted run."""
+    if request.param == "classification":
+        return partial(job, prepared), request.getfixturevalue("uninterrupted")
+    folder = tmp_path_factory.mktemp(request.param)
+    write_set(folder / "manifest", "manifest", *SETS[request.param])
+    # so many epochs that none of the five kills comes too late: a step takes a few ms
+    overrides = (*SMALL, "batch_size=8", "epochs=30", f"task={request.param}")
+    make = partial(job, folder, dataset="manifest", overrides=overrides)
+    return make, finish(make(folder / "whole"))
+
+
+def test_killed_five_times(of_task, tmp_path):
+    make, uninterrupted = of_task
+    killed, chance = make(tmp_path), random.Random()
     seed = chance.randrange(2**32)
     print(f"moments drawn with seed {seed}")
     chance.seed(seed)
@@ -96,10 +116,7 @@ def test_killed_five_times(prepared, tmp_path, uninterrupted):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    process, _ = start(killed)
-    process.join()
-    assert process.exitcode == 0
-    assert_same_run(killed.folder().path, uninterrupted)
+    assert_same_run(finish(killed), uninterrupted)
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
@@ -120,8 +137,9 @@ def test_asked_to_stop_keeps_the_step(prepared, tmp_path, uninterrupted, number)
     assert_same_run(folder.path, uninterrupted)
 
 
-def test_a_stop_within_an_epoch_resumes_at_that_step(prepared, tmp_path, uninterrupted):
-    stopped, seen = job(prepared, tmp_path), []
+def test_a_stop_within_an_epoch_resumes_at_that_step(of_task, tmp_path):
+    make, uninterrupted = of_task
+    stopped, seen = make(tmp_path), []
 
     def interrupt(_, event):
         seen.append(event)
@@ -132,9 +150,7 @@ def test_a_stop_within_an_epoch_resumes_at_that_step(prepared, tmp_path, uninter
         torch.set_num_threads(1)
         run_job(stopped, interrupt, lambda _: None)
     assert checkpoint.load_last(stopped.folder().checkpoints)["step"] == 2
-    process, _ = start(stopped)
-    process.join()
-    assert_same_run(stopped.folder().path, uninterrupted)
+    assert_same_run(finish(stopped), uninterrupted)
 
 
 def test_a_finished_run_is_not_trained_again(prepared, uninterrupted):

@@ -28,10 +28,22 @@ from balancemm_cli.methods import ogm
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.ogm import deviations
 from balancemm_cli.models import build
+from balancemm_cli.models.encoders import SegmentShape, SequenceShape
+from balancemm_cli.tasks import TASKS
 
 METHODS = ["baseline", "opm", "ogm", "opm+ogm", "g-blending", "greedy", "agm", "pmr", "mmpareto"]
 MORE_METHODS = ["ogm-star+moddrop+annealed-dropout+evolutional-dropout+unimodal-losses"]
-MODALITIES = ["audio", "visual"]
+CLIPS = {"audio": 1, "visual": 3}
+CASES = {  # of each task: models, and what their encoders get
+    "classification": (["concat"], CLIPS),
+    "localisation": (
+        ["concat", "avga", "avsdn", "psp"],
+        {name: SegmentShape(10, of) for name, of in CLIPS.items()},
+    ),
+    "question-answering": (["avsd"], {**CLIPS, "question": SequenceShape(5, words=9)}),
+    "regression": (["concat"], CLIPS),
+}
+OTHER_TASKS = [(task, model) for task in list(CASES)[1:] for model in CASES[task][0]]
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -46,16 +58,39 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def train(method, *switches, device="cpu", steps=6, variant="paper", lose_batch=None):
+def batch(size, task, generator):
+    """Inputs and labels of a batch, of which the sound tells the label."""
+    seconds = (10,) if task == "localisation" else ()
+    labels = torch.randint(4, (size, *seconds), generator=generator)
+    inputs = {
+        "audio": torch.randn(size, *seconds, 1, 17, 16, generator=generator) + labels[..., None, None, None],
+        "visual": torch.randn(size, *seconds, 3, 1 if seconds else 2, 16, 16, generator=generator),
+    }
+    if task == "question-answering":
+        inputs["question"] = torch.randint(1, 9, (size, 5), generator=generator)
+    return inputs, labels - 1.5 if task == "regression" else labels
+
+
+def train(
+    method,
+    *switches,
+    device="cpu",
+    steps=6,
+    variant="paper",
+    lose_batch=None,
+    task="classification",
+    model="concat",
+):
     """Train on batches of 6, the last of 4; returns the weights and each step's loss, ρ, q and k."""
-    overrides = ["batch_size=6", "opm.first_epoch=0", "optimizer.lr=0.01", *switches]
+    overrides = ["batch_size=6", "opm.first_epoch=0", "optimizer.lr=0.01", f"task={task}", *switches]
     overrides += ["g-blending.weights=[0.2, 0.3, 0.5]", "greedy.first_epoch=0"]
     config = resolve("crema-d", method=method, variant=variant, overrides=overrides)
     recipe = config.settings
-    shapes = {"audio": 1, "visual": 3}
-    network = build("concat", "small", shapes, 4, seed=0)
-    methods = config.build_methods(MODALITIES)
-    attach(network, methods, 4)
+    _, shapes = CASES[task]
+    classes = 1 if task == "regression" else 4
+    network = build(model, "small", shapes, classes, seed=0)
+    methods = config.build_methods(list(shapes))
+    attach(network, methods, classes)
     network = arrange(network.to(device), recipe.speed)
     optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
     stepper = Stepper(train_step, network, methods, optimizer, recipe)
@@ -63,16 +98,12 @@ def train(method, *switches, device="cpu", steps=6, variant="paper", lose_batch=
     figures = []
     for index in range(steps):
         size = 4 if index == steps - 1 else 6
-        labels = torch.randint(4, (size,), generator=generator).to(device)
-        inputs = {
-            "audio": (torch.randn(size, 1, 17, 16, generator=generator) + labels.cpu()[:, None, None, None]),
-            "visual": torch.randn(size, 3, 2, 16, 16, generator=generator),
-        }
+        inputs, labels = batch(size, task, generator)
         if index == lose_batch:
             inputs["audio"][0] = float("nan")
         inputs = {name: values.to(device) for name, values in inputs.items()}
         progress = torch.full((), index / steps, device=device)
-        loss, step = stepper(inputs, Step(0, Draws(0, 0, index), labels, progress))
+        loss, step = stepper(inputs, Step(0, Draws(0, 0, index), labels.to(device), progress, TASKS[task]))
         found = [loss[None], step.discrepancy.rho, *step.figures.values()]
         assert all(figure.dtype == torch.float32 for figure in found)
         figures.append(torch.cat(found).cpu())
@@ -90,12 +121,19 @@ def assert_same(one, two):
     assert_close(one, two, 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_switches_train_as_eager_float32_does(method):
-    eager = train(method)
-    assert_close(train(method, "speed.optimizer=foreach"), eager, 1e-5)
-    assert_close(train(method, "speed.channels_last=true"), eager, 1e-3)
-    few, amp = train(method, steps=3), train(method, "speed.amp=true", steps=3)
+@pytest.mark.parametrize(
+    ("method", "task", "model"),
+    [
+        *((method, "classification", "concat") for method in METHODS),
+        *(("opm+ogm", *one) for one in OTHER_TASKS),
+    ],
+)
+def test_switches_train_as_eager_float32_does(method, task, model):
+    run = partial(train, method, task=task, model=model)
+    eager = run()
+    assert_close(run("speed.optimizer=foreach"), eager, 1e-5)
+    assert_close(run("speed.channels_last=true"), eager, 1e-3)
+    few, amp = run(steps=3), run("speed.amp=true", steps=3)
     assert_close(amp, few, 0.1)
     assert not torch.equal(amp[1][0], few[1][0])  # bf16 was in use
 
@@ -109,6 +147,9 @@ def test_all_methods_train_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     for method in METHODS[:3]:
         assert_close(train(method, "speed.compile=true", steps=3), train(method, steps=3), 1e-3)
+    for task, model in OTHER_TASKS:
+        run = partial(train, "opm+ogm", task=task, model=model, steps=3)
+        assert_close(run("speed.compile=true"), run(), 1e-3)
     torch.compiler.reset()
 
 
@@ -217,6 +258,17 @@ def test_a_captured_step_equals_the_eager_one(method, variant, monkeypatch):
     # the official OPM drops in some steps only, and the paper's needs a first q: a graph each
     assert recorder.captures == (2 if variant == "official" and "opm" in method else 1)
     assert recorder.replays >= 4
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # torch's, on leaving its own flags
+@pytest.mark.parametrize(("task", "model"), OTHER_TASKS)
+def test_a_captured_step_of_each_task_equals_the_eager_one(task, model, monkeypatch):
+    run = partial(train, "opm+ogm", task=task, model=model, steps=9)
+    # oneDNN's LSTM keeps nothing for its backward when it is launched again without gradients
+    with torch.backends.mkldnn.flags(enabled=False), capturing_on_the_cpu(monkeypatch) as recorder:
+        eager, captured = run(), run("speed.cuda_graphs=true")
+    assert_same(captured, eager)
+    assert recorder.captures == 1 and recorder.replays >= 4
 
 
 def test_a_new_learning_rate_is_captured_anew(monkeypatch):

@@ -16,8 +16,7 @@ EMBEDDED, EMBEDDED_MODALITIES = "synthetic", ("audio", "visual")
 MINI_EPOCHS = 3
 BAND = 0.02  # two points
 # For what the embedded data have not, a label a second, a question, a third modality: others whose recipes are short.
-MADE = {name: f"{EMBEDDED}-{name}" for name in ("ave", "music-avqa", "cmu-mosi")}
-MADE["ucf-101-three"] = f"{EMBEDDED}-modalities"
+MADE = {name: f"{EMBEDDED}-{name}" for name in ("ave", "music-avqa", "cmu-mosi", "ucf-101-three")}
 
 
 class RunGroup(Section):

@@ -1,0 +1,77 @@
+"""Localisation on a video that is shorter than its segments: silent at its end, where its last frame stays."""
+
+import numpy as np
+import pytest
+import torch
+from task_sets import finish
+
+from balancemm_cli.data.media import encode_jpeg
+from balancemm_cli.data.store import write_shard
+from balancemm_cli.engine.config import resolve
+from balancemm_cli.engine.inputs import Inputs
+
+RATE, STORED, FRAMES = 1000, 7300, 7  # Hz, samples, and frames of 10 s
+WINDOW, FLOOR = 100, 1e-7
+LEVELS = [20, 50, 80, 110, 140, 170, 200]  # of grey, a second each
+SETTINGS = [
+    f"waveform.rate={RATE}",
+    f"waveform.n_fft={WINDOW}",
+    f"waveform.hop={WINDOW}",
+    "frames.size=8",
+    "frames.flip=false",
+    "frames.crop=resize",
+]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    sound = np.random.default_rng(0).integers(-9000, 9000, STORED).astype(np.int16)
+    modalities = {
+        "audio": {"kind": "waveform", "rate": RATE},
+        "visual": {"kind": "frames", "height": 8, "width": 8, "fps": 1.0, "channels": 3},
+    }
+    row = {
+        "id": "short",
+        "label": 0,
+        "audio": sound,
+        "visual": [encode_jpeg(np.full((8, 8, 3), level, np.uint8)) for level in LEVELS],
+        "segments": [0] * 7 + [3] * 3,
+    }
+    (tmp_path / "ave").mkdir()
+    extras = {"segments": "integers"}
+    write_shard(tmp_path / "ave" / "test-00000.arrow", [row], modalities, extras)
+    return finish(tmp_path / "ave", "ave", modalities, extras, {"test": 1}), sound
+
+
+def inputs_of(prepared, *settings):
+    config = resolve("ave", overrides=[*SETTINGS, *settings])
+    inputs = Inputs(prepared, ["audio", "visual"], config.settings)
+    ((raw, labels),) = inputs.source(prepared.split("test")).batches(
+        [np.array([0])], [None], torch.device("cpu")
+    )
+    return inputs(raw), labels
+
+
+def test_its_end_is_silent_and_shows_the_last_frame(prepared):
+    prepared, sound = prepared
+    given, labels = inputs_of(prepared)
+    assert labels.tolist() == [[0] * 7 + [3] * 3]
+    samples = np.zeros(10 * RATE)
+    samples[:STORED] = sound / 2**15
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    spectra = np.abs(np.fft.rfft(samples.reshape(100, WINDOW) * window))  # ten windows a second, side by side
+    expected = np.log(spectra + FLOOR).reshape(10, 10, 51).transpose(0, 2, 1)
+    np.testing.assert_allclose(given["audio"][0, :, 0], expected, atol=1e-3)
+    assert (given["audio"][0, 8:] == np.float32(np.log(FLOOR))).all()
+    assert (given["audio"][0, 7, 0, :, 3:] == np.float32(np.log(FLOOR))).all()  # 7.3 s and on
+    red = given["visual"][0, :, 0, 0, 0, 0] * 0.229 + 0.485
+    np.testing.assert_allclose(red * 255, [*LEVELS, *3 * LEVELS[-1:]], atol=1.5)
+
+
+def test_a_label_a_clip_has_it_repeated_instead(prepared):
+    prepared, sound = prepared
+    given, _ = inputs_of(prepared, "task=classification")
+    repeated = np.resize(sound, 10 * RATE).reshape(100, WINDOW)[75] / 2**15
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    expected = np.log(np.abs(np.fft.rfft(repeated * window)) + FLOOR)
+    np.testing.assert_allclose(given["audio"][0, 0, :, 75], expected, atol=1e-3)
