@@ -74,7 +74,7 @@ def report(
     for line in collection.left_out:
         say(f"Left out: {line}")
     if figure:
-        _draw(figure, collection.groups, (out or folders[-1]) / "figures")
+        _draw(figure, collection.groups, (out or folders[-1]) / "figures", which)
         return
     if out:
         from balancemm_cli.results.report import write_report
@@ -125,10 +125,10 @@ def _check(suite: str, collection: "Collection", selection: "Selection", out: Pa
         )
 
 
-def _draw(figure: str, groups: "list[Group]", folder: Path) -> None:
+def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selection") -> None:
     from balancemm_cli.results.figures import draw_figure
 
-    written, left_out = draw_figure(figure, groups, folder)
+    written, left_out = draw_figure(figure, groups, folder, selection)
     for line in left_out:
         say(line)
     print("\n".join(map(str, written)))

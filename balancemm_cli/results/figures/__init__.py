@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from balancemm_cli.errors import InputError, first_of, unknown
 from balancemm_cli.results.figures.accuracy import draw_accuracy
+from balancemm_cli.results.figures.discrepancy import draw_discrepancy
 from balancemm_cli.results.figures.drawing import STYLE, save
 from balancemm_cli.results.figures.epochs import draw_epochs
 from balancemm_cli.results.figures.features import draw_features
@@ -22,7 +23,12 @@ from balancemm_cli.results.groups import Group, Selection
 
 Draw = Callable[[Panel], Figure]
 
-FIGURES: dict[str, Draw] = {"1": draw_probes, "6": draw_missing, "features": draw_features}
+FIGURES: dict[str, Draw] = {
+    "1": draw_probes,
+    "5": draw_discrepancy,
+    "6": draw_missing,
+    "features": draw_features,
+}
 """What `bmm report --figure` draws: the paper's figures by their number."""
 
 
@@ -31,19 +37,17 @@ def draw_all(groups: list[Group], selection: Selection, folder: Path) -> tuple[l
 
     Returns the PNG files in the order of a report, and a line for each figure left out, with its reason.
     """
-    kinds: dict[str, Draw] = {
-        "accuracy": lambda panel: draw_accuracy(panel, selection),
-        "modulation": draw_modulation,
-        "epochs": draw_epochs,
-    }
-    return _draw(kinds, groups, folder)
+    kinds = {"accuracy": draw_accuracy, "modulation": draw_modulation, "epochs": draw_epochs}
+    return _draw(kinds, groups, folder, selection)
 
 
-def draw_figure(name: str, groups: list[Group], folder: Path) -> tuple[list[Path], list[str]]:
+def draw_figure(
+    name: str, groups: list[Group], folder: Path, selection: Selection = "last"
+) -> tuple[list[Path], list[str]]:
     """Write one of FIGURES, as draw_all does. UsageError for another name, InputError where none can be drawn."""
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
-    written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder)
+    written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder, selection)
     if not (written or left_out):
         raise InputError("These are runs of one modality each; a figure compares joint ones.")
     if not written:
@@ -51,10 +55,12 @@ def draw_figure(name: str, groups: list[Group], folder: Path) -> tuple[list[Path
     return written, left_out
 
 
-def _draw(kinds: Mapping[str, Draw], groups: list[Group], folder: Path) -> tuple[list[Path], list[str]]:
+def _draw(
+    kinds: Mapping[str, Draw], groups: list[Group], folder: Path, selection: Selection
+) -> tuple[list[Path], list[str]]:
     written, left_out = [], []
     folder.mkdir(parents=True, exist_ok=True)
-    for panel in panels(groups):
+    for panel in panels(groups, selection):
         for kind, draw in kinds.items():
             name = f"{panel.name}-{kind}"
             try:

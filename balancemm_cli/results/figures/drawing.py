@@ -6,7 +6,7 @@ each for print in grey. The same runs give the same SVG, byte by byte.
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3
 
 WINDOWS = 150
 """Steps are averaged in at most so many windows: more points than that cannot be seen on paper."""
+
+HANDLE, CHARACTER = 0.65, 0.075
+"""Inches of a legend's line sample with the space around it, and of a character of its text."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -61,6 +64,13 @@ def windows(columns: list[Array]) -> tuple[Array, Array]:
     return starts + (sizes - 1) / 2, means
 
 
+def aligned(curves: Iterable[Sequence[float] | Array]) -> Array:
+    """Curves of several runs as one array [runs, X], as far as all go; empty ones are left out."""
+    found = [curve for curve in curves if len(curve)]
+    length = min(map(len, found), default=0)
+    return np.array([curve[:length] for curve in found], dtype=np.float64)
+
+
 def band(axes: Axes, places: Array, values: Array, index: int, label: str, line: int | None = None) -> None:
     """A line of the mean over runs [runs, X], with a band from the lowest to the highest."""
     mean = values.mean(axis=0)
@@ -80,12 +90,14 @@ def marked_band(
 
 
 def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
-    """One legend below the panels, each name once."""
+    """One legend below the panels, each name once; in fewer columns where so many are wider than the figure."""
     handles = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
+    widest = HANDLE + CHARACTER * max(map(len, handles), default=0)
+    fitting = max(1, int(figure.get_figwidth() / widest))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(ncols, fitting))
 
 
 def note(axes: Axes, text: str) -> None:

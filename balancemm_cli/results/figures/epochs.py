@@ -5,7 +5,7 @@ import json
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import Array, band, legend, over_seeds
+from balancemm_cli.results.figures.drawing import Array, aligned, band, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 
@@ -51,7 +51,4 @@ def _read_history(run: Run) -> list[dict[str, float]]:
 
 def _curves(runs: list[list[dict[str, float]]], part: str) -> Array:
     """The accuracy of "fused" or of a modality [runs, epochs], as far as all runs that have it go."""
-    curves = [[epoch[part] for epoch in run if part in epoch] for run in runs]
-    curves = [curve for curve in curves if curve]
-    length = min(map(len, curves), default=0)
-    return np.array([curve[:length] for curve in curves], dtype=np.float64)
+    return aligned([epoch[part] for epoch in run if part in epoch] for run in runs)
