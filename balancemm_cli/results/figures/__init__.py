@@ -13,8 +13,10 @@ from balancemm_cli.errors import InputError, first_of, unknown
 from balancemm_cli.results.figures.accuracy import draw_accuracy
 from balancemm_cli.results.figures.discrepancy import draw_discrepancy
 from balancemm_cli.results.figures.drawing import STYLE, save
+from balancemm_cli.results.figures.drops import draw_drops
 from balancemm_cli.results.figures.epochs import draw_epochs
 from balancemm_cli.results.figures.features import draw_features
+from balancemm_cli.results.figures.loss import draw_loss
 from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.panels import Panel, panels
@@ -25,8 +27,10 @@ Draw = Callable[[Panel], Figure]
 
 FIGURES: dict[str, Draw] = {
     "1": draw_probes,
+    "4": draw_loss,
     "5": draw_discrepancy,
     "6": draw_missing,
+    "7": draw_drops,
     "features": draw_features,
 }
 """What `bmm report --figure` draws: the paper's figures by their number."""

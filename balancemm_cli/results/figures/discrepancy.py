@@ -39,7 +39,7 @@ def mark_balance(axes: Axes, panel: Panel) -> None:
     if len(forms) > 1:
         raise ValueError("some runs measured ρ as a ratio, others as a difference; report them apart.")
     place = 1 if forms == {"ratio"} else 0
-    axes.axhline(place, color="#888888", linewidth=0.8, linestyle=":", label=f"balanced (ρ = {place})")
+    axes.axhline(place, color="#888888", linewidth=0.8, linestyle=":", label="balanced")
 
 
 def _dominant(panel: Panel) -> str:

@@ -1,6 +1,8 @@
 """Test accuracy over the epochs."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,18 +15,20 @@ from balancemm_cli.results.groups import Run, labels
 def draw_epochs(panel: Panel) -> Figure:
     """Test accuracy over the epochs: fused, and of each modality; a line a method (mean, range)."""
     names = labels(panel.groups)
-    histories = [[_read_history(run) for run in group.runs] for group in panel.groups]
-    alone = {name: [_read_history(run) for run in group.runs] for name, group in panel.alone.items()}
+    histories = [[read_history(run, _accuracies) for run in group.runs] for group in panel.groups]
+    alone = {
+        name: [read_history(run, _accuracies) for run in group.runs] for name, group in panel.alone.items()
+    }
     parts = ["fused", *panel.modalities]
     figure = Figure(figsize=(1.6 + 2.5 * len(parts), 3.1))
     grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)
     for axes, part in zip(grid.flat, parts, strict=True):
         for index, (name, runs) in enumerate(zip(names, histories, strict=True)):
-            values = _curves(runs, part)
+            values = curves(runs, part)
             if values.size:
                 band(axes, np.arange(1, values.shape[1] + 1), values, index, name)
         if part in alone:
-            values = _curves(alone[part], "fused")
+            values = curves(alone[part], "fused")
             band(axes, np.arange(1, values.shape[1] + 1), values, 5, "this modality, trained alone", line=5)
         axes.set_title(part)
         axes.set_xlabel("epoch")
@@ -35,20 +39,21 @@ def draw_epochs(panel: Panel) -> Figure:
     return figure
 
 
-def _read_history(run: Run) -> list[dict[str, float]]:
-    """For each epoch of history.jsonl the test accuracy in %: "fused", and by modality where recorded."""
+def read_history(run: Run, pick: Callable[[dict[str, Any]], dict[str, float]]) -> list[dict[str, float]]:
+    """What `pick` takes of each epoch's line of history.jsonl. ValueError that names the file where it can't be read."""
     path = run.folder / "history.jsonl"
     try:
-        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        accuracies = [
-            {"fused": epoch["accuracy"]["test"], **epoch.get("unimodal", {}).get("test", {})}
-            for epoch in epochs
-        ]
-        return [{part: 100 * value for part, value in epoch.items()} for epoch in accuracies]
+        return [pick(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}).") from None
 
 
-def _curves(runs: list[list[dict[str, float]]], part: str) -> Array:
-    """The accuracy of "fused" or of a modality [runs, epochs], as far as all runs that have it go."""
+def _accuracies(epoch: dict[str, Any]) -> dict[str, float]:
+    """Test accuracy in %: "fused", and by modality where recorded."""
+    found = {"fused": epoch["accuracy"]["test"], **epoch.get("unimodal", {}).get("test", {})}
+    return {part: 100 * value for part, value in found.items()}
+
+
+def curves(runs: list[list[dict[str, float]]], part: str) -> Array:
+    """One part of what `read_history` gives [runs, epochs], as far as all runs that have it go."""
     return aligned([epoch[part] for epoch in run if part in epoch] for run in runs)
