@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from balancemm_cli.errors import InputError, first_of, unknown
 from balancemm_cli.results.figures.accuracy import draw_accuracy
+from balancemm_cli.results.figures.classes import draw_classes
 from balancemm_cli.results.figures.discrepancy import draw_discrepancy
 from balancemm_cli.results.figures.drawing import STYLE, save
 from balancemm_cli.results.figures.drops import draw_drops
@@ -21,6 +22,7 @@ from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.panels import Panel, panels
 from balancemm_cli.results.figures.probes import draw_probes
+from balancemm_cli.results.figures.sensitivity import draw_sensitivity
 from balancemm_cli.results.groups import Group, Selection
 
 Draw = Callable[[Panel], Figure]
@@ -31,6 +33,8 @@ FIGURES: dict[str, Draw] = {
     "5": draw_discrepancy,
     "6": draw_missing,
     "7": draw_drops,
+    "8": draw_classes,
+    "9": draw_sensitivity,
     "features": draw_features,
 }
 """What `bmm report --figure` draws: the paper's figures by their number."""

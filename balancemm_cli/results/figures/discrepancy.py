@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import band, legend, over_seeds
+from balancemm_cli.results.figures.drawing import band, epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.modulation import over_epochs
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
@@ -25,9 +25,8 @@ def draw_discrepancy(panel: Panel) -> Figure:
         values = over_epochs(group.runs, f"rho_{leading}")
         if values.size:
             band(axes, np.arange(1, values.shape[1] + 1), values, index, name)
-    axes.set_xlabel("epoch")
+    epoch_axis(axes)
     axes.set_ylabel(f"discrepancy ρ of {leading}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}")
     legend(figure, [axes], ncols=min(len(names) + 1, 5))
     return figure

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from balancemm_cli.data.store import atomic_file
@@ -87,6 +89,45 @@ def marked_band(
     """A band with a marker at each place, for curves of few places; a single place shows, too."""
     band(axes, places, values, index, label, line)
     axes.lines[-1].set(marker=MARKERS[index % len(MARKERS)], markersize=3.5)
+
+
+def range_curve(
+    axes: Axes, places: Array, columns: Iterable[Array], index: int, label: str, shift: float = 0
+) -> None:
+    """A line of the means over runs, with bars from the lowest to the highest at each place; an array a place.
+
+    For curves of few places that lie close together, whose bands could not be told apart. `shift` moves the whole
+    curve aside by so many points of paper, so that bars don't cover each other.
+    """
+    aside = ScaledTranslation(shift / 72, 0, axes.get_figure(root=True).dpi_scale_trans)
+    columns = list(columns)
+    means = np.array([values.mean() for values in columns])
+    reach = np.array([[mean - v.min(), v.max() - mean] for mean, v in zip(means, columns, strict=True)]).T
+    axes.errorbar(
+        places,
+        means,
+        yerr=reach if reach.any() else None,
+        color=colour(index),
+        linestyle=LINES[index % len(LINES)],
+        linewidth=1.2,
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=3.5,
+        elinewidth=0.9,
+        capsize=1.5,
+        label=label,
+        transform=axes.transData + aside,
+    )
+
+
+def beside(index: int, count: int) -> float:
+    """The shift, in points, of one of `count` curves that lie side by side."""
+    return 3.5 * (index - (count - 1) / 2)
+
+
+def epoch_axis(axes: Axes) -> None:
+    """Label the abscissa for epochs, which are whole numbers."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.figures.discrepancy import mark_balance
-from balancemm_cli.results.figures.drawing import band, legend, note, over_seeds
+from balancemm_cli.results.figures.drawing import band, epoch_axis, legend, note, over_seeds
 from balancemm_cli.results.figures.modulation import over_epochs
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Group, labels
@@ -31,8 +31,7 @@ def draw_drops(panel: Panel) -> Figure:
         for axes, quantity in zip(grid[:, column], ("q", "rho"), strict=True):
             _draw(axes, dropping, f"{quantity}_{modality}")
         grid[0, column].set_title(modality)
-        grid[1, column].set_xlabel("epoch")
-        grid[1, column].xaxis.get_major_locator().set_params(integer=True)
+        epoch_axis(grid[1, column])
     grid[0, 0].set_ylabel("drop probability q")
     grid[1, 0].set_ylabel("discrepancy ρ")
     legend(figure, grid.flat, ncols=min(len(dropping) + 1, 5))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import Array, aligned, band, legend, over_seeds
+from balancemm_cli.results.figures.drawing import Array, aligned, band, epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 
@@ -31,8 +31,7 @@ def draw_epochs(panel: Panel) -> Figure:
             values = curves(alone[part], "fused")
             band(axes, np.arange(1, values.shape[1] + 1), values, 5, "this modality, trained alone", line=5)
         axes.set_title(part)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        epoch_axis(axes)
     grid[0, 0].set_ylabel("test accuracy (%)")
     legend(figure, grid.flat, ncols=min(len(names) + 1, 5))
     figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
@@ -40,7 +39,7 @@ def draw_epochs(panel: Panel) -> Figure:
 
 
 def read_history(run: Run, pick: Callable[[dict[str, Any]], dict[str, float]]) -> list[dict[str, float]]:
-    """What `pick` takes of each epoch's line of history.jsonl. ValueError that names the file where it can't be read."""
+    """What `pick` takes of each epoch's line of history.jsonl. ValueError with its path where it can't be read."""
     path = run.folder / "history.jsonl"
     try:
         return [pick(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

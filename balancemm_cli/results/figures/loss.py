@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import band, legend, note, over_seeds
+from balancemm_cli.results.figures.drawing import band, epoch_axis, legend, note, over_seeds
 from balancemm_cli.results.figures.epochs import curves, read_history
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
@@ -31,8 +31,7 @@ def draw_loss(panel: Panel) -> Figure:
         if not axes.lines:
             note(axes, "not recorded by the version\nthat trained these runs")
         axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        epoch_axis(axes)
     grid[0].set_ylabel("mean loss of a sample")
     legend(figure, grid, ncols=min(len(names), 5))
     figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
