@@ -99,11 +99,10 @@ def range_curve(
     For curves of few places that lie close together, whose bands could not be told apart. `shift` moves the whole
     curve aside by so many points of paper, so that bars don't cover each other.
     """
-    aside = ScaledTranslation(shift / 72, 0, axes.get_figure(root=True).dpi_scale_trans)
     columns = list(columns)
     means = np.array([values.mean() for values in columns])
     reach = np.array([[mean - v.min(), v.max() - mean] for mean, v in zip(means, columns, strict=True)]).T
-    axes.errorbar(
+    curve = axes.errorbar(
         places,
         means,
         yerr=reach if reach.any() else None,
@@ -115,8 +114,10 @@ def range_curve(
         elinewidth=0.9,
         capsize=1.5,
         label=label,
-        transform=axes.transData + aside,
     )
+    aside = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+    for artist in curve.get_children():  # after they are drawn, for the axes to reach as far as their data
+        artist.set_transform(axes.transData + aside)
 
 
 def beside(index: int, count: int) -> float:
