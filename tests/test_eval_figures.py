@@ -154,8 +154,8 @@ def test_what_was_not_evaluated_is_named_in_the_picture(runs, name):
 
 def test_other_names_and_runs_of_one_modality(tmp_path):
     evaluated(tmp_path / "runs", model="unimodal-visual")
-    with pytest.raises(UsageError, match="no figure '7'"):
-        figures.draw_figure("7", groups(tmp_path / "runs"), tmp_path)
+    with pytest.raises(UsageError, match="no figure '2'"):
+        figures.draw_figure("2", groups(tmp_path / "runs"), tmp_path)
     with pytest.raises(InputError, match="compares joint ones"):
         figures.draw_figure("6", groups(tmp_path / "runs"), tmp_path)
 

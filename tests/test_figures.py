@@ -56,7 +56,7 @@ def test_bars_show_the_numbers_of_the_table(tmp_path):
     for seed, accuracy in enumerate((0.90, 0.94)):
         write_run(tmp_path, "opm", seed, accuracy=accuracy)
     (panel,) = figures.panels(collect([tmp_path], "last").groups)
-    figure = figures.draw_accuracy(panel, "last")
+    figure = figures.draw_accuracy(panel)
     (axes,) = figure.axes
     heights = [float(container.lines[0].get_ydata()[0]) for container in axes.containers]
     assert heights == pytest.approx([92, 92 * 0.9, 92 * 0.8])

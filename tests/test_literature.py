@@ -66,14 +66,14 @@ def test_the_strip_plot_shows_every_value(tmp_path):
             accuracy = 0.6 + 0.01 * seed
             write_run(tmp_path / "runs", method, seed, dataset="crema-d", recipe="paper", accuracy=accuracy)
     (panel,) = figures.panels(collect([tmp_path / "runs"], "last").groups)
-    (axes,) = figures.draw_literature(panel, "last").axes
+    (axes,) = figures.draw_literature(panel).axes
     scattered = [one.get_offsets() for one in axes.collections if isinstance(one, PathCollection)]
     dots = sorted(x for x, line in np.concatenate(scattered) if line == 0)
     assert dots == pytest.approx([100 * one.accuracy for one in literature.values(*NAMES)])
     ours = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
     assert ours == pytest.approx([61, 61])
     done = bmm("--literature", cwd=tmp_path)
-    assert done.stdout.endswith("runs/figures/crema-d-concat-literature.png\n")
+    assert done.stdout.endswith("runs/figures/crema-d-concat-figure-literature.png\n")
     assert "crema-d, concat, opm: 61.0 %, above 0 of 3 (65.4–75.1) printed values" in done.stdout
 
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import log_loss
 
 from balancemm_cli.cli import main
 from balancemm_cli.cli.train import parse_seeds
@@ -67,6 +68,9 @@ def test_one_run_and_its_folder(bmm, tmp_path, prepared):
     scores = np.stack(last.scores)
     for name, value in evaluate_scores(scores, last.label.to_numpy()).items():
         assert result["selections"]["last"][name] == pytest.approx(value)
+    labels = last.label.to_numpy()
+    expected = log_loss(labels, scores, labels=range(scores.shape[1]))
+    assert history[1]["losses"]["test"] == pytest.approx(expected, rel=1e-5)
     assert read_config(folder).seed == 3
 
 

@@ -113,10 +113,11 @@ def report(
         say(f"Left out: {line}")
     groups = choose(collection.groups, where or [])
     if figure:
-        _draw(figure, groups, (out or folders[-1]) / "figures")
+        _draw(figure, groups, (out or folders[-1]) / "figures", which)
         return
     if literature:
-        _draw_literature(groups, which, (out or folders[-1]) / "figures")
+        _print_places(groups, which)
+        _draw("literature", groups, (out or folders[-1]) / "figures", which)
         return
     from balancemm_cli.results import paper_tables, rows, selections, tables
 
@@ -175,29 +176,24 @@ def _check(suite: str, collection: "Collection", selection: "Selection", out: Pa
         )
 
 
-def _draw(figure: str, groups: "list[Group]", folder: Path) -> None:
+def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selection") -> None:
     from balancemm_cli.results.figures import draw_figure
 
-    written, left_out = draw_figure(figure, groups, folder)
+    written, left_out = draw_figure(figure, groups, folder, selection)
     for line in left_out:
         say(line)
     print("\n".join(map(str, written)))
 
 
-def _draw_literature(groups: "list[Group]", selection: "Selection", folder: Path) -> None:
-    from balancemm_cli.results.figures import draw_spread
+def _print_places(groups: "list[Group]", selection: "Selection") -> None:
     from balancemm_cli.results.rows import row
 
-    written, left_out = draw_spread(groups, selection, folder)
-    for line in left_out:
-        say(line)
     for group in groups:
         ours = row(group, selection)
         if ours.place:
             print(
                 f"{', '.join(group.names[:3])}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values"
             )
-    print("\n".join(map(str, written)))
 
 
 def _suite_folder(suite: str) -> Path:

@@ -61,6 +61,7 @@ class Evaluation:
 
     task: Task
     predictions: np.ndarray  # float32 [N, …], as the task keeps them
+    losses: np.ndarray  # float32 [N], of the samples
     chosen: dict[str, np.ndarray]  # int64 [N, …] a modality: the answers that its own logits give
     targets: np.ndarray  # [N, …], the labels of the split
     groups: list[str] | None = None  # [N], of a task that has them
@@ -90,7 +91,10 @@ class Evaluation:
             return np.where(lacks.reshape(-1, *[1] * (own.ndim - 1)), others, own)
 
         chosen = {name: mixed(classes, other.chosen[name]) for name, classes in self.chosen.items()}
-        return replace(self, predictions=mixed(self.predictions, other.predictions), chosen=chosen)
+        losses = mixed(self.losses, other.losses)
+        return replace(
+            self, predictions=mixed(self.predictions, other.predictions), losses=losses, chosen=chosen
+        )
 
 
 @torch.no_grad()
@@ -111,22 +115,25 @@ def evaluate(
     network.eval()
     batches = batch_rows(source)
     mine = range(distributed.rank(), len(batches), distributed.processes())
-    kept, chosen = [], []
+    kept, losses, chosen = [], [], []
     served = source.batches([batches[index] for index in mine], [None] * len(mine), device)
-    for index, (raw, _) in zip(mine, served, strict=True):
+    for index, (raw, labels) in zip(mine, served, strict=True):
         values = inputs(raw)
         if disturbance is not None:
             values = disturbance(values, Draws(draw, step=index))
         features = network.encode(values)
-        kept.append(task.predict(network.classify(features)))
+        logits = network.classify(features)
+        kept.append(task.predict(logits))
+        losses.append(task.losses(logits, labels))
         chosen.append(task.choose(torch.stack(list(network.unimodal_logits(features).values()), 1)))
     network.train()
     fetched = torch.cat(distributed.interleaved([batch.float().cpu() for batch in kept])).numpy()
     if not np.isfinite(fetched).all():
         raise FloatingPointError("The scores are not finite.")
+    lost = torch.cat(distributed.interleaved([batch.float().cpu() for batch in losses])).numpy()
     alone = torch.cat(distributed.interleaved([batch.cpu() for batch in chosen])).unbind(1)
     by_modality = {name: values.numpy() for name, values in zip(network.modalities, alone, strict=True)}
-    return Evaluation(task, fetched, by_modality, source.labels.numpy(), source.groups)
+    return Evaluation(task, fetched, lost, by_modality, source.labels.numpy(), source.groups)
 
 
 def in_order(source: Source, inputs: Inputs, device: torch.device) -> Iterator[dict[str, Tensor]]:

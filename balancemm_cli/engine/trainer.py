@@ -293,6 +293,9 @@ class Trainer:
             "epoch": self.epoch,
             "loss": float((figures[:, 0] * kept).sum() / kept.sum().clamp_min(1)),
             "lr": learning_rate(self.recipe.optimizer, self.epoch),
+            "losses": {
+                name: float(found.losses.mean(dtype=np.float64)) for name, found in evaluations.items()
+            },
             "accuracy": {name: found.metrics["accuracy"] for name, found in evaluations.items()},
             "unimodal": {name: found.metrics["unimodal"] for name, found in evaluations.items()},
         }

@@ -11,9 +11,9 @@ from balancemm_cli.results.groups import Group, Selection, labels
 from balancemm_cli.results.statistics import Summary, summarize
 
 
-def draw_accuracy(panel: Panel, selection: Selection) -> Figure:
+def draw_accuracy(panel: Panel) -> Figure:
     """Test accuracy by method: fused and of each modality, with error bars (sample standard deviation)."""
-    names = labels(panel.groups)
+    names, selection = labels(panel.groups), panel.selection
     series = {"fused": [_accuracy(group, selection, None) for group in panel.groups]}
     for modality in panel.modalities:
         series[modality] = [_accuracy(group, selection, modality) for group in panel.groups]

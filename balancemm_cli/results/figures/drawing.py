@@ -6,13 +6,15 @@ each for print in grey. The same runs give the same SVG, byte by byte.
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from balancemm_cli.data.store import atomic_file
@@ -33,6 +35,9 @@ LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3
 
 WINDOWS = 150
 """Steps are averaged in at most so many windows: more points than that cannot be seen on paper."""
+
+HANDLE, CHARACTER = 0.65, 0.075
+"""Inches of a legend's line sample with the space around it, and of a character of its text."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -61,6 +66,13 @@ def windows(columns: list[Array]) -> tuple[Array, Array]:
     return starts + (sizes - 1) / 2, means
 
 
+def aligned(curves: Iterable[Sequence[float] | Array]) -> Array:
+    """Curves of several runs as one array [runs, X], as far as all go; empty ones are left out."""
+    found = [curve for curve in curves if len(curve)]
+    length = min(map(len, found), default=0)
+    return np.array([curve[:length] for curve in found], dtype=np.float64)
+
+
 def band(axes: Axes, places: Array, values: Array, index: int, label: str, line: int | None = None) -> None:
     """A line of the mean over runs [runs, X], with a band from the lowest to the highest."""
     mean = values.mean(axis=0)
@@ -79,13 +91,55 @@ def marked_band(
     axes.lines[-1].set(marker=MARKERS[index % len(MARKERS)], markersize=3.5)
 
 
+def range_curve(
+    axes: Axes, places: Array, columns: Iterable[Array], index: int, label: str, shift: float = 0
+) -> None:
+    """A line of the means over runs, with bars from the lowest to the highest at each place; an array a place.
+
+    For curves of few places that lie close together, whose bands could not be told apart. `shift` moves the whole
+    curve aside by so many points of paper, so that bars don't cover each other.
+    """
+    columns = list(columns)
+    means = np.array([values.mean() for values in columns])
+    reach = np.array([[mean - v.min(), v.max() - mean] for mean, v in zip(means, columns, strict=True)]).T
+    curve = axes.errorbar(
+        places,
+        means,
+        yerr=reach if reach.any() else None,
+        color=colour(index),
+        linestyle=LINES[index % len(LINES)],
+        linewidth=1.2,
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=3.5,
+        elinewidth=0.9,
+        capsize=1.5,
+        label=label,
+    )
+    aside = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+    for artist in curve.get_children():  # after they are drawn, for the axes to reach as far as their data
+        artist.set_transform(axes.transData + aside)
+
+
+def beside(index: int, count: int) -> float:
+    """The shift, in points, of one of `count` curves that lie side by side."""
+    return 3.5 * (index - (count - 1) / 2)
+
+
+def epoch_axis(axes: Axes) -> None:
+    """Label the abscissa for epochs, which are whole numbers."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
 def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
-    """One legend below the panels, each name once."""
+    """One legend below the panels, each name once; in fewer columns where so many are wider than the figure."""
     handles = {}
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols)
+    widest = HANDLE + CHARACTER * max(map(len, handles), default=0)
+    fitting = max(1, int(figure.get_figwidth() / widest))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(ncols, fitting))
 
 
 def note(axes: Axes, text: str) -> None:

@@ -1,11 +1,13 @@
 """Test accuracy over the epochs."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import Array, band, legend, over_seeds
+from balancemm_cli.results.figures.drawing import Array, aligned, band, epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 
@@ -13,45 +15,44 @@ from balancemm_cli.results.groups import Run, labels
 def draw_epochs(panel: Panel) -> Figure:
     """Test accuracy over the epochs: fused, and of each modality; a line a method (mean, range)."""
     names = labels(panel.groups)
-    histories = [[_read_history(run) for run in group.runs] for group in panel.groups]
-    alone = {name: [_read_history(run) for run in group.runs] for name, group in panel.alone.items()}
+    histories = [[read_history(run, _accuracies) for run in group.runs] for group in panel.groups]
+    alone = {
+        name: [read_history(run, _accuracies) for run in group.runs] for name, group in panel.alone.items()
+    }
     parts = ["fused", *panel.modalities]
     figure = Figure(figsize=(1.6 + 2.5 * len(parts), 3.1))
     grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)
     for axes, part in zip(grid.flat, parts, strict=True):
         for index, (name, runs) in enumerate(zip(names, histories, strict=True)):
-            values = _curves(runs, part)
+            values = curves(runs, part)
             if values.size:
                 band(axes, np.arange(1, values.shape[1] + 1), values, index, name)
         if part in alone:
-            values = _curves(alone[part], "fused")
+            values = curves(alone[part], "fused")
             band(axes, np.arange(1, values.shape[1] + 1), values, 5, "this modality, trained alone", line=5)
         axes.set_title(part)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        epoch_axis(axes)
     grid[0, 0].set_ylabel("test accuracy (%)")
     legend(figure, grid.flat, ncols=min(len(names) + 1, 5))
     figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
     return figure
 
 
-def _read_history(run: Run) -> list[dict[str, float]]:
-    """For each epoch of history.jsonl the test accuracy in %: "fused", and by modality where recorded."""
+def read_history(run: Run, pick: Callable[[dict[str, Any]], dict[str, float]]) -> list[dict[str, float]]:
+    """What `pick` takes of each epoch's line of history.jsonl. ValueError with its path where it can't be read."""
     path = run.folder / "history.jsonl"
     try:
-        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        accuracies = [
-            {"fused": epoch["accuracy"]["test"], **epoch.get("unimodal", {}).get("test", {})}
-            for epoch in epochs
-        ]
-        return [{part: 100 * value for part, value in epoch.items()} for epoch in accuracies]
+        return [pick(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}).") from None
 
 
-def _curves(runs: list[list[dict[str, float]]], part: str) -> Array:
-    """The accuracy of "fused" or of a modality [runs, epochs], as far as all runs that have it go."""
-    curves = [[epoch[part] for epoch in run if part in epoch] for run in runs]
-    curves = [curve for curve in curves if curve]
-    length = min(map(len, curves), default=0)
-    return np.array([curve[:length] for curve in curves], dtype=np.float64)
+def _accuracies(epoch: dict[str, Any]) -> dict[str, float]:
+    """Test accuracy in %: "fused", and by modality where recorded."""
+    found = {"fused": epoch["accuracy"]["test"], **epoch.get("unimodal", {}).get("test", {})}
+    return {part: 100 * value for part, value in found.items()}
+
+
+def curves(runs: list[list[dict[str, float]]], part: str) -> Array:
+    """One part of what `read_history` gives [runs, epochs], as far as all runs that have it go."""
+    return aligned([epoch[part] for epoch in run if part in epoch] for run in runs)

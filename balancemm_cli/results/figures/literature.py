@@ -14,7 +14,7 @@ KINDS = (*SOURCES, LATER)
 OFFSET = 0.28  # of ours, below the strip of printed values
 
 
-def draw_literature(panel: Panel, selection: Selection) -> Figure:
+def draw_literature(panel: Panel) -> Figure:
     """Test accuracy: printed values as dots, by kind of source; ours as their mean with its 95 % interval.
 
     ValueError where no paper printed a value for any group of the panel.
@@ -26,13 +26,13 @@ def draw_literature(panel: Panel, selection: Selection) -> Figure:
     axes = figure.subplots()
     for line, group in enumerate(panel.groups):
         _draw_printed(axes, line, group)
-        _draw_ours(axes, line, group, selection)
+        _draw_ours(axes, line, group, panel.selection)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("test accuracy (%)")
     axes.set_title(
-        f"{panel.title}: ours {over_seeds(panel.groups, 'with 95 % interval')}, epoch: {selection}"
+        f"{panel.title}: ours {over_seeds(panel.groups, 'with 95 % interval')}, epoch: {panel.selection}"
     )
     legend(figure, [axes], ncols=3)
     return figure

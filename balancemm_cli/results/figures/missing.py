@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.evaluation import RunEvaluation
-from balancemm_cli.results.figures.drawing import Array, legend, marked_band, note, over_seeds
+from balancemm_cli.results.figures.drawing import Array, beside, legend, note, over_seeds, range_curve
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
 
@@ -42,7 +42,7 @@ def draw_missing(panel: Panel) -> Figure:
 def _draw(axes: Axes, curves: list[tuple[Array, Array]], names: list[str]) -> None:
     for index, (name, (amounts, values)) in enumerate(zip(names, curves, strict=True)):
         if amounts.size:
-            marked_band(axes, amounts, values, index, name)
+            range_curve(axes, amounts, values.T, index, name, beside(index, len(names)))
     if not _any(curves):
         note(axes, "not evaluated")
 

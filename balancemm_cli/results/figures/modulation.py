@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.engine.runs import read_table
-from balancemm_cli.results.figures.drawing import Array, band, legend, note, over_seeds, windows
+from balancemm_cli.results.figures.drawing import Array, aligned, band, legend, note, over_seeds, windows
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 
@@ -36,6 +36,19 @@ def read_steps(run: Run) -> dict[str, Array]:
     """The columns of steps.arrow, in the order of the steps. InputError where it can't be read."""
     table = read_table(run.folder / "steps.arrow")
     return {name: np.asarray(table[name], dtype=np.float64) for name in table.column_names}
+
+
+def over_epochs(runs: list[Run], column: str) -> Array:
+    """The means of a column of steps.arrow over the steps of each epoch [runs, epochs], of the runs that have it.
+
+    InputError where a file can't be read.
+    """
+    curves = []
+    for steps in map(read_steps, runs):
+        if column in steps:
+            epochs = steps["epoch"].astype(np.int64)
+            curves.append(np.bincount(epochs, steps[column]) / np.bincount(epochs))
+    return aligned(curves)
 
 
 def _columns(runs: list[dict[str, Array]], quantity: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import Group, Selection
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class Panel:
     title: str
     groups: list[Group]
     alone: dict[str, Group]
+    selection: Selection = "last"  # the epoch that counts, of figures that show one
 
     @property
     def modalities(self) -> list[str]:
@@ -23,14 +24,15 @@ class Panel:
         )
 
 
-def panels(groups: list[Group]) -> list[Panel]:
+def panels(groups: list[Group], selection: Selection = "last") -> list[Panel]:
     """A Panel for each pair of data set and joint model, in the order of `groups`."""
     joint = [group for group in groups if not group.first.model.startswith("unimodal-")]
     pairs = dict.fromkeys((group.first.dataset, group.first.model) for group in joint)
     found = []
     for dataset, model in pairs:
         members = [group for group in joint if (group.first.dataset, group.first.model) == (dataset, model)]
-        found.append(Panel(f"{dataset}-{model}", f"{dataset}, {model}", members, _alone(groups, members)))
+        alone = _alone(groups, members)
+        found.append(Panel(f"{dataset}-{model}", f"{dataset}, {model}", members, alone, selection))
     return found
 
 

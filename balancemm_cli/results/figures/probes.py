@@ -5,7 +5,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.evaluation import RunEvaluation
-from balancemm_cli.results.figures.drawing import legend, marked_band, over_seeds
+from balancemm_cli.results.figures.drawing import epoch_axis, legend, marked_band, over_seeds
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
 
@@ -30,8 +30,7 @@ def draw_probes(panel: Panel) -> Figure:
             places, values = shown.curves(shown.panel.alone[modality], _curve(modality))
             marked_band(axes, places, values, 5, "this modality, trained alone", line=5)
         axes.set_title(f"{modality} encoder")
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        epoch_axis(axes)
     grid[0, 0].set_ylabel("linear probe, test accuracy (%)")
     legend(figure, grid.flat, ncols=min(len(shown.names) + 1, 5))
     figure.suptitle(shown.title(over_seeds(shown.panel.groups, "mean and range")), fontsize=9)
