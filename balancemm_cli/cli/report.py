@@ -1,6 +1,8 @@
 """`bmm report`: every run's numbers in one table, beside the published ones."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +23,10 @@ RUNS = Path("runs")
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUNS", help="Folders with runs, at any depth; 'runs' if none is named."),
+        typer.Argument(
+            metavar="RUNS",
+            help="Folders with runs, at any depth, or bundles of runs; 'runs' if none is named.",
+        ),
     ] = None,
     suite: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Only the runs of this suite, under runs/SUITE.")
@@ -77,6 +82,12 @@ def report(
     columns: Annotated[
         str | None, typer.Option(metavar="NAME,…", help="Only these columns: accuracy,interval,gain,verdict.")
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Pack these runs without weights into one file, for others to report on."
+        ),
+    ] = None,
     literature: Annotated[
         bool,
         typer.Option(
@@ -95,55 +106,79 @@ def report(
         raise unknown("format", chosen, FORMATS)
     if table and (where or columns):
         raise UsageError("--where and --columns choose from the table of runs; --table has the paper's own.")
-    folders = [*(runs or []), *([_suite_folder(suite)] if suite else [])] or [RUNS]
+    places = [*(runs or []), *([_suite_folder(suite)] if suite else [])] or [RUNS]
+    home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
+    if check and suite is None:
+        raise UsageError("--check holds runs against a suite's numbers. Name it with --suite.")
 
+    from balancemm_cli.results.bundle import write_bundle
     from balancemm_cli.results.groups import Collection, choose, collect, selection_named
     from balancemm_cli.results.published import named
 
     beside, wanted = selection == "all", columns.split(",") if columns else []
     which = selection_named("last" if beside else selection)
     source = named(against)
-    if check:
-        if suite is None:
-            raise UsageError("--check holds runs against a suite's numbers. Name it with --suite.")
-        _check(suite, collect(folders, which, may_be_empty=True), which, out or folders[-1], chosen)
-        return
-    collection = collect(folders, which)
-    for line in collection.left_out:
-        say(f"Left out: {line}")
-    groups = choose(collection.groups, where or [])
-    if figure:
-        _draw(figure, groups, (out or folders[-1]) / "figures", which)
-        return
-    if literature:
-        _print_places(groups, which)
-        _draw("literature", groups, (out or folders[-1]) / "figures", which)
-        return
-    from balancemm_cli.results import paper_tables, rows, selections, tables
+    with _unpacked(places) as folders:
+        if check:
+            assert suite is not None
+            _check(suite, collect(folders, which, may_be_empty=True), which, home, chosen)
+            return
+        collection = collect(folders, which)
+        for line in collection.left_out:
+            say(f"Left out: {line}")
+        groups = choose(collection.groups, where or [])
+        if bundle:
+            say(f"Packed {write_bundle(groups, bundle)} runs into {bundle}.")
+            return
+        if figure:
+            _draw(figure, groups, home / "figures", which)
+            return
+        if literature:
+            _print_places(groups, which)
+            _draw("literature", groups, home / "figures", which)
+            return
+        from balancemm_cli.results import paper_tables, rows, selections, tables
 
-    shown, records = [], []
-    if table:
-        cells = paper_tables.cells(table, collection.groups, which, source)
-        groups, records = paper_tables.groups_of(cells), paper_tables.records(cells, which)
-        shown = [paper_tables.layout(table, cells, which), *filter(None, [paper_tables.details(cells)])]
-    elif not beside:  # mostly one of the two, for each takes its time over many runs
-        if out or chosen not in ("csv", "json"):
-            shown = tables.tables(groups, which, source, collection.groups, wanted)
-        if chosen in ("csv", "json"):
-            records = [rows.record(row) for row in rows.rows(groups, which, source, collection.groups)]
-    if beside:
-        shown = [*shown, *selections.side_by_side(groups)]
-        records = selections.records(groups)
-    if out:
-        from balancemm_cli.results.report import write_report
+        shown, records = [], []
+        if table:
+            cells = paper_tables.cells(table, collection.groups, which, source)
+            groups, records = paper_tables.groups_of(cells), paper_tables.records(cells, which)
+            shown = [paper_tables.layout(table, cells, which), *filter(None, [paper_tables.details(cells)])]
+        elif not beside:  # mostly one of the two, for each takes its time over many runs
+            if out or chosen not in ("csv", "json"):
+                shown = tables.tables(groups, which, source, collection.groups, wanted)
+            if chosen in ("csv", "json"):
+                records = [rows.record(row) for row in rows.rows(groups, which, source, collection.groups)]
+        if beside:
+            shown = [*shown, *selections.side_by_side(groups)]
+            records = selections.records(groups)
+        if out:
+            from balancemm_cli.results.report import write_report
 
-        for line in write_report(Collection(groups, collection.left_out), shown, which, out):
-            say(line)
-        say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
-    if chosen == "html":
-        _print_page(shown, groups, which)
-    else:
-        _show(shown, records, chosen)
+            for line in write_report(Collection(groups, collection.left_out), shown, which, out):
+                say(line)
+            say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
+        if chosen == "html":
+            _print_page(shown, groups, which)
+        else:
+            _show(shown, records, chosen)
+
+
+@contextmanager
+def _unpacked(places: list[Path]) -> Iterator[list[Path]]:
+    """The places with each bundle among them as a folder of its own, which ends with the block."""
+    from balancemm_cli.results.bundle import unpack
+
+    with TemporaryDirectory(prefix="bmm-") as own:
+        folders = []
+        for number, place in enumerate(places):
+            if place.is_file():
+                folder = Path(own) / str(number)
+                folder.mkdir()
+                unpack(place, folder)
+                place = folder
+            folders.append(place)
+        yield folders
 
 
 def _check(suite: str, collection: "Collection", selection: "Selection", out: Path, chosen: str) -> None:
