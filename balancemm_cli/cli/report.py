@@ -47,7 +47,9 @@ def report(
     figure: Annotated[
         str | None,
         typer.Option(
-            help="Draw a figure of the paper (1, 6), or features; into figures/ of --out or of the runs."
+            metavar="N",
+            help="Draw a figure of the paper (1, 4 to 9), or features; into figures/ of --out or of the runs."
+            " With --format html: into the page.",
         ),
     ] = None,
 ) -> None:
@@ -73,7 +75,7 @@ def report(
     collection = collect(folders, which)
     for line in collection.left_out:
         say(f"Left out: {line}")
-    if figure:
+    if figure and chosen != "html":
         _draw(figure, collection.groups, (out or folders[-1]) / "figures", which)
         return
     if out:
@@ -86,9 +88,14 @@ def report(
 
     if table:
         cells = paper_tables.cells(table, collection.groups, which)
-        _show([paper_tables.layout(table, cells, which)], paper_tables.records(cells, which), chosen)
+        shown = [paper_tables.layout(table, cells, which)]
+        if chosen == "html":
+            used = {id(cell.group): cell.group for cell in cells if cell.group}
+            _print_page(shown, list(used.values()), which, figure)
+        else:
+            _show(shown, paper_tables.records(cells, which), chosen)
     elif chosen == "html":
-        _print_page(tables.tables(collection.groups, which), collection.groups, which)
+        _print_page(tables.tables(collection.groups, which), collection.groups, which, figure)
     elif chosen in ("csv", "json"):
         _show([], [tables.record(row) for row in tables.rows(collection.groups, which)], chosen)
     else:
@@ -165,13 +172,18 @@ def _show(shown: "list[Table]", records: list[dict[str, object]], chosen: str) -
                 Console().print(formats.to_rich(table))
 
 
-def _print_page(shown: "list[Table]", groups: "list[Group]", selection: "Selection") -> None:
-    """The page with its figures, which are drawn for it alone."""
-    from balancemm_cli.results.figures import draw_all
+def _print_page(
+    shown: "list[Table]", groups: "list[Group]", selection: "Selection", figure: str | None
+) -> None:
+    """The page with its figures, which are drawn for it alone: the one that is named, or those of a report."""
+    from balancemm_cli.results.figures import draw_all, draw_figure
     from balancemm_cli.results.formats import to_html
 
     with TemporaryDirectory() as folder:
-        figures, left_out = draw_all(groups, selection, Path(folder))
+        if figure:
+            figures, left_out = draw_figure(figure, groups, Path(folder), selection)
+        else:
+            figures, left_out = draw_all(groups, selection, Path(folder))
         print(to_html(shown, figures), end="")
     for line in left_out:
         say(line)
