@@ -65,7 +65,8 @@ def report(
         str | None,
         typer.Option(
             metavar="N",
-            help="Draw a figure of the paper (1, 6), or features; into figures/ of --out or of the runs.",
+            help="Draw a figure of the paper (1, 4 to 9), or features; into figures/ of --out or of the runs."
+            " With --format html: into the page.",
         ),
     ] = None,
     against: Annotated[
@@ -130,7 +131,7 @@ def report(
         if bundle:
             say(f"Packed {write_bundle(groups, bundle)} runs into {bundle}.")
             return
-        if figure:
+        if figure and chosen != "html":
             _draw(figure, groups, home / "figures", which)
             return
         if literature:
@@ -159,7 +160,7 @@ def report(
                 say(line)
             say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
         if chosen == "html":
-            _print_page(shown, groups, which)
+            _print_page(shown, groups, which, figure)
         else:
             _show(shown, records, chosen)
 
@@ -262,13 +263,18 @@ def _show(shown: "list[Table]", records: list[dict[str, object]], chosen: str) -
                 Console().print(formats.to_rich(table))
 
 
-def _print_page(shown: "list[Table]", groups: "list[Group]", selection: "Selection") -> None:
-    """The page with its figures, which are drawn for it alone."""
-    from balancemm_cli.results.figures import draw_all
+def _print_page(
+    shown: "list[Table]", groups: "list[Group]", selection: "Selection", figure: str | None
+) -> None:
+    """The page with its figures, which are drawn for it alone: the one that is named, or those of a report."""
+    from balancemm_cli.results.figures import draw_all, draw_figure
     from balancemm_cli.results.formats import to_html
 
     with TemporaryDirectory() as folder:
-        figures, left_out = draw_all(groups, selection, Path(folder))
+        if figure:
+            figures, left_out = draw_figure(figure, groups, Path(folder), selection)
+        else:
+            figures, left_out = draw_all(groups, selection, Path(folder))
         print(to_html(shown, figures), end="")
     for line in left_out:
         say(line)

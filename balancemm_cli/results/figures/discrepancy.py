@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import band, epoch_axis, legend, over_seeds
+from balancemm_cli.results.figures.curves import band
+from balancemm_cli.results.figures.drawing import epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.modulation import over_epochs
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels

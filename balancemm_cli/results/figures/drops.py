@@ -4,8 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from balancemm_cli.results.figures.curves import band
 from balancemm_cli.results.figures.discrepancy import mark_balance
-from balancemm_cli.results.figures.drawing import band, epoch_axis, legend, note, over_seeds
+from balancemm_cli.results.figures.drawing import epoch_axis, legend, note, over_seeds
 from balancemm_cli.results.figures.modulation import over_epochs
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Group, labels

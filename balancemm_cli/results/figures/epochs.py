@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import Array, aligned, band, epoch_axis, legend, over_seeds
+from balancemm_cli.results.figures.curves import aligned, band
+from balancemm_cli.results.figures.drawing import Array, epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import band, epoch_axis, legend, note, over_seeds
+from balancemm_cli.results.figures.curves import band
+from balancemm_cli.results.figures.drawing import epoch_axis, legend, note, over_seeds
 from balancemm_cli.results.figures.epochs import curves, read_history
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.evaluation import RunEvaluation
-from balancemm_cli.results.figures.drawing import Array, beside, legend, note, over_seeds, range_curve
+from balancemm_cli.results.figures.curves import beside, range_curve
+from balancemm_cli.results.figures.drawing import Array, legend, note, over_seeds
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
 

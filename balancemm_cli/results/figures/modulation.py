@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.engine.runs import read_table
-from balancemm_cli.results.figures.drawing import Array, aligned, band, legend, note, over_seeds, windows
+from balancemm_cli.results.figures.curves import aligned, band
+from balancemm_cli.results.figures.drawing import Array, legend, note, over_seeds, windows
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
 

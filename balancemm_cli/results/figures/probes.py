@@ -5,7 +5,8 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.evaluation import RunEvaluation
-from balancemm_cli.results.figures.drawing import epoch_axis, legend, marked_band, over_seeds
+from balancemm_cli.results.figures.curves import marked_band
+from balancemm_cli.results.figures.drawing import epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.resources import benchmarks_folder
-from balancemm_cli.results.figures.drawing import Array, beside, legend, over_seeds, range_curve
+from balancemm_cli.results.figures.curves import beside, range_curve
+from balancemm_cli.results.figures.drawing import Array, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Group, labels
 
