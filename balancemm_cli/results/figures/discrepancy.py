@@ -18,7 +18,7 @@ def draw_discrepancy(panel: Panel) -> Figure:
     there is one. ValueError where no run recorded ρ, and where some measured it as a ratio, some as a difference.
     """
     leading = _dominant(panel)
-    figure = Figure(figsize=(5.2, 3.4))
+    figure = Figure(figsize=(6.3, 3.4))
     axes = figure.subplots()
     mark_balance(axes, panel)
     names = labels(panel.groups)

@@ -47,7 +47,7 @@ def draw_sensitivity(panel: Panel) -> Figure:
         for position, (name, sweep) in enumerate(zip(named[key], sweeps, strict=True)):
             places, columns = np.array(list(sweep)), [_accuracies(group, panel) for group in sweep.values()]
             range_curve(axes, places, columns, numbers[name], name, beside(position, len(sweeps)))
-        _draw_published(axes, *_published(panel.groups[0], key))
+        _draw_published(axes, *_published(panel.groups[0], key), KEYS[key].split()[0])
         axes.set_xlabel(AXES[key])
     grid[0, 0].set_ylabel("test accuracy (%)")
     legend(figure, grid.flat, ncols=2)
@@ -79,7 +79,7 @@ def _accuracies(group: Group, panel: Panel) -> Array:
     return np.array([100 * run.result.selections[panel.selection].accuracy for run in group.runs])
 
 
-def _draw_published(axes: Axes, places: Array, values: Array) -> None:
+def _draw_published(axes: Axes, places: Array, values: Array, label: str) -> None:
     if places.size:
         axes.errorbar(
             places,
@@ -90,7 +90,7 @@ def _draw_published(axes: Axes, places: Array, values: Array) -> None:
             markerfacecolor="white",
             markersize=4,
             elinewidth=0.9,
-            label=f"published, read off the plot by eye (±{READ_OFF})",
+            label=f"{label} as published, read off the plot by eye (±{READ_OFF})",
         )
 
 
