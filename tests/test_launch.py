@@ -23,7 +23,7 @@ from test_resume import assert_same_run
 
 from balancemm_cli.cli import main
 from balancemm_cli.cli.runs_table import RunsTable
-from balancemm_cli.data.work import cores
+from balancemm_cli.data.workers import cores
 from balancemm_cli.engine import checkpoint, launch
 from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, Outcome, deal_device, death, run_job
