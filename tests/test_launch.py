@@ -14,12 +14,16 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from rich.console import Console
+from task_sets import SETS, write_set
+from test_resume import assert_same_run
 
 from balancemm_cli.cli import main
 from balancemm_cli.cli.runs_table import RunsTable
+from balancemm_cli.data.workers import cores
 from balancemm_cli.engine import checkpoint, launch
 from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, Outcome, deal_device, death, run_job
@@ -141,6 +145,61 @@ def test_a_suite_with_a_run_killed_one_diverging_and_one_damaged(bmm, prepared, 
 
     shutil.rmtree(damaged.path)  # as the sentence said
     assert run_job(jobs[2], lambda *_: None, lambda _: None)["status"] == "finished"
+
+
+METHOD_OF = {
+    "classification": "baseline",
+    "localisation": "opm",
+    "question-answering": "ogm",
+    "regression": "opm+ogm",
+}
+
+
+def accuracy_of(folder):
+    """The share of right answers by what is kept of a run's predictions."""
+    with pa.memory_map(str(folder / "predictions.arrow")) as file:
+        table = pa.ipc.open_file(file).read_all().to_pandas()
+    table = table[table["selection"] == "last"]
+    chosen = [scores.argmax() for scores in table["scores"]]
+    return (chosen == table["label"]).mean()
+
+
+def test_every_task_side_by_side_with_others_and_checked(bmm, tmp_path, monkeypatch):
+    """Runs of each task under --jobs are those trained alone, and --check holds their numbers."""
+    monkeypatch.chdir(tmp_path)
+    extras = {name: kind for of, _ in SETS.values() for name, kind in of.items()}
+    write_set(
+        tmp_path / "manifest",
+        "manifest",
+        extras,
+        lambda n: {name: value for _, of in SETS.values() for name, value in of(n).items()},
+    )
+    settings = '"epochs" = 2, "encoder" = "small", "batch_size" = 8, "task" ='
+    groups = [
+        f'[[runs]]\ndatasets = ["manifest"]\nmethods = ["{method}"]\nsettings = {{ {settings} "{task}" }}\n'
+        for task, method in METHOD_OF.items()
+    ]
+    suite = write_suite(tmp_path, *groups)
+    status, out, err = bmm(*train_arguments(suite, tmp_path, "runs"))
+    assert status == 0 and len(out.splitlines()) == 12, err
+
+    expected, threads = [], max(1, cores(None) // 2)  # as two jobs get
+    for config in load_suite(str(suite))[1].configs():
+        if config.seed == 1:
+            together = Job(config, tmp_path / "manifest", tmp_path / "runs", "twelve", "cpu")
+            alone = Job(config, tmp_path / "manifest", tmp_path / "alone", "twelve", "cpu", threads=threads)
+            run_job(alone, lambda *_: None, lambda _: None)
+            assert_same_run(alone.folder().path, together.folder().path)
+    for task, method in METHOD_OF.items():
+        folders = sorted(Path("runs").rglob(f"{method}-paper-s*"))
+        mean = sum(map(accuracy_of, folders)) / 3
+        low = mean + 1e-6 if task == "regression" else mean - 1e-6  # the last one is missed by a hair
+        expected.append(f'[[expected]]\ndataset = "manifest"\nmethod = "{method}"\nlow = {low}\nhigh = 1.0\n')
+    write_suite(tmp_path, *groups, *expected)
+    status, out, err = bmm("report", "--suite", str(suite), "--check", "--format", "json")
+    words = {one["name"]: one["word"] for one in json.loads(out)}
+    names = [f"manifest concat {method} accuracy" for method in METHOD_OF.values()]
+    assert words == {**dict.fromkeys(names[:3], "reproduced"), names[3]: "worse"} and status == 4
 
 
 def test_runs_keep_their_state_and_end_when_their_parent_is_killed(prepared, tmp_path):
