@@ -68,7 +68,7 @@ def draw(split: str, number: int) -> tuple[np.ndarray, np.ndarray, int]:
     random = generator("synthetic-ucf-101-three", VERSION, split, number)
     label = number % len(CLASSES)
     colour, motion = divmod(label, len(MOTIONS))
-    place = random.integers(HEIGHT), random.integers(WIDTH)
+    place = int(random.integers(HEIGHT)), int(random.integers(WIDTH))
     background = GREY + BACKGROUND * random.standard_normal((HEIGHT, WIDTH, 1))
     to_right, down = list(MOTIONS.values())[motion]
     noise = SENSOR * random.standard_normal((2, HEIGHT, WIDTH, 3))
