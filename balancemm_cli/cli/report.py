@@ -129,7 +129,8 @@ def report(
             say(f"Left out: {line}")
         groups = choose(collection.groups, where or [])
         if bundle:
-            say(f"Packed {write_bundle(groups, bundle)} runs into {bundle}.")
+            say(f"Packed {write_bundle(groups, bundle)} runs without their weights.")
+            print(bundle)
             return
         if figure and chosen != "html":
             _draw(figure, groups, home / "figures", which)
