@@ -391,3 +391,12 @@ def test_interrupting_the_command(source, tmp_path):
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert stderr.startswith("bmm: Interrupted. Its state is kept in") and "Traceback" not in stderr
+
+
+def test_an_interruption_as_the_work_begins_says_how_to_go_on(source, tmp_path, monkeypatch):
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fcntl.flock", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"Its state is kept in .*The same command"):
+        prepare_dataset("manifest", source, out=tmp_path / "small")

@@ -95,7 +95,7 @@ def join_parts(
         joined = same_set(out, fingerprint(head, (record["source"] for record in records.values())))
         say(f"{out} is prepared already, from the same media and lists.")
         return joined
-    with work_folder(out) as work, disk_full(out.parent), interruption("The parts are as they were."):
+    with interruption("The parts are as they were."), disk_full(out.parent), work_folder(out) as work:
         folder = work / "joined"
         shutil.rmtree(folder, ignore_errors=True)  # of a call that was ended
         folder.mkdir()

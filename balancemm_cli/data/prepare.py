@@ -23,7 +23,15 @@ from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
 from balancemm_cli.data.finish import Head, fingerprint, finish, head_of, same_set, settings, tools
 from balancemm_cli.data.parts import Part
 from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.data.work import Progress, disk_full, interruption, is_free, one_at_a_time, work_folder
+from balancemm_cli.data.work import (
+    Progress,
+    disk_full,
+    interruption,
+    is_free,
+    one_at_a_time,
+    work_beside,
+    work_folder,
+)
 from balancemm_cli.data.workers import cores, run, tick
 from balancemm_cli.errors import InputError, UsageError, unknown
 
@@ -167,7 +175,7 @@ def _make_media(request: Request, processes: int, on_progress: Progress | None) 
     module, folder = DATASETS[request.name], request.media
     if hasattr(module, "make"):
         kept = f"What was written is kept in {folder}."
-        with disk_full(folder), interruption(kept), one_at_a_time(folder):
+        with interruption(kept), disk_full(folder), one_at_a_time(folder):
             module.make(folder, processes, on_progress)
 
 
@@ -202,7 +210,8 @@ def prepare_plan(
             parts.same_part(part, head, sources, out)
         say(f"{target} is prepared already, from the same media and lists.")
         return target
-    with work_folder(target) as work, disk_full(out.parent), interruption(f"Its state is kept in {work}."):
+    kept = f"Its state is kept in {work_beside(target)}."
+    with interruption(kept), disk_full(out.parent), work_folder(target) as work:
         groups = list(_groups(plan, files, sources, work))
         _decode_missing(work, groups, processes, on_progress, say)
         _finish(work, groups, head, out, part)

@@ -53,7 +53,7 @@ def write_preview(prepared: PreparedSet, on_progress: Progress | None = None) ->
     sheets = Sheets(prepared)
     digits = len(str(len(prepared.classes) - 1))
     kept = f"{prepared.folder} is whole."
-    with work_folder(folder) as work, disk_full(folder.parent), interruption(kept):
+    with interruption(kept), disk_full(folder.parent), work_folder(folder) as work:
         shutil.rmtree(work / "set", ignore_errors=True)
         (work / "set").mkdir()
         for number, name in enumerate(prepared.classes):

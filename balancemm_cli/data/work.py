@@ -16,11 +16,16 @@ def is_free(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
+def work_beside(out: Path) -> Path:
+    """Where the work for `out` is kept: the hidden folder `.<name>.partial` beside it."""
+    return out.parent / f".{out.name}.partial"
+
+
 @contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
-    """The hidden folder `.<name>.partial` beside `out`, held by a lock so that two calls cannot write it at once.
-    InputError where another call holds it."""
-    work = out.parent / f".{out.name}.partial"
+    """`work_beside(out)`, made and held by a lock so that two calls cannot write it at once. InputError where
+    another call holds it."""
+    work = work_beside(out)
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         try:
@@ -60,7 +65,7 @@ def disk_full(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def interruption(what: str) -> Iterator[None]:
-    """Say after Ctrl-C what is kept, and how to go on."""
+    """Say after Ctrl-C what is kept, and how to go on. The outermost of its `with`: it speaks for the others too."""
     try:
         yield
     except KeyboardInterrupt:
