@@ -31,6 +31,7 @@ def write_run(
     status: str = "finished",
     accuracy: float | None = None,
     data: str = "da7a" * 16,
+    splits: str = "5b117" * 12,
     samples: tuple[int, int] = (1200, 1200),
     split: str = "",
     selections: tuple[str, ...] = ("last", "best-test"),
@@ -63,7 +64,7 @@ def write_run(
             "config": config.hash(data),
             "protocol": config.hash(data, with_seed=False),
             "data": data,
-            "splits": "5b117" * 12,
+            "splits": splits,
         },
         "time": {"seconds": 30.0, "samples_per_second": 800.0},
     }

@@ -91,6 +91,17 @@ def test_other_data_are_not_compared(tmp_path, more, reason):
     assert found.word == "not comparable" and reason in found.reason and not found.passes
 
 
+def test_runs_of_another_split_hash_are_not_averaged_and_not_compared(tmp_path):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0.001)
+    assert verdict_of(tmp_path, "opm").word == "reproduced"
+    write_run(tmp_path, "opm", 9, accuracy=0.99, dataset="crema-d", recipe="paper", splits="0bad" * 16)
+    mine, other = collect([tmp_path], "last").groups
+    assert sorted([mine.settings["splits hash"], other.settings["splits hash"]]) == ["0bad0bad", "5b1175b1"]
+    found = verdict_of(tmp_path, "opm")
+    assert found.word == "not comparable" and not found.passes
+    assert "splits hash=5b1175b1; splits hash=0bad0bad" in found.reason
+
+
 def test_percent_for_a_fraction_is_refused(tmp_path):
     (tmp_path / "mine.toml").write_text(SUITE.replace("low = 0.85", "low = 85"))
     with pytest.raises(UsageError, match=r"expected\.0\.low"):
@@ -155,6 +166,25 @@ def test_damaged_and_diverged(folder, monkeypatch, capsys):
     status, out, counts = bmm_check(folder, monkeypatch, capsys)
     assert status == 4 and counts == (4, 0, 2)
     assert "result.json is damaged" in out and "diverged, not averaged" in out
+
+
+def test_junit_tells_a_failure_from_what_was_not_run(folder, monkeypatch, capsys):
+    text = (folder / "mine.toml").read_text().replace("low = 0.85\nhigh = 0.95", "low = 0.95\nhigh = 1.0")
+    (folder / "mine.toml").write_text(text)
+    for path in (folder / "runs").rglob("opm-*/result.json"):
+        path.write_text("{")
+    bmm_check(folder, monkeypatch, capsys)
+    root = ElementTree.parse(folder / "runs" / "mine" / "check.xml").getroot()
+    assert (root.tag, root.attrib["name"]) == ("testsuite", "mine")
+    cases = {case.attrib["name"]: list(case) for case in root}
+    assert all(case.attrib["classname"] == "mine" for case in root)
+    (failure,) = cases["synthetic concat baseline accuracy"]
+    assert (failure.tag, failure.attrib["type"]) == ("failure", "worse")
+    assert "over 3 seeds, expected 95.0 to 100.0" in failure.attrib["message"]
+    (error,) = cases["synthetic concat opm map"]
+    assert (error.tag, error.attrib) == ("error", {"type": "not run", "message": "No run has finished."})
+    damaged = [found for name, (*found,) in cases.items() if "opm-paper-s" in name]
+    assert len(damaged) == 3 and all("damaged" in one.attrib["message"] for (one,) in damaged)
 
 
 def test_nothing_at_all_finished(folder, monkeypatch, capsys):

@@ -138,7 +138,9 @@ def test_on_the_command_line(tmp_path):
     done = bmm("--selection", "all", "--format", "json", cwd=tmp_path)
     assert {"last", "best-test", "optimism"} <= json.loads(done.stdout)[0].keys()
     for words, message in (
-        (("--table", "12", "--where", "method=opm"), "--table has the paper's own"),
+        (("--table", "12", "--where", "method=opm"), "--table has rows of its own"),
+        (("--check", "--suite", "table-12", "--columns", "gain"), "--check has rows of its own"),
+        (("--table", "12", "--figure", "5"), "--table and --figure each make a report of their own"),
         (("--against", "cvpr"), "Did you mean 'cvpr2022'"),
     ):
         assert message in bmm(*words, cwd=tmp_path, status=2).stderr

@@ -13,7 +13,7 @@ from balancemm_cli.cli.progress import say
 from balancemm_cli.errors import CheckError, InputError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from balancemm_cli.results.formats import Table
+    from balancemm_cli.results.contents import Contents
     from balancemm_cli.results.groups import Collection, Group, Selection
 
 FORMATS = ("rich", "markdown", "latex", "html", "csv", "json")
@@ -105,19 +105,23 @@ def report(
     chosen = format or ("rich" if sys.stdout.isatty() else "markdown")
     if chosen not in FORMATS:
         raise unknown("format", chosen, FORMATS)
-    if table and (where or columns):
-        raise UsageError("--where and --columns choose from the table of runs; --table has the paper's own.")
+    alone = figure if chosen != "html" else None  # on the page of html it joins the tables
+    kinds = {
+        "--check": check,
+        "--bundle": bundle,
+        "--table": table,
+        "--figure": alone,
+        "--literature": literature,
+    }
+    _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns)
     places = [*(runs or []), *([_suite_folder(suite)] if suite else [])] or [RUNS]
     home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
-    if check and suite is None:
-        raise UsageError("--check holds runs against a suite's numbers. Name it with --suite.")
 
-    from balancemm_cli.results.bundle import write_bundle
-    from balancemm_cli.results.groups import Collection, choose, collect, selection_named
+    from balancemm_cli.results.contents import Contents
+    from balancemm_cli.results.groups import choose, collect, selection_named
     from balancemm_cli.results.published import named
 
-    beside, wanted = selection == "all", columns.split(",") if columns else []
-    which = selection_named("last" if beside else selection)
+    which = selection_named("last" if selection == "all" else selection)
     source = named(against)
     with _unpacked(places) as folders:
         if check:
@@ -129,41 +133,33 @@ def report(
             say(f"Left out: {line}")
         groups = choose(collection.groups, where or [])
         if bundle:
-            say(f"Packed {write_bundle(groups, bundle)} runs without their weights.")
-            print(bundle)
-            return
-        if figure and chosen != "html":
-            _draw(figure, groups, home / "figures", which)
-            return
-        if literature:
+            _pack(groups, bundle)
+        elif literature:
             _print_places(groups, which)
             _draw("literature", groups, home / "figures", which)
-            return
-        from balancemm_cli.results import paper_tables, rows, selections, tables
-
-        shown, records = [], []
-        if table:
-            cells = paper_tables.cells(table, collection.groups, which, source)
-            groups, records = paper_tables.groups_of(cells), paper_tables.records(cells, which)
-            shown = [paper_tables.layout(table, cells, which), *filter(None, [paper_tables.details(cells)])]
-        elif not beside:  # mostly one of the two, for each takes its time over many runs
-            if out or chosen not in ("csv", "json"):
-                shown = tables.tables(groups, which, source, collection.groups, wanted)
-            if chosen in ("csv", "json"):
-                records = [rows.record(row) for row in rows.rows(groups, which, source, collection.groups)]
-        if beside:
-            shown = [*shown, *selections.side_by_side(groups)]
-            records = selections.records(groups)
-        if out:
-            from balancemm_cli.results.report import write_report
-
-            for line in write_report(Collection(groups, collection.left_out), shown, which, out):
-                say(line)
-            say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
-        if chosen == "html":
-            _print_page(shown, groups, which, figure)
+        elif alone:
+            _draw(alone, groups, home / "figures", which)
         else:
-            _show(shown, records, chosen)
+            wanted = columns.split(",") if columns else []
+            contents = Contents(
+                groups, which, source, collection.groups, wanted, table, side_by_side=selection == "all"
+            )
+            if out:
+                _write(contents, collection.left_out, out)
+            _print(contents, chosen, figure)
+
+
+def _refuse_contradictions(
+    kinds: list[str], suite: str | None, where: list[str] | None, columns: str | None
+) -> None:
+    if len(kinds) > 1:
+        raise UsageError(f"{' and '.join(kinds)} each make a report of their own. Give one of them.")
+    if "--check" in kinds and suite is None:
+        raise UsageError("--check holds runs against a suite's numbers. Name it with --suite.")
+    if (where or columns) and kinds in (["--table"], ["--check"]):
+        raise UsageError(
+            f"--where and --columns choose from the table of runs; {kinds[0]} has rows of its own."
+        )
 
 
 @contextmanager
@@ -213,6 +209,13 @@ def _check(suite: str, collection: "Collection", selection: "Selection", out: Pa
         )
 
 
+def _pack(groups: "list[Group]", bundle: Path) -> None:
+    from balancemm_cli.results.bundle import write_bundle
+
+    say(f"Packed {write_bundle(groups, bundle)} runs without their weights.")
+    print(bundle)
+
+
 def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selection") -> None:
     from balancemm_cli.results.figures import draw_figure
 
@@ -243,39 +246,45 @@ def _suite_folder(suite: str) -> Path:
     return folder
 
 
-def _show(shown: "list[Table]", records: list[dict[str, object]], chosen: str) -> None:
+def _write(contents: "Contents", left_out: list[str], out: Path) -> None:
+    from balancemm_cli.results.report import write_report
+
+    for line in write_report(contents, left_out, out):
+        say(line)
+    say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
+
+
+def _print(contents: "Contents", chosen: str, figure: str | None) -> None:
     from balancemm_cli.results import formats
 
     match chosen:
         case "csv":
-            print(formats.to_csv(records), end="")
+            print(formats.to_csv(contents.records), end="")
         case "json":
-            print(formats.to_json(records), end="")
+            print(formats.to_json(contents.records), end="")
         case "latex":
-            print(formats.to_latex(shown), end="")
+            print(formats.to_latex(contents.tables), end="")
         case "html":
-            print(formats.to_html(shown), end="")
+            _print_page(contents, figure)
         case "markdown":
-            print("\n".join(formats.to_markdown(table) for table in shown), end="")
+            print("\n".join(formats.to_markdown(table) for table in contents.tables), end="")
         case _:
             from rich.console import Console
 
-            for table in shown:
+            for table in contents.tables:
                 Console().print(formats.to_rich(table))
 
 
-def _print_page(
-    shown: "list[Table]", groups: "list[Group]", selection: "Selection", figure: str | None
-) -> None:
+def _print_page(contents: "Contents", figure: str | None) -> None:
     """The page with its figures, which are drawn for it alone: the one that is named, or those of a report."""
     from balancemm_cli.results.figures import draw_all, draw_figure
     from balancemm_cli.results.formats import to_html
 
     with TemporaryDirectory() as folder:
         if figure:
-            figures, left_out = draw_figure(figure, groups, Path(folder), selection)
+            figures, left_out = draw_figure(figure, contents.shown, Path(folder), contents.selection)
         else:
-            figures, left_out = draw_all(groups, selection, Path(folder))
-        print(to_html(shown, figures), end="")
+            figures, left_out = draw_all(contents.shown, contents.selection, Path(folder))
+        print(to_html(contents.tables, figures), end="")
     for line in left_out:
         say(line)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from balancemm_cli.engine.runs import read_table
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.groups import Group, Run, Selection
+from balancemm_cli.results.groups import Group, Hashes, Run, Selection
 from balancemm_cli.results.published import PAPER, lookup
 from balancemm_cli.results.statistics import Comparison, bootstrap, compare, holm
 
@@ -35,26 +35,26 @@ class Gain:
 
 def gains(
     groups: Sequence[Group], selection: Selection, against: str = PAPER, among: Sequence[Group] = ()
-) -> dict[str, Gain]:
-    """The gain of each group that has a baseline in `groups` or `among`, by its protocol hash."""
+) -> dict[Hashes, Gain]:
+    """The gain of each group that has a baseline in `groups` or `among`, by its hashes."""
     baselines = {_key(group): group for group in (*among, *groups) if group.first.method == BASELINE}
     pairs = [
         (group, baseline)
         for group in groups
         if group.first.method != BASELINE and (baseline := baselines.get(_key(group)))
     ]
-    found: dict[str, Gain] = {}
+    found: dict[Hashes, Gain] = {}
     compared = []
     for group, baseline in pairs:
         comparison = compare(_accuracies(group, selection), _accuracies(baseline, selection))
         if comparison is not None:
-            found[group.first.hashes.protocol] = Gain(comparison, published=_published(group, against))
+            found[group.first.hashes] = Gain(comparison, published=_published(group, against))
             compared.append((group, baseline))
     intervals = _over_samples(compared, selection)
     adjusted = holm([gain.comparison.p for gain in found.values()])
     return {
-        protocol: replace(gain, samples=intervals.get(protocol), p=p)
-        for (protocol, gain), p in zip(found.items(), adjusted, strict=True)
+        hashes: replace(gain, samples=intervals.get(hashes), p=p)
+        for (hashes, gain), p in zip(found.items(), adjusted, strict=True)
     }
 
 
@@ -85,9 +85,9 @@ def _published(group: Group, source: str) -> float | None:
 
 def _over_samples(
     pairs: Sequence[tuple[Group, Group]], selection: Selection
-) -> dict[str, tuple[float, float]]:
-    """Bootstrap intervals by protocol hash, for the pairs whose predictions are there."""
-    by_data: dict[str, dict[str, NDArray[np.floating]]] = defaultdict(dict)
+) -> dict[Hashes, tuple[float, float]]:
+    """Bootstrap intervals by the hashes of a group, for the pairs whose predictions are there."""
+    by_data: dict[str, dict[Hashes, NDArray[np.floating]]] = defaultdict(dict)
     read: dict[Path, NDArray[np.floating]] = {}  # a baseline once for all that are compared to it
 
     def right(run: Run) -> NDArray[np.floating]:
@@ -103,11 +103,11 @@ def _over_samples(
         except InputError:  # older or partial copies of run folders; the gain over seeds stands without it
             continue
         gain = np.mean([mine - other for mine, other in hits], 0)
-        by_data[group.first.hashes.data][group.first.hashes.protocol] = gain
+        by_data[group.first.hashes.data][group.first.hashes] = gain
     return {
-        protocol: (float(low), float(high))
+        hashes: (float(low), float(high))
         for found in by_data.values()
-        for protocol, (low, high) in zip(found, bootstrap(np.stack(list(found.values()))), strict=True)
+        for hashes, (low, high) in zip(found, bootstrap(np.stack(list(found.values()))), strict=True)
     }
 
 

@@ -56,7 +56,7 @@ class Selected(Metrics):
     epoch: int
 
 
-class Hashes(BaseModel):
+class Hashes(BaseModel, frozen=True):
     """The hashes of result.json. `protocol` is of the settings without the seed, and of the data."""
 
     protocol: str
@@ -235,14 +235,14 @@ def _state(run: Run) -> str:
 
 
 def _group(runs: list[Run], left_out: list[str]) -> list[Group]:
-    """Group by protocol; a seed that a group has already goes to `left_out`."""
-    by_protocol: dict[str, dict[int, Run]] = defaultdict(dict)
+    """Group by the hashes; a seed that a group has already goes to `left_out`."""
+    by_hashes: dict[Hashes, dict[int, Run]] = defaultdict(dict)
     for run in runs:
-        seeds = by_protocol[run.result.hashes.protocol]
+        seeds = by_hashes[run.result.hashes]
         twin = seeds.setdefault(run.result.seed, run)
         if twin is not run:
             left_out.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
-    groups = [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_protocol.values()]
+    groups = [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()]
     return sorted(_tell_apart(groups), key=_order)
 
 

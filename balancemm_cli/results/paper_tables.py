@@ -13,7 +13,7 @@ from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import BASELINE, Gain, gains
-from balancemm_cli.results.groups import Group, Selection
+from balancemm_cli.results.groups import Group, Selection, describe
 from balancemm_cli.results.published import PAPER, Published, lookup, rows
 from balancemm_cli.results.rows import plain_gain
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
@@ -56,6 +56,7 @@ class Cell:
     model: str  # our name of it
     group: Group | None
     ours: Summary | None
+    rivals: Sequence[Group] = ()  # further runs of these settings, on other data or from other weights
     gain: Gain | None = None
 
     @property
@@ -75,6 +76,10 @@ class Cell:
         """The verdict on it, by the `band` of the table's suite unless another is given."""
         if self.reference is None:
             return Verdict(self.name, "not comparable", "The source prints no such number.")
+        if self.group and self.rivals:
+            names = "; ".join(describe(group.settings) for group in (self.group, *self.rivals))
+            reason = f"Several groups of runs have these settings ({names}); name the folders of one of them."
+            return Verdict(self.name, "not comparable", reason)
         return judge(self.name, self.group, self.ours, self.reference, band)
 
     @property
@@ -106,7 +111,8 @@ def cells(table: str, groups: Sequence[Group], selection: Selection, against: st
     numbers = [number for number in rows() if number.table == table]
     times_printed = Counter(_names(number) for number in numbers)
     for number in numbers:
-        model, group = _runs_of(number, groups)
+        model, candidates = _runs_of(number, groups)
+        group = next(iter(candidates), None)
         reference = number
         if (
             against != PAPER
@@ -114,7 +120,7 @@ def cells(table: str, groups: Sequence[Group], selection: Selection, against: st
             names = (number.dataset, model, number.method, number.metric)
             reference = lookup(*names, against) if times_printed[_names(number)] == 1 else None
         ours = group and _ours(number.metric, group, groups, selection)
-        found.append(Cell(number, reference, model, group, ours))
+        found.append(Cell(number, reference, model, group, ours, candidates[1:]))
     return _with_gains(found, selection)
 
 
@@ -122,14 +128,14 @@ def _names(number: Published) -> tuple[str, ...]:
     return number.dataset, number.model, number.method, number.metric
 
 
-def _runs_of(number: Published, groups: Sequence[Group]) -> tuple[str, Group | None]:
-    """Our name of the number's model, and the runs that have exactly the settings of its suite."""
+def _runs_of(number: Published, groups: Sequence[Group]) -> tuple[str, list[Group]]:
+    """Our name of the number's model, and the groups that have exactly the settings of its suite, the largest first."""
     config = planned(number)
     if config is None:
-        return number.model, None
+        return number.model, []
     names = (number.dataset, config.model, number.method)
-    same = (group for group in groups if group.names[:3] == names and follows(group, config))
-    return config.model, next(same, None)
+    same = [group for group in groups if group.names[:3] == names and follows(group, config)]
+    return config.model, sorted(same, key=lambda group: -len(group.runs))
 
 
 def _ours(metric: str, group: Group, groups: Sequence[Group], selection: Selection) -> Summary | None:
@@ -164,7 +170,7 @@ def _with_gains(found: list[Cell], selection: Selection) -> list[Cell]:
     gained = gains(groups, selection)
 
     def with_gain(cell: Cell) -> Cell:
-        gain = gained.get(cell.group.first.hashes.protocol) if cell.group else None
+        gain = gained.get(cell.group.first.hashes) if cell.group else None
         if gain is None or cell.printed.metric != "accuracy":
             return cell
         return replace(cell, gain=replace(gain, published=_printed_gain(cell, found)))

@@ -6,29 +6,31 @@ from pathlib import Path
 
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
+from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
-from balancemm_cli.results.formats import Table, to_markdown
-from balancemm_cli.results.groups import Collection, Group, Selection, describe, settings_by_key
+from balancemm_cli.results.formats import to_markdown
+from balancemm_cli.results.groups import Group, describe, settings_by_key
 
 
-def write_report(collection: Collection, shown: list[Table], selection: Selection, folder: Path) -> list[str]:
+def write_report(contents: Contents, left_out: list[str], folder: Path) -> list[str]:
     """Write `folder`/report.md, the tables and the figures it shows; returns a line for each figure left out.
+
+    `left_out` are lines on what of the runs is left out, which the report repeats.
 
     InputError where `folder` is a file; OSError where it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder. Name another one with --out.")
-    figures, left_out = draw_all(collection.groups, selection, folder / "figures")
-    parts = ["# Report\n", *(to_markdown(table) for table in shown)]
+    figures, undrawn = draw_all(contents.shown, contents.selection, folder / "figures")
+    parts = ["# Report\n", *(to_markdown(table) for table in contents.tables)]
     if figures:
         parts.append("## Figures\n\n" + "\n\n".join(_picture(path) for path in figures) + "\n")
-    parts.append(_reproduction(collection.groups))
-    missing = collection.left_out + left_out
-    if missing:
+    parts.append(_reproduction(contents.shown))
+    if missing := left_out + undrawn:
         parts.append("## Left out\n\n" + "\n".join(f"- {line}" for line in missing) + "\n")
     with atomic_file(folder / "report.md") as file:
         file.write("\n".join(parts).encode())
-    return left_out
+    return undrawn
 
 
 def _picture(png: Path) -> str:

@@ -68,7 +68,7 @@ def rows(
     Baselines are looked for in `groups` and `among`.
     """
     found = gains(groups, selection, against, among)
-    return [row(group, selection, found.get(group.first.hashes.protocol), against) for group in groups]
+    return [row(group, selection, found.get(group.first.hashes), against) for group in groups]
 
 
 def row(group: Group, selection: Selection, gain: Gain | None = None, against: str = PAPER) -> Row:

@@ -1,0 +1,56 @@
+"""What a report shows of its runs: a table a data set, a table of the paper, or the epoch rules side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from balancemm_cli.results import paper_tables, rows, selections, tables
+from balancemm_cli.results.formats import Table
+from balancemm_cli.results.groups import Group, Selection
+from balancemm_cli.results.paper_tables import Cell
+from balancemm_cli.results.published import PAPER
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The groups of a report and what of them it shows.
+
+    With `table`, the cells of that table of the paper; with `side_by_side`, every selection, which over a `table` comes
+    after its own. `among` holds further baselines, `columns` ids of columns as `tables.tables` takes them.
+    """
+
+    groups: list[Group]
+    selection: Selection
+    against: str = PAPER
+    among: Sequence[Group] = ()
+    columns: Sequence[str] = ()
+    table: str | None = None
+    side_by_side: bool = False
+
+    @cached_property
+    def _cells(self) -> list[Cell]:
+        assert self.table is not None
+        return paper_tables.cells(self.table, self.groups, self.selection, self.against)
+
+    @cached_property
+    def shown(self) -> list[Group]:
+        """The groups that are in the tables."""
+        return paper_tables.groups_of(self._cells) if self.table else self.groups
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """The tables, for people. UsageError for a table or a column that there is none of."""
+        beside = selections.side_by_side(self.shown) if self.side_by_side else []
+        if self.table:
+            layout = paper_tables.layout(self.table, self._cells, self.selection)
+            return [layout, *filter(None, [paper_tables.details(self._cells)]), *beside]
+        return beside or tables.tables(self.groups, self.selection, self.against, self.among, self.columns)
+
+    @cached_property
+    def records(self) -> list[dict[str, object]]:
+        """The numbers as plain records, for programs. UsageError for a table that there is none of."""
+        if self.side_by_side:
+            return selections.records(self.shown)
+        if self.table:
+            return paper_tables.records(self._cells, self.selection)
+        return [rows.record(row) for row in rows.rows(self.groups, self.selection, self.against, self.among)]
