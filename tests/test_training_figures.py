@@ -23,6 +23,7 @@ from balancemm_cli.results.figures.classes import draw_classes
 from balancemm_cli.results.figures.discrepancy import draw_discrepancy
 from balancemm_cli.results.figures.drops import draw_drops
 from balancemm_cli.results.figures.loss import draw_loss
+from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.sensitivity import draw_sensitivity
 from balancemm_cli.results.groups import collect
 
@@ -119,6 +120,7 @@ def test_a_ratio_and_a_difference_are_not_drawn_together(tmp_path):
     write_run(tmp_path, overrides=("discrepancy.form=difference",))
     (axes,) = draw_discrepancy(panel(tmp_path)).axes
     assert lines(axes)["balanced"].get_ydata() == [0, 0]
+    assert lines(draw_modulation(panel(tmp_path)).axes[0])["balanced"].get_ydata() == [0, 0]
     write_run(tmp_path, "opm")
     with pytest.raises(ValueError, match="as a ratio, others as a difference"):
         draw_discrepancy(panel(tmp_path))
@@ -141,8 +143,7 @@ def test_without_drops_it_says_which_method_has_some(tmp_path):
 
 
 @pytest.mark.parametrize("selection", ["last", "best-test"])
-def test_classes_are_recalls(trained, prepared, monkeypatch, selection):
-    monkeypatch.setattr(figures.classes, "PREPARED", prepared)
+def test_classes_are_recalls(trained, prepared, selection):
     shown = panel(trained, selection)
     (axes,) = draw_classes(shown).axes
     names = open_set(prepared / "synthetic").classes
@@ -156,12 +157,6 @@ def test_classes_are_recalls(trained, prepared, monkeypatch, selection):
         np.testing.assert_allclose(dots.get_xdata(), 100 * np.mean(recalls, axis=0))
         ends = np.array([segment[:, 0] for segment in bars.get_segments()])
         np.testing.assert_allclose(ends[:, 1], 100 * np.max(recalls, axis=0))
-
-
-def test_without_the_data_classes_have_numbers(trained, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (axes,) = draw_classes(panel(trained)).axes
-    assert axes.get_yticklabels()[5].get_text() == "class 5 (10)"
 
 
 def predict(folder, labels, predicted, classes):

@@ -1,5 +1,6 @@
 """Training one run: the step, the epochs, and a resume that is exact to the bit."""
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -402,7 +403,8 @@ class Trainer:
         tables = [
             self._predictions(name, found["predictions"].numpy()) for name, found in self.selections.items()
         ]
-        self.folder.write_predictions(pa.concat_tables(tables))
+        names = json.dumps(self.task.classes(self.data.classes))
+        self.folder.write_predictions(pa.concat_tables(tables).replace_schema_metadata({"classes": names}))
 
     def _predictions(self, selection: str, predictions: np.ndarray) -> pa.Table:
         """A row an answer; several answers of one sample stand one after another under its id."""

@@ -1,22 +1,18 @@
 """Fig. 8: accuracy of each class by method."""
 
-from pathlib import Path
+import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from balancemm_cli.data.store import open_set
-from balancemm_cli.engine.restore import read_config
 from balancemm_cli.engine.runs import read_table
-from balancemm_cli.errors import InputError
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, Selection, labels
 from balancemm_cli.results.metrics import by_class
-
-PREPARED = Path("data/prepared")
-"""Where the names of the classes are looked up, in the current folder: as `bmm train` has it unless told otherwise."""
 
 SHOWN = 35
 """At most so many classes: more have no room on a page."""
@@ -26,15 +22,15 @@ def draw_classes(panel: Panel) -> Figure:
     """Accuracy of each class, a row a class, a marker a method (mean, range); behind its name its answers in the test.
 
     Classes without a test sample are left out. Of many, those are shown whose accuracies by method lie farthest
-    apart. ValueError where the runs don't have the same classes, InputError where predictions can't be read.
+    apart. Older runs did not keep the names of their classes, which are numbered then. ValueError where the runs
+    don't have the same classes, InputError where predictions can't be read.
     """
     names = labels(panel.groups)
-    counts, accuracies = _accuracies(panel)
+    classes, counts, accuracies = _accuracies(panel)
     means = np.array([values.mean(axis=0) for values in accuracies])  # [methods, classes]
     tested = np.flatnonzero(counts)
     apart = means[:, tested].max(axis=0) - means[:, tested].min(axis=0)
     shown = np.sort(tested[np.argsort(-apart, kind="stable")[:SHOWN]])
-    classes = class_names(panel.groups[0].runs[0], len(counts))
     height = 0.05 * len(names) + 0.1
     figure = Figure(figsize=(5.2, 1.4 + height * len(shown)))
     axes = figure.subplots()
@@ -61,35 +57,24 @@ def draw_classes(panel: Panel) -> Figure:
     return figure
 
 
-def class_names(run: Run, count: int) -> list[str]:
-    """The names of a run's classes, from its prepared data under PREPARED; their numbers where that isn't there."""
-    try:
-        prepared = open_set(PREPARED / run.result.dataset)
-        names = read_config(run.folder).task.classes(prepared.classes)
-    except InputError:
-        return [f"class {number}" for number in range(count)]
-    same = prepared.content_hash == run.result.hashes.data and len(names) == count
-    return names if same else [f"class {number}" for number in range(count)]
-
-
-def _accuracies(panel: Panel) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The answers of each class in the test, int64 [C], and of each group the accuracies in % [runs, C]."""
+def _accuracies(panel: Panel) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
+    """The classes, their answers in the test, int64 [C], and of each group the accuracies in % [runs, C]."""
     found = [[_of_run(run, panel.selection) for run in group.runs] for group in panel.groups]
     counts = [np.array([one["support"] for one in run.values()]) for runs in found for run in runs]
     if any(not np.array_equal(counts[0], other) for other in counts):
         raise ValueError("the runs were not tested on the same number of samples of each class.")
     accuracies = [[[100 * (one["accuracy"] or 0) for one in run.values()] for run in runs] for runs in found]
-    return counts[0], [np.array(values) for values in accuracies]
+    return list(found[0][0]), counts[0], [np.array(values) for values in accuracies]
 
 
 def _of_run(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
     path = run.folder / "predictions.arrow"
-    table = read_table(path).to_pandas()
+    table = read_table(path)
     try:
-        rows = table[table.selection == selection]
+        rows = table.filter(pc.field("selection") == selection).to_pandas()
         scores = np.stack(rows.scores)
-        return by_class(
-            scores.argmax(axis=1), {}, rows.label.to_numpy(), list(map(str, range(scores.shape[1])))
-        )
-    except (AttributeError, ValueError) as error:
+        kept = (table.schema.metadata or {}).get(b"classes")
+        names = json.loads(kept) if kept else [f"class {number}" for number in range(scores.shape[1])]
+        return by_class(scores.argmax(axis=1), {}, rows.label.to_numpy(), names)
+    except (AttributeError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path} has no predictions of the '{selection}' epoch ({error}).") from None

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
 from balancemm_cli.results.figures.drawing import LINES, MARKERS, Array, colour
+from balancemm_cli.results.groups import Group
 
 
 def aligned(curves: Iterable[Sequence[float] | Array]) -> Array:
@@ -66,3 +67,12 @@ def range_curve(
 def beside(index: int, count: int) -> float:
     """The shift, in points, of one of `count` curves that lie side by side."""
     return 3.5 * (index - (count - 1) / 2)
+
+
+def mark_balance(axes: Axes, groups: Sequence[Group]) -> None:
+    """A line where ρ says that modalities are in balance. ValueError where the groups don't agree on where that is."""
+    forms = {group.runs[0].settings.get("discrepancy.form", "ratio") for group in groups}
+    if len(forms) > 1:
+        raise ValueError("some runs measured ρ as a ratio, others as a difference; report them apart.")
+    place = 1 if forms == {"ratio"} else 0
+    axes.axhline(place, color="#888888", linewidth=0.8, linestyle=":", label="balanced")

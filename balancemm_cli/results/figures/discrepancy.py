@@ -1,10 +1,9 @@
 """Fig. 5: the discrepancy ratio over the epochs."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.curves import band
+from balancemm_cli.results.figures.curves import band, mark_balance
 from balancemm_cli.results.figures.drawing import epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.modulation import over_epochs
 from balancemm_cli.results.figures.panels import Panel
@@ -20,7 +19,7 @@ def draw_discrepancy(panel: Panel) -> Figure:
     leading = _dominant(panel)
     figure = Figure(figsize=(6.3, 3.4))
     axes = figure.subplots()
-    mark_balance(axes, panel)
+    mark_balance(axes, panel.groups)
     names = labels(panel.groups)
     for index, (name, group) in enumerate(zip(names, panel.groups, strict=True)):
         values = over_epochs(group.runs, f"rho_{leading}")
@@ -31,15 +30,6 @@ def draw_discrepancy(panel: Panel) -> Figure:
     axes.set_title(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}")
     legend(figure, [axes], ncols=min(len(names) + 1, 5))
     return figure
-
-
-def mark_balance(axes: Axes, panel: Panel) -> None:
-    """A line where the modalities are in balance. ValueError where the groups don't agree on where that is."""
-    forms = {group.runs[0].settings.get("discrepancy.form", "ratio") for group in panel.groups}
-    if len(forms) > 1:
-        raise ValueError("some runs measured ρ as a ratio, others as a difference; report them apart.")
-    place = 1 if forms == {"ratio"} else 0
-    axes.axhline(place, color="#888888", linewidth=0.8, linestyle=":", label="balanced")
 
 
 def _dominant(panel: Panel) -> str:

@@ -4,8 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.curves import band
-from balancemm_cli.results.figures.discrepancy import mark_balance
+from balancemm_cli.results.figures.curves import band, mark_balance
 from balancemm_cli.results.figures.drawing import epoch_axis, legend, note, over_seeds
 from balancemm_cli.results.figures.modulation import over_epochs
 from balancemm_cli.results.figures.panels import Panel
@@ -28,7 +27,7 @@ def draw_drops(panel: Panel) -> Figure:
     figure = Figure(figsize=(1.6 + 2.8 * len(modalities), 5.2))
     grid = figure.subplots(2, len(modalities), sharex=True, sharey="row", squeeze=False)
     for column, modality in enumerate(modalities):
-        mark_balance(grid[1, column], panel)
+        mark_balance(grid[1, column], panel.groups)
         for axes, quantity in zip(grid[:, column], ("q", "rho"), strict=True):
             _draw(axes, dropping, f"{quantity}_{modality}")
         grid[0, column].set_title(modality)

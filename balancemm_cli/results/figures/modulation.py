@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.engine.runs import read_table
-from balancemm_cli.results.figures.curves import aligned, band
+from balancemm_cli.results.figures.curves import aligned, band, mark_balance
 from balancemm_cli.results.figures.drawing import Array, legend, note, over_seeds, windows
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, labels
@@ -14,7 +14,7 @@ from balancemm_cli.results.groups import Run, labels
 def draw_modulation(panel: Panel) -> Figure:
     """ρ, q and k over the training steps, a row each; a column a method, a line a modality (mean, range)."""
     steps = [[read_steps(run) for run in group.runs] for group in panel.groups]
-    quantities = {"rho": "ratio ρ", "q": "drop probability q", "k": "gradient factor k"}
+    quantities = {"rho": "discrepancy ρ", "q": "drop probability q", "k": "gradient factor k"}
     shown = [one for one in quantities if any(_columns(runs, one) for runs in steps)]
     if not shown:
         raise ValueError("no run recorded ρ, q or k.")
@@ -23,6 +23,8 @@ def draw_modulation(panel: Panel) -> Figure:
     grid = figure.subplots(len(shown), len(names), sharex="col", sharey="row", squeeze=False)
     for line, quantity in enumerate(shown):
         for column, runs in enumerate(steps):
+            if quantity == "rho":
+                mark_balance(grid[line, column], panel.groups[column : column + 1])
             _draw_steps(grid[line, column], runs, quantity, panel.modalities)
         grid[line, 0].set_ylabel(quantities[quantity])
     for column, name in enumerate(names):
@@ -57,8 +59,6 @@ def _columns(runs: list[dict[str, Array]], quantity: str) -> list[str]:
 
 
 def _draw_steps(axes: Axes, runs: list[dict[str, Array]], quantity: str, modalities: list[str]) -> None:
-    if quantity == "rho":
-        axes.axhline(1, color="#888888", linewidth=0.8, linestyle=":", label="balanced (ρ = 1)")
     columns = _columns(runs, quantity)
     if not columns:
         note(axes, "not used")
