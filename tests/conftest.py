@@ -1,11 +1,16 @@
 """Fixtures that several test files share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from balancemm_cli.data.datasets import synthetic
 from balancemm_cli.data.prepare import prepare_dataset
+
+# Where the suite itself was started with Ctrl-C ignored, as a script's `make test &` is, the commands that tests
+# interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
