@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from run_folders import write_demo, write_run
 
+from balancemm_cli.errors import InputError
 from balancemm_cli.results import figures
 from balancemm_cli.results.figures.drawing import WINDOWS, windows
 from balancemm_cli.results.figures.modulation import read_steps
@@ -128,3 +129,10 @@ def test_three_modalities(tmp_path):
 def test_runs_of_one_modality_only_have_no_figure(tmp_path):
     write_run(tmp_path / "runs", model="unimodal-audio")
     assert draw(tmp_path / "runs", tmp_path / "figures") == ([], [])
+
+
+def test_more_rows_than_a_figure_has_room_for(tmp_path):
+    for number in range(41):
+        write_run(tmp_path / "runs", overrides=(f"optimizer.lr={number + 1}e-3",))
+    with pytest.raises(InputError, match=r"41 rows have no room in it, 40 have\. Choose some with --where"):
+        figures.draw_figure("4", collect([tmp_path / "runs"], "last").groups, tmp_path)

@@ -120,7 +120,8 @@ def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
     path = run.folder / "predictions.arrow"
     table = read_table(path)
     try:
-        chosen = table.filter(pc.field("selection") == selection)
+        of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
+        chosen = table.select(["id", "label", "scores"]).filter(of_selection)
         scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
         right = scores.argmax(1) == chosen["label"].to_numpy()
         samples = pc.count_distinct(chosen["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,6 +6,7 @@ runs for a figure it is None, and the reader is told so.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,13 +95,19 @@ def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> Comparison
 
 def minimum_detectable(std: float, n: int) -> float:
     """The true difference at which a paired t-test over `n` seeds of that deviation has the power POWER."""
+    return _detectable_shift(n) * std / n**0.5
+
+
+@cache
+def _detectable_shift(n: int) -> float:
+    """That difference in units of the standard error."""
     freedom = n - 1
     critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
 
     def missing(shift: float) -> float:  # the other tail has no part in it: it is below 1e-4 there
         return float(stats.nct.sf(critical, freedom, shift)) - POWER
 
-    return optimize.brentq(missing, 0, critical + 5) * std / n**0.5  # pyright: ignore[reportReturnType, reportOperatorIssue]
+    return optimize.brentq(missing, 0, critical + 5)  # pyright: ignore[reportReturnType]
 
 
 def bootstrap(gains: NDArray[np.floating]) -> NDArray[np.float64]:

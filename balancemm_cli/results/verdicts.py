@@ -77,6 +77,13 @@ def planned(number: Published) -> RunConfig | None:
     return None
 
 
+@cache
+def _planned_settings(number: Published) -> dict[str, object]:
+    """The settings of `planned` by the keys that --set takes; empty without a plan."""
+    config = planned(number)
+    return settings_by_key(config.to_toml()) if config else {}
+
+
 def follows(group: Group, config: RunConfig) -> bool:
     """Whether a group has exactly these settings, but for the seed."""
     started = config.starting_from(str(group.runs[0].settings.get("weights")))
@@ -135,14 +142,14 @@ def _obstacles(group: Group, printed: Published) -> list[str]:
     config = planned(printed)
     if config and not follows(group, config):
         found.append(
-            f"The settings are not those of suite {PREFIX}{printed.table}{_differing(group, config)}."
+            f"The settings are not those of suite {PREFIX}{printed.table}{_differing(group, printed)}."
         )
     return found
 
 
-def _differing(group: Group, config: RunConfig) -> str:
+def _differing(group: Group, printed: Published) -> str:
     """The settings of a group that are not the planned ones, as far as its config.toml tells."""
-    ours, theirs = group.runs[0].settings, settings_by_key(config.to_toml())
+    ours, theirs = group.runs[0].settings, _planned_settings(printed)
     keys = [
         key for key in ours if key != "seed" and key not in WITHOUT_EFFECT and ours[key] != theirs.get(key)
     ]

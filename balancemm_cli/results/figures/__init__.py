@@ -41,6 +41,9 @@ FIGURES: dict[str, Draw] = {
 }
 """What `bmm report --figure` draws: the paper's figures by their number."""
 
+MOST = 40
+"""So many rows of a table have room in one figure."""
+
 
 def draw_all(groups: list[Group], selection: Selection, folder: Path) -> tuple[list[Path], list[str]]:
     """Write each figure that the runs allow into `folder`, as NAME.png and NAME.svg.
@@ -74,6 +77,10 @@ def _draw(
         for kind, draw in kinds.items():
             name = f"{panel.name}-{kind}"
             try:
+                if len(panel.groups) > MOST:
+                    raise ValueError(
+                        f"{len(panel.groups):,} rows have no room in it, {MOST} have. Choose some with --where."
+                    )
                 with matplotlib.rc_context(STYLE):
                     written.append(save(draw(panel), folder / name))
             except (InputError, OSError, ValueError, KeyError) as error:
