@@ -4,14 +4,15 @@ import html
 import re
 import shutil
 import subprocess
+from itertools import product
 
 import pytest
-from run_folders import write_demo
+from run_folders import write_demo, write_run
 
+from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
 from balancemm_cli.results.formats import Table, to_html, to_latex, to_markdown
 from balancemm_cli.results.groups import collect
-from balancemm_cli.results.tables import tables
 
 AWKWARD = Table(
     "50 % of a_b & c: {x} \\\\ ~ ^ # $ < > ± − — † ρ Δ λ",
@@ -24,11 +25,21 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Tables and figures of eighteen runs."""
+    """Tables of every kind, and figures, of eighteen runs and a few with the paper's settings."""
     folder = tmp_path_factory.mktemp("demo")
     groups = collect([write_demo(folder / "runs")], "last").groups
     figures, _ = draw_all(groups, "last", folder / "figures")
-    return tables(groups, "last"), figures
+    for seed, method in product(range(3), ("baseline", "opm")):
+        write_run(
+            folder / "paper", method, seed, dataset="crema-d", recipe="paper", accuracy=0.6 + seed / 100
+        )
+    paper = collect([folder / "paper"], "last").groups
+    kinds = (
+        Contents(groups, "last"),
+        Contents(groups, "last", side_by_side=True),
+        Contents(paper, "last", table="12"),
+    )
+    return [table for one in kinds for table in one.tables], figures
 
 
 def test_latex_by_hand():
