@@ -140,6 +140,7 @@ def test_on_the_command_line(tmp_path):
     for words, message in (
         (("--table", "12", "--where", "method=opm"), "--table has rows of its own"),
         (("--check", "--suite", "table-12", "--columns", "gain"), "--check has rows of its own"),
+        (("--selection", "all", "--columns", "gain"), "--selection all has its own columns"),
         (("--table", "12", "--figure", "5"), "--table and --figure each make a report of their own"),
         (("--against", "cvpr"), "Did you mean 'cvpr2022'"),
     ):

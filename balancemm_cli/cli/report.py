@@ -114,6 +114,8 @@ def report(
         "--literature": literature,
     }
     _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns)
+    if columns and selection == "all":
+        raise UsageError("--columns chooses from the table of runs; --selection all has its own columns.")
     places = [*(runs or []), *([_suite_folder(suite)] if suite else [])] or [RUNS]
     home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
 
