@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from run_folders import write_demo, write_run
@@ -13,7 +14,7 @@ from balancemm_cli.errors import InputError
 from balancemm_cli.results.bundle import INDEX, unpack, write_bundle
 from balancemm_cli.results.groups import collect
 
-OUTSIDE = "../a/b/result.json"
+OUTSIDE = ("../a/b/result.json", "/tmp/bmm-outside/result.json")
 EMPTY = {"size": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
@@ -99,10 +100,13 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(tmp_path, bundle):
         (lambda files: files | {"more": b""}, "not those of its index"),
         (lambda files: dict(list(files.items())[1:]), "not those of its index"),
         (lambda files: {name: content + b" " for name, content in files.items()}, "larger than it may be"),
-        (lambda files: with_index({**files, OUTSIDE: b""}), "not those of its index"),
-        (
-            lambda files: with_index({INDEX: files[INDEX], OUTSIDE: b""}, files={OUTSIDE: EMPTY}),
-            "no file of a run",
+        (lambda files: with_index({**files, OUTSIDE[0]: b""}), "not those of its index"),
+        *(
+            (
+                lambda files, name=name: with_index({INDEX: files[INDEX], name: b""}, files={name: EMPTY}),
+                "no file of a run",
+            )
+            for name in OUTSIDE
         ),
         (
             lambda files: with_index(files, files={"a/b/c/result.json": EMPTY | {"size": 2**40}}),
@@ -114,7 +118,19 @@ def test_a_foreign_or_hostile_one_is_refused(tmp_path, bundle, change, message):
     edit(bundle, change)
     with pytest.raises(InputError, match=message):
         unpack(bundle, tmp_path / "folder")
-    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "a").exists() and not Path(OUTSIDE[1]).exists()
+
+
+def test_runs_whose_folders_share_a_name_are_all_packed(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "made", seed=seed).rename(
+            (tmp_path / f"{seed}").mkdir() or tmp_path / f"{seed}" / "run"
+        )
+    groups = collect([tmp_path / f"{seed}" for seed in range(3)], "last").groups
+    assert write_bundle(groups, tmp_path / "same.zip") == 3
+    unpack(tmp_path / "same.zip", tmp_path / "again")
+    (group,) = collect([tmp_path / "again"], "last").groups
+    assert group.seeds == [0, 1, 2]
 
 
 def test_a_truncated_or_other_file_ends_with_status_3(tmp_path, bundle):

@@ -1,6 +1,7 @@
 """`bmm report --check`: verdicts, exit status and JUnit output, passing, failing, incomplete and damaged."""
 
 import json
+import shutil
 import sys
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ from balancemm_cli.data.datasets.lists import OTHER_LISTS
 from balancemm_cli.engine.suites import load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import checks, published
+from balancemm_cli.results.bundle import write_bundle
 from balancemm_cli.results.groups import collect
 
 SUITE = """
@@ -30,6 +32,7 @@ metric = "map"
 low = 0.9
 high = 1.0
 """
+NOT_RUN = "No finished run has exactly the settings of the suite."
 PRINTED = {
     number.method: number.fraction
     for number in published.rows()
@@ -155,7 +158,7 @@ def test_incomplete(folder, monkeypatch, capsys):
         path.write_text(json.dumps(content | {"status": "running", "selections": {}}))
     status, out, counts = bmm_check(folder, monkeypatch, capsys)
     assert status == 4 and counts == (5, 0, 4)  # three runs, and the number that they should give
-    assert "synthetic concat opm map: No run has finished." in out
+    assert "synthetic concat opm map: No finished run has exactly the settings of the suite." in out
 
 
 def test_damaged_and_diverged(folder, monkeypatch, capsys):
@@ -164,7 +167,8 @@ def test_damaged_and_diverged(folder, monkeypatch, capsys):
     content = json.loads((opm / "result.json").read_text())
     (opm / "result.json").write_text(json.dumps(content | {"status": "diverged"}))
     status, out, counts = bmm_check(folder, monkeypatch, capsys)
-    assert status == 4 and counts == (4, 0, 2)
+    assert status == 4 and counts == (4, 0, 4)  # two runs, and the numbers that lack their seed
+    assert out.count("No run of seed 1 has finished.") == 2
     assert "result.json is damaged" in out and "diverged, not averaged" in out
 
 
@@ -182,9 +186,32 @@ def test_junit_tells_a_failure_from_what_was_not_run(folder, monkeypatch, capsys
     assert (failure.tag, failure.attrib["type"]) == ("failure", "worse")
     assert "over 3 seeds, expected 95.0 to 100.0" in failure.attrib["message"]
     (error,) = cases["synthetic concat opm map"]
-    assert (error.tag, error.attrib) == ("error", {"type": "not run", "message": "No run has finished."})
+    assert (error.tag, error.attrib) == ("error", {"type": "not run", "message": NOT_RUN})
     damaged = [found for name, (*found,) in cases.items() if "opm-paper-s" in name]
     assert len(damaged) == 3 and all("damaged" in one.attrib["message"] for (one,) in damaged)
+
+
+def test_runs_of_other_settings_reproduce_nothing(folder, monkeypatch, capsys):
+    for path in (folder / "runs").rglob("opm-*"):
+        shutil.rmtree(path)
+    for seed in range(3):
+        write_run(folder / "runs" / "mine", "opm", seed, overrides=("epochs=3",))
+    status, out, counts = bmm_check(folder, monkeypatch, capsys)
+    assert (status, counts) == (4, (2, 0, 1)) and f"opm map: {NOT_RUN}" in out
+    for seed in range(3):
+        write_run(folder / "runs" / "mine", "opm", seed)
+    assert bmm_check(folder, monkeypatch, capsys)[0] == 0  # the others beside them do no harm
+
+
+def test_a_bundle_beside_its_runs_and_alone(folder, monkeypatch, capsys):
+    groups = collect([folder / "runs"], "last").groups
+    assert write_bundle(groups, folder / "all.zip") == 6
+    assert bmm_check(folder, monkeypatch, capsys, "all.zip")[::2] == (0, (2, 0, 0))
+    shutil.rmtree(folder / "runs")
+    monkeypatch.setattr(sys, "argv", ["bmm", "report", "all.zip", "--suite", "mine.toml", "--check"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out.count("reproduced ") == 2 and (folder / "check.xml").exists()
 
 
 def test_nothing_at_all_finished(folder, monkeypatch, capsys):

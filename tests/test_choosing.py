@@ -99,6 +99,7 @@ def test_a_file_of_ones_own_stands_beside_ours(groups, tmp_path):
         (0.65, "%", "is it a fraction"),
         (165, "%", "165 %"),
         ("nan", "%", "nan %"),
+        (1.01, "x", "unit 'x' is not that of accuracy"),
         (65, "points", "neither % nor x"),
     ],
 )
@@ -131,10 +132,19 @@ def test_selections_side_by_side_show_the_optimism(tmp_path):
     assert record["optimism"]["last"]["mean"] == pytest.approx(0.045)
 
 
+def test_rows_that_differ_in_their_variant_say_so(tmp_path):
+    for variant in ("paper", "official"):
+        write_run(tmp_path, "opm", variant=variant)
+    (table,) = selections.side_by_side(collect([tmp_path], "last").groups)
+    assert [line["Variant"] for line in as_dicts(table)] == ["official", "paper"]
+
+
 def test_on_the_command_line(tmp_path):
     write_demo(tmp_path / "runs", 2)
     done = bmm("--where", "method=opm", "--columns", "accuracy,gain", cwd=tmp_path)
     assert "| Model  | Method | Accuracy" in done.stdout and done.stdout.count("\n| concat") == 1
+    empty = bmm("--selection", "all", "--table", "12", "--format", "csv", cwd=tmp_path)
+    assert empty.stdout == ""  # none of these runs is of the table
     done = bmm("--selection", "all", "--format", "json", cwd=tmp_path)
     assert {"last", "best-test", "optimism"} <= json.loads(done.stdout)[0].keys()
     for words, message in (

@@ -136,3 +136,11 @@ def test_more_rows_than_a_figure_has_room_for(tmp_path):
         write_run(tmp_path / "runs", overrides=(f"optimizer.lr={number + 1}e-3",))
     with pytest.raises(InputError, match=r"41 rows have no room in it, 40 have\. Choose some with --where"):
         figures.draw_figure("4", collect([tmp_path / "runs"], "last").groups, tmp_path)
+
+
+def test_a_modality_alone_without_a_history_is_left_out_of_the_epochs(tmp_path):
+    write_demo(tmp_path / "runs", 1)
+    (history,) = (tmp_path / "runs").glob("unimodal-audio/*/history.jsonl")
+    history.write_text("")
+    written, left_out = draw(tmp_path / "runs", tmp_path / "figures")
+    assert len(written) == 3 and left_out == []

@@ -1,6 +1,7 @@
 """What a method gains over its own baseline, with intervals over seeds and over test samples."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -96,6 +97,34 @@ def test_settings_of_the_method_do_not_part_it_from_its_baseline(tmp_path):
     assert found["opm"].gain.comparison.difference.mean == pytest.approx(0.21)
     assert found["ogm"].gain.comparison.difference.mean == pytest.approx(0.1)
     assert found["opm"].gain.samples is None  # there are no predictions
+
+
+def test_without_its_settings_a_run_has_no_baseline(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, seed=seed, accuracy=0.6)
+        (write_run(tmp_path, "opm", seed, accuracy=0.8) / "config.toml").unlink()
+    assert gains(collect([tmp_path], "last").groups, "last") == {}
+
+
+def test_of_several_baselines_it_is_that_of_the_same_variant_or_that_shares_seeds(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "opm", seed, accuracy=0.8, variant="official")
+        write_run(tmp_path, seed=seed, accuracy=0.6, variant="official")
+    write_run(tmp_path, seed=0, accuracy=0.7)
+    difference = rows_of(tmp_path)["opm"].gain.comparison.difference
+    assert difference.n == 3 and difference.mean == pytest.approx(0.2)
+    for folder in tmp_path.rglob("baseline-official-*"):
+        shutil.rmtree(folder)
+    difference = rows_of(tmp_path)["opm"].gain.comparison.difference
+    assert difference.n == 1 and difference.mean == pytest.approx(0.1)
+
+
+def test_a_baseline_of_other_seeds_gives_no_gain_and_the_table_says_so(tmp_path):
+    write_run(tmp_path, "opm", 1, accuracy=0.8)
+    write_run(tmp_path, seed=0, accuracy=0.6)
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    assert "Gain" not in table.header
+    assert "No gain of concat opm: it shares no seed with its baseline." in table.notes
 
 
 def test_damaged_predictions_leave_the_gain_over_seeds(tmp_path):

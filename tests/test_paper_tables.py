@@ -76,6 +76,22 @@ def test_time_is_told_in_units_of_the_baseline_of_the_same_seed(tmp_path):
     assert lines[-2]["crema-d training time"].startswith("1.03 ± 0.00 (2) / 1.01")
 
 
+def test_time_is_not_told_in_units_of_a_baseline_of_other_settings(tmp_path):
+    for method, seconds, more in (
+        ("baseline", 100.0, ()),
+        ("opm", 103.0, ()),
+        ("baseline", 10.0, ("epochs=10",)),
+    ):
+        for folder in write_cell(tmp_path, method, 2, 0.6, overrides=more):
+            path = folder / "result.json"
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps(content | {"time": {"seconds": seconds}}))
+    found, _, _ = shown("4", tmp_path)
+    ratios = {cell.printed.method: cell.ours for cell in found}
+    assert ratios["opm"].mean == pytest.approx(1.03) and ratios["opm"].n == 2
+    assert ratios["baseline"].mean == 1
+
+
 def test_every_table_with_a_suite_is_laid_out(tmp_path):
     write_cell(tmp_path, "baseline", 1, 0.6)
     for table in paper_tables.table_numbers():

@@ -124,6 +124,8 @@ def test_no_p_value_of_two_seeds_nor_without_spread(mine, p):
     found = compare(mine, {0: 0.4, 1: 0.4, 2: 0.4})
     assert found is not None and found.p is p and found.difference.n == len(mine)
     assert compare({0: 0.5}, {1: 0.5}) is None
+    equal_but_for_rounding = compare({0: 0.95, 1: 0.93, 2: 0.91}, {0: 0.90, 1: 0.88, 2: 0.86})
+    assert equal_but_for_rounding is not None and equal_but_for_rounding.p is None
 
 
 def test_the_minimum_detectable_effect_is_detected_as_often_as_it_says():

@@ -76,8 +76,8 @@ def test_the_same_seed_twice_is_named_and_counted_once(tmp_path):
     shutil.copytree(first, tmp_path / "b" / "copy")
     collection = collect([tmp_path], "last")
     assert [group.seeds for group in collection.groups] == [[3]]
-    assert len(collection.left_out) == 1
-    assert "copy" in collection.left_out[0] and "counted once" in collection.left_out[0]
+    assert len(collection.twins) == 1 and not collection.left_out
+    assert "copy" in collection.twins[0] and "counted once" in collection.twins[0]
 
 
 def test_a_folder_reached_twice_is_read_once(tmp_path):
@@ -85,6 +85,14 @@ def test_a_folder_reached_twice_is_read_once(tmp_path):
     collection = collect([tmp_path, tmp_path / "suite"], "last")
     assert collection.left_out == []
     assert [group.seeds for group in collection.groups] == [[0]]
+
+
+def test_runs_behind_a_link_are_found_and_a_circle_of_links_ends(tmp_path):
+    write_run(tmp_path / "scratch", seed=0)
+    write_run(tmp_path / "runs" / "here", seed=1)
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch" / "back").symlink_to(tmp_path / "runs")
+    assert [group.seeds for group in collect([tmp_path / "runs"], "last").groups] == [[0, 1]]
 
 
 @pytest.mark.parametrize("status", ["diverged", "running", "interrupted"])
@@ -115,6 +123,13 @@ def test_a_damaged_result_is_named_and_the_rest_is_shown(tmp_path, content, reas
     assert [group.seeds for group in collection.groups] == [[0]]
     assert len(collection.left_out) == 1
     assert str(damaged) in collection.left_out[0] and reason in collection.left_out[0]
+
+
+def test_a_value_that_is_not_finite_is_damage(tmp_path):
+    folder = write_run(tmp_path, seed=0)
+    edit_result(folder, rho={"audio": float("inf"), "visual": 1.0})
+    collection = collect([tmp_path], "last", may_be_empty=True)
+    assert not collection.groups and "'rho.audio': Input should be a finite number" in collection.left_out[0]
 
 
 def test_a_value_that_is_no_fraction_is_damage(tmp_path):

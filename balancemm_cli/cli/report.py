@@ -116,7 +116,8 @@ def report(
     _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns)
     if columns and selection == "all":
         raise UsageError("--columns chooses from the table of runs; --selection all has its own columns.")
-    places = [*(runs or []), *([_suite_folder(suite)] if suite else [])] or [RUNS]
+    places = list(runs or []) or ([] if suite else [RUNS])
+    places += _suite_folders(suite, optional=bool(runs)) if suite else []
     home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
 
     from balancemm_cli.results.contents import Contents
@@ -131,7 +132,8 @@ def report(
             _check(suite, collect(folders, which, may_be_empty=True), which, home, chosen)
             return
         collection = collect(folders, which)
-        for line in collection.left_out:
+        left_out = [*collection.left_out, *collection.twins]
+        for line in left_out:
             say(f"Left out: {line}")
         groups = choose(collection.groups, where or [])
         if bundle:
@@ -147,7 +149,7 @@ def report(
                 groups, which, source, collection.groups, wanted, table, side_by_side=selection == "all"
             )
             if out:
-                _write(contents, collection.left_out, out)
+                _write(contents, left_out, out)
             _print(contents, chosen, figure)
 
 
@@ -228,24 +230,28 @@ def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selectio
 
 
 def _print_places(groups: "list[Group]", selection: "Selection") -> None:
+    from balancemm_cli.results.groups import columns_apart
     from balancemm_cli.results.rows import row
 
-    for group in groups:
+    names = columns_apart(groups).values()
+    for group, *texts in zip(groups, *names, strict=True):
         ours = row(group, selection)
         if ours.place:
-            print(
-                f"{', '.join(group.names[:3])}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values"
-            )
+            name = ", ".join(filter(None, (group.first.dataset, *texts)))
+            print(f"{name}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values")
 
 
-def _suite_folder(suite: str) -> Path:
+def _suite_folders(suite: str, optional: bool) -> list[Path]:
+    """Where the runs of a suite are: one folder, or none where it is `optional` and absent."""
     folder = RUNS / Path(suite).stem if suite.endswith(".toml") else RUNS / suite
     if not folder.is_dir():
         from balancemm_cli.engine.suites import load_suite  # imports torch
 
         load_suite(suite)
+        if optional:
+            return []
         raise InputError(f"There are no runs in {folder}. Run 'bmm train --suite {suite}' first.")
-    return folder
+    return [folder]
 
 
 def _write(contents: "Contents", left_out: list[str], out: Path) -> None:

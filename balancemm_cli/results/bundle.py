@@ -8,6 +8,7 @@ own, none is larger than the index says or than LIMIT, and each must have its ha
 import hashlib
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -16,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.groups import Group, first_fault
+from balancemm_cli.results.groups import Group, Run, first_fault
 
 FILES = (
     "config.toml",
@@ -50,11 +51,7 @@ class Index(BaseModel):
 
 def write_bundle(groups: Iterable[Group], path: Path) -> int:
     """Write the runs of the groups into `path`, whole or not at all; returns how many they are."""
-    folders = {
-        f"{run.result.dataset}/{run.result.model}/{run.folder.name}": run.folder
-        for group in groups
-        for run in group.runs
-    }
+    folders = _named([run for group in groups for run in group.runs])
     index = Index(format=1, files={})
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, folder in sorted(folders.items()):
@@ -65,6 +62,17 @@ def write_bundle(groups: Iterable[Group], path: Path) -> int:
                     archive.writestr(zipfile.ZipInfo(f"{name}/{part}", EPOCH), content, zipfile.ZIP_DEFLATED)
         archive.writestr(zipfile.ZipInfo(INDEX, EPOCH), index.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
     return len(folders)
+
+
+def _named(runs: Iterable[Run]) -> dict[str, Path]:
+    """The runs' folders by their names in a bundle, numbered where several have the same one."""
+    folders: dict[str, Path] = {}
+    times: Counter[str] = Counter()
+    for run in runs:
+        name = f"{run.result.dataset}/{run.result.model}/{run.folder.name}"
+        times[name] += 1
+        folders[name if times[name] == 1 else f"{name}~{times[name]}"] = run.folder
+    return folders
 
 
 def _member(content: bytes) -> Member:
@@ -111,7 +119,8 @@ def _check(index: Index, archive: zipfile.ZipFile) -> None:
     for name in index.files:
         parts = PurePosixPath(name).parts
         if (
-            len(parts) != 4
+            PurePosixPath(name).is_absolute()
+            or len(parts) != 4
             or parts[-1] not in FILES
             or any(part in ("..", ".") or "\\" in part for part in parts)
         ):

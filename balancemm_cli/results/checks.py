@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
+from balancemm_cli.engine.config import RunConfig
 from balancemm_cli.engine.suites import Expected, Suite
 from balancemm_cli.results.groups import Collection, Group, Selection
 from balancemm_cli.results.paper_tables import cells
 from balancemm_cli.results.statistics import summarize
-from balancemm_cli.results.verdicts import Verdict, table_numbers
+from balancemm_cli.results.verdicts import Verdict, follows, table_numbers
 
 
 def check(suite: Suite, collection: Collection, selection: Selection) -> list[Verdict]:
@@ -18,16 +19,27 @@ def check(suite: Suite, collection: Collection, selection: Selection) -> list[Ve
     ]
     if suite.table in table_numbers():
         found += [cell.judge(suite.band) for cell in cells(suite.table, collection.groups, selection)]
-    return found + [_within(expected, collection.groups, selection) for expected in suite.expected]
+    planned = suite.configs()
+    return found + [_within(expected, planned, collection.groups, selection) for expected in suite.expected]
 
 
-def _within(expected: Expected, groups: Sequence[Group], selection: Selection) -> Verdict:
+def _within(
+    expected: Expected, planned: Sequence[RunConfig], groups: Sequence[Group], selection: Selection
+) -> Verdict:
     names = (expected.dataset, expected.model, expected.method)
     name = " ".join((*names, expected.metric))
-    found = [group for group in groups if group.names[:3] == names]
-    if len(found) != 1:
-        reason = "No run has finished." if not found else f"{len(found)} groups of runs have these names."
-        return Verdict(name, "not run" if not found else "undecided", reason)
+    plans = [config for config in planned if (config.dataset, config.model, config.method) == names]
+    found = [
+        group
+        for group in groups
+        if group.names[:3] == names and any(follows(group, config) for config in plans)
+    ]
+    if not found:
+        return Verdict(name, "not run", "No finished run has exactly the settings of the suite.")
+    if len(found) > 1:
+        return Verdict(name, "undecided", f"{len(found)} groups of runs have these names.")
+    if missing := sorted({config.seed for config in plans} - {*found[0].seeds}):
+        return Verdict(name, "not run", f"No run of seed {', '.join(map(str, missing))} has finished.")
     ours = summarize([getattr(run.result.selections[selection], expected.metric) for run in found[0].runs])
     assert ours is not None
     low, high = 100 * expected.low, 100 * expected.high

@@ -212,7 +212,9 @@ def to_json(records: Records) -> str:
 
 
 def to_csv(records: Records) -> str:
-    """CSV, a line a record; nested keys joined by "_", lists by a space, a gap empty."""
+    """CSV, a line a record; nested keys joined by "_", lists by a space, a gap empty. No text without a record."""
+    if not records:
+        return ""
     flat = [flatten(one, "_") for one in records]
     # In the order of the record's own keys, also where the rows have other modalities.
     columns = list(

@@ -5,7 +5,7 @@ baseline can be compared between papers where the numbers themselves can't.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,15 +37,9 @@ def gains(
     groups: Sequence[Group], selection: Selection, against: str = PAPER, among: Sequence[Group] = ()
 ) -> dict[Hashes, Gain]:
     """The gain of each group that has a baseline in `groups` or `among`, by its hashes."""
-    baselines = {_key(group): group for group in (*among, *groups) if group.first.method == BASELINE}
-    pairs = [
-        (group, baseline)
-        for group in groups
-        if group.first.method != BASELINE and (baseline := baselines.get(_key(group)))
-    ]
     found: dict[Hashes, Gain] = {}
     compared = []
-    for group, baseline in pairs:
+    for group, baseline in pairs(groups, among):
         comparison = compare(_accuracies(group, selection), _accuracies(baseline, selection))
         if comparison is not None:
             found[group.first.hashes] = Gain(comparison, published=_published(group, against))
@@ -58,8 +52,37 @@ def gains(
     }
 
 
+def pairs(groups: Sequence[Group], among: Sequence[Group] = ()) -> Iterator[tuple[Group, Group]]:
+    """Each group of a method with its baseline in `groups` or `among`, where there is one.
+
+    They share data, model, and all settings that are not a method's; of several baselines it is one that shares seeds,
+    is of the same variant, and shares the most seeds. Groups without a config.toml have none.
+    """
+    baselines: dict[tuple, list[Group]] = defaultdict(list)
+    for baseline in {id(group): group for group in (*among, *groups)}.values():
+        if baseline.first.method == BASELINE and _settings(baseline):
+            baselines[_key(baseline)].append(baseline)
+    for group in groups:
+        if group.first.method != BASELINE and _settings(group) and (found := baselines.get(_key(group))):
+            yield group, max(found, key=lambda baseline: _kinship(group, baseline))
+
+
+def apart(groups: Sequence[Group], among: Sequence[Group] = ()) -> list[Group]:
+    """The groups that have a baseline, but no seed in common with it, and so no gain."""
+    return [group for group, baseline in pairs(groups, among) if not {*group.seeds} & {*baseline.seeds}]
+
+
+def _settings(group: Group) -> bool:
+    return any(run.settings for run in group.runs)
+
+
+def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, int]:
+    shared = len({*group.seeds} & {*baseline.seeds})
+    return shared > 0, group.first.variant == baseline.first.variant, shared
+
+
 def _key(group: Group) -> tuple:
-    """What a method and its baseline share: data, model, and all settings that are not a method's."""
+    """What a method and its baseline share."""
     own = tuple(f"{name}." for name in ("discrepancy", *group.first.method.split("+")))
     settings = {
         key: value
@@ -84,7 +107,7 @@ def _published(group: Group, source: str) -> float | None:
 
 
 def _over_samples(
-    pairs: Sequence[tuple[Group, Group]], selection: Selection
+    compared: Sequence[tuple[Group, Group]], selection: Selection
 ) -> dict[Hashes, tuple[float, float]]:
     """Bootstrap intervals by the hashes of a group, for the pairs whose predictions are there."""
     by_data: dict[str, dict[Hashes, NDArray[np.floating]]] = defaultdict(dict)
@@ -95,7 +118,7 @@ def _over_samples(
             read[run.folder] = correct(run, selection)
         return read[run.folder]
 
-    for group, baseline in pairs:
+    for group, baseline in compared:
         others = {run.result.seed: run for run in baseline.runs}
         shared = [(run, others[run.result.seed]) for run in group.runs if run.result.seed in others]
         try:

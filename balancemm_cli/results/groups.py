@@ -5,15 +5,16 @@ does not enter a group is named, with its reason, in `Collection.left_out`.
 """
 
 import json
+import os
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from balancemm_cli.engine.config import WITHOUT_EFFECT
 from balancemm_cli.engine.runs import is_locked
@@ -45,8 +46,8 @@ class Metrics(BaseModel):
     unimodal: dict[str, Fraction] = {}
     map_classes_left_out: int = 0
     by_group: dict[str, OfGroup] = {}
-    mae: float | None = None
-    correlation: float | None = None
+    mae: FiniteFloat | None = None
+    correlation: FiniteFloat | None = None
     accuracy_7: Fraction | None = None
 
 
@@ -77,8 +78,8 @@ class Result(BaseModel):
     seed: int
     epochs: int | None = None
     selections: dict[Selection, Selected] = {}
-    rho: dict[str, float | None] = {}
-    time: dict[str, float | None] = {}  # seconds, samples_per_second
+    rho: dict[str, FiniteFloat | None] = {}
+    time: dict[str, FiniteFloat | None] = {}  # seconds, samples_per_second
     split: str = ""  # whose split it is, in words
     samples: dict[str, tuple[int, int]] = {}
     hashes: Hashes
@@ -154,10 +155,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Collection:
-    """The groups in the order of a table, and a line for each run or folder that is in none of them."""
+    """The groups in the order of a table, and a line for each run or folder that is in none of them.
+
+    `twins` are runs that were counted already, as those of a bundle beside their folders.
+    """
 
     groups: list[Group]
     left_out: list[str]
+    twins: list[str] = field(default_factory=list)
 
 
 def collect(folders: Sequence[Path], selection: Selection, *, may_be_empty: bool = False) -> Collection:
@@ -178,16 +183,16 @@ def collect(folders: Sequence[Path], selection: Selection, *, may_be_empty: bool
             left_out.append(f"{run.folder}: it has no '{selection}' epoch (no such split), not averaged.")
         else:
             usable.append(run)
-    groups = _group(usable, left_out)
+    groups, twins = _group(usable)
     if not groups and not may_be_empty:
         raise InputError(f"No finished run to report. {first_of(left_out)}")
-    return Collection(groups, left_out)
+    return Collection(groups, left_out, twins)
 
 
 def _read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """All readable runs, and a line for each run folder that is not; a folder reached twice counts once."""
     runs, unreadable = [], []
-    for folder in sorted({path.resolve(): path for path in _run_folders(folders)}.values()):
+    for folder in _run_folders(folders):
         try:
             runs.append(read_run(folder))
         except InputError as error:
@@ -195,12 +200,22 @@ def _read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return runs, unreadable
 
 
-def _run_folders(folders: Sequence[Path]) -> Iterator[Path]:
+def _run_folders(folders: Sequence[Path]) -> list[Path]:
+    """Each run folder under `folders`, at any depth and through links, once. InputError where one does not exist."""
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}. {_ADVICE}")
-        for name in ("config.toml", "result.json"):
-            yield from (path.parent for path in folder.rglob(name))
+        for place, inner, files in os.walk(folder, followlinks=True):
+            real = os.path.realpath(place)
+            if real in seen:  # a link back to where this came from has no end
+                inner.clear()
+                continue
+            seen.add(real)
+            if "config.toml" in files or "result.json" in files:
+                found[real] = Path(place)
+    return sorted(found.values())
 
 
 def read_run(folder: Path) -> Run:
@@ -234,16 +249,17 @@ def _state(run: Run) -> str:
         return "running"
 
 
-def _group(runs: list[Run], left_out: list[str]) -> list[Group]:
-    """Group by the hashes; a seed that a group has already goes to `left_out`."""
+def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
+    """Group by the hashes; and a line for each seed that a group has already."""
+    twins: list[str] = []
     by_hashes: dict[Hashes, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         seeds = by_hashes[run.result.hashes]
         twin = seeds.setdefault(run.result.seed, run)
         if twin is not run:
-            left_out.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
+            twins.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
     groups = [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()]
-    return sorted(_tell_apart(groups), key=_order)
+    return sorted(_tell_apart(groups), key=_order), twins
 
 
 def _tell_apart(groups: list[Group]) -> list[Group]:
@@ -336,6 +352,22 @@ def labels(groups: list[Group]) -> list[str]:
         if any(count > 1 for count in texts.values()) and len({part[name] for part in parts}) > 1:
             shown.append(name)
     return [" · ".join(part[key] for key in shown if part[key]) for part in parts]
+
+
+def columns_apart(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The columns that tell rows apart, by their heads: model and method, and what of the rest differs."""
+    columns = {
+        "Model": [group.first.model for group in groups],
+        "Method": [group.first.method for group in groups],
+    }
+    others = {
+        "Variant": [group.first.variant for group in groups],
+        "Recipe": [group.first.recipe for group in groups],
+    }
+    columns |= {name: texts for name, texts in others.items() if len(set(texts)) > 1}
+    if any(group.settings for group in groups):
+        columns["Settings"] = [describe(group.settings) for group in groups]
+    return columns
 
 
 def settings_by_key(config: str) -> dict[str, object]:

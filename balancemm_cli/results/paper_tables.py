@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.gains import BASELINE, Gain, gains
+from balancemm_cli.results.gains import BASELINE, Gain, gains, pairs
 from balancemm_cli.results.groups import Group, Selection, describe
-from balancemm_cli.results.published import PAPER, Published, lookup, rows
+from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, rows
 from balancemm_cli.results.rows import plain_gain
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
@@ -38,7 +38,7 @@ from balancemm_cli.results.verdicts import (
 )
 
 NOT_RUN = "not run"
-METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", "training_time_ratio": "training time"}
+METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", TIMES: "training time"}
 _OURS = {"f1": "macro_f1"}  # of two classes; the paper's F1 (Eq. 20)
 _MARKS_NOTE = "✓ reproduced, ↑ better, ↓ worse, ? undecided, ≠ not comparable"
 
@@ -139,7 +139,7 @@ def _runs_of(number: Published, groups: Sequence[Group]) -> tuple[str, list[Grou
 
 
 def _ours(metric: str, group: Group, groups: Sequence[Group], selection: Selection) -> Summary | None:
-    if metric == "training_time_ratio":
+    if metric == TIMES:
         return _time_ratio(group, groups)
     return summarize(
         [getattr(run.result.selections[selection], _OURS.get(metric, metric)) for run in group.runs]
@@ -148,17 +148,14 @@ def _ours(metric: str, group: Group, groups: Sequence[Group], selection: Selecti
 
 def _time_ratio(group: Group, groups: Sequence[Group]) -> Summary | None:
     """Training time of each seed in units of the same seed's baseline, where both ran on one kind of device."""
-    baselines = [
-        run
-        for other in groups
-        if other.names[:2] == group.names[:2] and other.first.method == BASELINE
-        for run in other.runs
-    ]
-    pairs = [(run, base) for run in group.runs for base in baselines if run.result.seed == base.result.seed]
+    baseline = group if group.first.method == BASELINE else next((b for _, b in pairs([group], groups)), None)
+    others = {run.result.seed: run for run in baseline.runs} if baseline else {}
     ratios = [
-        (run.result.time.get("seconds") or 0) / seconds
-        for run, base in pairs
-        if (seconds := base.result.time.get("seconds"))
+        seconds / unit
+        for run in group.runs
+        if (base := others.get(run.result.seed))
+        and (seconds := run.result.time.get("seconds"))
+        and (unit := base.result.time.get("seconds"))
         and run.environment.get("device") == base.environment.get("device")
     ]
     return summarize(ratios)
@@ -237,7 +234,7 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
         f"of suite {PREFIX}{table}.",
         f"Epoch of ours: {SELECTION_NOTES[selection]}. The paper does not say which epoch it takes.",
     ]
-    if any(cell.printed.metric == "training_time_ratio" for cell in found):
+    if any(cell.printed.metric == TIMES for cell in found):
         notes.append("Training time: of each seed, in units of the baseline's on the same kind of device.")
     notes += dict.fromkeys(f"{group.first.dataset}. {samples_note(group.first)}" for group in groups)
     notes.append(

@@ -24,6 +24,9 @@ PAPER = "tpami2024"
 SOURCES = (PAPER, "cvpr2022", "balancebenchmark2025", "independent")
 """The files with one row a number; the others in that folder are for reading (their README says why)."""
 
+TIMES = "training_time_ratio"
+"""The metric that is not in % but a ratio."""
+
 MAIN_TABLES = {"tpami2024": ("12", "2"), "cvpr2022": ("1",)}
 
 _PUBLISHED_MODEL = {
@@ -87,6 +90,8 @@ def _number(row: dict[str, str]) -> Published:
     number = Published(**{**row, "value": float(row["value"])})  # pyright: ignore[reportArgumentType]
     if number.unit not in ("%", "x"):
         raise ValueError(f"unit '{number.unit}' is neither % nor x")
+    if (number.unit == "x") != (number.metric == TIMES):
+        raise ValueError(f"unit '{number.unit}' is not that of {number.metric}")
     low, high = (1, 100) if number.unit == "%" else (0, float("inf"))
     if not low < number.value <= high:
         hint = ", is it a fraction?" if 0 <= number.value <= 1 else ""

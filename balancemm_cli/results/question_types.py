@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from balancemm_cli.data.datasets.music_avqa import TYPES
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import Group, Selection
+from balancemm_cli.results.groups import Group, Selection, columns_apart
 from balancemm_cli.results.statistics import format_summary, summarize
 
 KINDS = ("Audio", "Visual", "Audio-Visual")
@@ -18,10 +18,10 @@ def by_type(dataset: str, groups: Sequence[Group], selection: Selection) -> Tabl
     asked = [group for group in groups if group.runs[0].result.selections[selection].by_group]
     if not asked:
         return None
-    names = [*TYPES, *KINDS]
+    apart, names = columns_apart(asked), [*TYPES, *KINDS]
     cells = [
-        [group.first.model, group.first.method, *(_share(group, selection, name) for name in [*names, None])]
-        for group in asked
+        [*texts, *(_share(group, selection, name) for name in [*names, None])]
+        for group, *texts in zip(asked, *apart.values(), strict=True)
     ]
     found = asked[0].runs[0].result.selections[selection].by_group
     counts = ", ".join(f"{name} {found[name].count:,}" for name in TYPES if name in found)
@@ -30,7 +30,7 @@ def by_type(dataset: str, groups: Sequence[Group], selection: Selection) -> Tabl
     ]
     if absent := [name for name in TYPES if name not in found]:
         notes.append(f"The test split has no question of type {', '.join(absent)}.")
-    header = ["Model", "Method", *TYPES, *(f"{kind} (all)" for kind in KINDS), "All"]
+    header = [*apart, *TYPES, *(f"{kind} (all)" for kind in KINDS), "All"]
     return Table(f"{dataset} by type of question", header, cells, notes)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import NAMES, SELECTIONS, Group, Selection, describe
+from balancemm_cli.results.groups import NAMES, SELECTIONS, Group, Selection, columns_apart, describe
 from balancemm_cli.results.statistics import Summary, format_summary, summarize
 from balancemm_cli.results.tables import SELECTION_NOTES, made_with, samples_note
 
@@ -20,17 +20,15 @@ def side_by_side(groups: Sequence[Group]) -> list[Table]:
 def _table(dataset: str, groups: list[Group]) -> Table:
     shown: list[Selection] = [one for one in SELECTIONS if any(_has(group, one) for group in groups)]
     others: list[Selection] = [one for one in shown if one != BEST]
-    with_settings = any(group.settings for group in groups)
-    header = ["Model", "Method", *(["Settings"] if with_settings else [])]
-    header += [*shown, *(f"{BEST} − {one}" for one in others)]
+    names = columns_apart(groups)
+    header = [*names, *shown, *(f"{BEST} − {one}" for one in others)]
     lines = [
         [
-            *group.names[1:3],
-            *([describe(group.settings)] if with_settings else []),
+            *texts,
             *(format_summary(accuracy(group, one), 100, 1) for one in shown),
             *(format_summary(optimism(group, one), 100, 1) for one in others),
         ]
-        for group in groups
+        for group, *texts in zip(groups, *names.values(), strict=True)
     ]
     notes = [
         "Cells: accuracy in %, mean ± sample standard deviation (number of seeds); differences in points, run by run.",

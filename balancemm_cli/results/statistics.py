@@ -16,6 +16,7 @@ GAP = "—"
 LEVEL = 0.95  # of every interval
 POWER = 0.8  # with which the minimum detectable effect would be seen
 MIN_SEEDS = 3  # shared ones, for a test over seeds: of two, one degree of freedom is left
+ROUNDING = 1e-12  # a deviation below it is that of equal values
 DRAWS = 10_000  # of the bootstrap
 BLOCK = 100  # draws at a time, which bounds the memory
 BOOTSTRAP_SEED = 2410_11582  # the paper's number
@@ -85,7 +86,7 @@ def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> Comparison
     difference = summarize([mine[seed] - other[seed] for seed in shared])
     if difference is None:
         return None
-    if difference.n < MIN_SEEDS or not difference.std:
+    if difference.n < MIN_SEEDS or difference.std is None or difference.std < ROUNDING:
         return Comparison(difference, None, None, None)
     t = difference.mean / (difference.std / difference.n**0.5)
     p = 2 * float(stats.t.sf(abs(t), difference.n - 1))

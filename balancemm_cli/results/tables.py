@@ -6,13 +6,14 @@ hold everything, in full precision, accuracies as fractions in 0–1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.gains import Gain
-from balancemm_cli.results.groups import Group, Result, Run, Selection, describe
+from balancemm_cli.results.gains import Gain, apart
+from balancemm_cli.results.groups import Group, Result, Run, Selection, columns_apart, describe
 from balancemm_cli.results.published import PAPER, covers
 from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.rows import Row, rows
@@ -49,7 +50,8 @@ def tables(
         of_dataset = list(some)
         texts = _columns(of_dataset)
         known |= {column_id(name) for name in texts} - NAMES
-        found.append(_table(dataset, of_dataset, _chosen(texts, columns), against))
+        table = _table(dataset, of_dataset, _chosen(texts, columns), against)
+        found.append(replace(table, notes=[*table.notes, *_apart_notes(of_dataset, among)]))
         questions = by_type(dataset, [one.group for one in of_dataset], selection)
         found += [questions] if questions and not columns else []
     for name in columns:
@@ -75,17 +77,7 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
     """Every column that the rows allow, by its head: a text a row."""
     joint_first = sorted(rows, key=lambda one: -len(one.unimodal))  # they know the modalities' order
     modalities = list(dict.fromkeys(name for one in joint_first for name in (*one.unimodal, *one.rho)))
-    columns: dict[str, list[str]] = {
-        "Model": [one.group.first.model for one in rows],
-        "Method": [one.group.first.method for one in rows],
-    }
-    names = {
-        "Variant": [one.group.first.variant for one in rows],
-        "Recipe": [one.group.first.recipe for one in rows],
-    }
-    columns |= {name: texts for name, texts in names.items() if len(set(texts)) > 1}
-    if any(one.group.settings for one in rows):
-        columns["Settings"] = [describe(one.group.settings) for one in rows]
+    columns = columns_apart([one.group for one in rows])
     columns["Accuracy"] = [_percent(one.accuracy) for one in rows]
     columns["Interval"] = [_interval(one.interval) for one in rows]
     columns |= {name.capitalize(): [_percent(one.unimodal.get(name)) for one in rows] for name in modalities}
@@ -179,6 +171,14 @@ def reasons_note(verdicts: Iterable[Verdict]) -> list[str]:
         if one.word == "not comparable":
             names.setdefault(one.reason, []).append(one.name)
     return [f"Not comparable: {'; '.join(some)}. {reason}" for reason, some in names.items()]
+
+
+def _apart_notes(rows: Sequence[Row], among: Sequence[Group]) -> list[str]:
+    return [
+        f"No gain of {' '.join(filter(None, (*one.names[1:3], describe(one.settings))))}: it shares no seed with its "
+        "baseline."
+        for one in apart([row.group for row in rows], [*among, *(row.group for row in rows)])
+    ]
 
 
 def _notes(dataset: str, rows: list[Row], columns: Mapping[str, object], against: str) -> list[str]:

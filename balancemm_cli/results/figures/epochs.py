@@ -30,7 +30,10 @@ def draw_epochs(panel: Panel) -> Figure:
                 band(axes, np.arange(1, values.shape[1] + 1), values, index, name)
         if part in alone:
             values = curves(alone[part], "fused")
-            band(axes, np.arange(1, values.shape[1] + 1), values, 5, "this modality, trained alone", line=5)
+            if values.size:
+                band(
+                    axes, np.arange(1, values.shape[1] + 1), values, 5, "this modality, trained alone", line=5
+                )
         axes.set_title(part)
         epoch_axis(axes)
     grid[0, 0].set_ylabel("test accuracy (%)")
