@@ -13,6 +13,7 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.models.tokens import absent
 
 MODELS_HERE = ("avsd", "panoavqa")
 SMALL = {"avsd": {}, "panoavqa": {"width": 64}}
@@ -102,6 +103,20 @@ def test_without_any_modality_logits_are_finite(model):
     logits.sum().backward()
     assert logits.isfinite().all()
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("model", [*MODELS_HERE, "vatt"])
+def test_inputs_of_zeros_have_tokens_and_features_of_zeros_have_none(model):
+    """What `bmm eval --missing` leaves of a modality (of a sequence one token), and what a method that drops it."""
+    for shapes, inputs, left in ((FEATURES, features, 1), (MEDIA, media, 16)):
+        network = build(model, "small", shapes, 4, seed=0).eval()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.bias)  # training moves it from 0
+        shown = network.encode({name: values * 0 for name, values in inputs().items()})
+        for name, tokens in shown.items():
+            assert (~absent(tokens)).sum(1).tolist() == len(tokens) * [1 if name == "question" else left]
+            assert absent(tokens * 0).all()
 
 
 # ---- defining equations --------------------------------------------------------------------------------------

@@ -123,21 +123,27 @@ def test_every_kind_of_modality(tmp_path, monkeypatch):
         clip.path.touch()
     words = plan.Clip(tmp_path, "0.avi", 0.0, 1.0)
     samples = [
-        plan.Sample(str(i), "train", "a", {"flow": clip, "text": words, "audio": clip})
+        plan.Sample(str(i), "train", "a", {"flow": clip, "text": words, "audio": clip, "maps": clip})
         for i, clip in enumerate(clips)
     ]
     flow = {**plan.frames(256, 340, 1.0), "channels": 2, "content": "flow", "source": "computed tv-l1"}
-    modalities = {"flow": flow, "text": plan.tokens(14, ["<pad>", "is"]), "audio": plan.features(60, 128)}
+    modalities = {
+        "flow": flow,
+        "text": plan.tokens(14, ["<pad>", "is"]),
+        "audio": plan.features(60, 128),
+        "maps": plan.features(10, 512, positions=49),
+    }
     made = plan.Plan("made", samples, ["a"], modalities, clip_seconds=10.0)
     monkeypatch.setitem(DATASETS, "made", SimpleNamespace(plan=lambda source, splits, allow_missing: made))
     lines = dry_run(Request("made", tmp_path), workers=1)
-    assert lines[2:5] == [
+    assert lines[2:6] == [
         "  flow: flow (computed tv-l1) of 256×340, 1 a second",
         "  text: text, up to 14 words",
         "  audio: features, up to 60 steps of 128 numbers",
+        "  maps: features, up to 10 steps of 512 numbers at 49 positions",
     ]
-    # 10,000 × 256 × 340 × 0.1 + 1,000 × 60 × 128 × 4 + 4 texts (one a shard) = 118 MB
-    assert any(line.startswith("Size: about 118 MB") for line in lines)
+    # 10,000 × 256 × 340 × 0.1 + 1,000 × (60 × 128 + 10 × 49 × 512) × 4 + 4 texts (one a shard) = 1.12 GB
+    assert any(line.startswith("Size: about 1.1 GB") for line in lines)
     assert lines[-1] == "Time: about 3 h with 1 worker."
 
 

@@ -14,9 +14,9 @@ from test_resume import assert_same_run
 from balancemm_cli.cli import main
 from balancemm_cli.cli.eval import parse_amounts
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine import analysis, checkpoint
+from balancemm_cli.engine import analysis, checkpoint, run_evaluation
 from balancemm_cli.engine.config import resolve
-from balancemm_cli.engine.evaluator import Disturbance, evaluate
+from balancemm_cli.engine.evaluator import Disturbance, Evaluation, evaluate
 from balancemm_cli.engine.restore import restore
 from balancemm_cli.engine.run_evaluation import DRAWS, Wanted, evaluate_run
 from balancemm_cli.engine.runs import RunFolder
@@ -26,6 +26,7 @@ from balancemm_cli.results.calibration import calibration
 from balancemm_cli.results.evaluation import keep, read_evaluation
 from balancemm_cli.results.metrics import by_class
 from balancemm_cli.results.shapley import shapley, subsets
+from balancemm_cli.tasks import TASKS
 
 CPU = torch.device("cpu")
 
@@ -125,6 +126,27 @@ def test_a_curve_is_what_the_disturbance_gives(prepared, tmp_path, model):
         np.testing.assert_allclose(found.predictions, direct.predictions, atol=1e-6)
         assert found.metrics["unimodal"] == direct.metrics["unimodal"]
     assert not np.array_equal(curve[0].predictions, curve[1].predictions)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "correlation"),
+    [
+        ([[1, 2, 3], [0, 0, 0], [3, 2, 1], [0, 3, 0]], 0.0),  # of 1, none, -1 and 0
+        ([[1, 2, 3], [0, 0, 0]], 1.0),
+        ([[0, 0, 0], [1, 1, 1]], None),
+    ],
+)
+def test_a_point_leaves_out_draws_without_a_correlation(predicted, correlation):
+    """Where all predictions of a draw are equal, their correlation with the truth is not defined."""
+    truth = np.array([1, 2, 3], np.float32)
+    draws = [
+        Evaluation(TASKS["regression"], np.array(values, np.float32)[:, None], np.zeros(3), {}, truth)
+        for values in predicted
+    ]
+    (point,) = run_evaluation._points([0.5], [draws])
+    assert point["draws"] == len(predicted)
+    assert point["correlation"] == (None if correlation is None else pytest.approx(correlation))
+    assert point["mae"] == pytest.approx(np.mean([one.metrics["mae"] for one in draws]))
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,18 @@ def label_of(source, row, second, number):
 
 DAMAGES = {
     "has the shape": lambda source: write_array(source / "audio_feature.h5", np.zeros((36, 9, 128))),
+    r"labels\.h5 has the shape \(36, 10, 0\)": lambda source: write_array(
+        source / "labels.h5", np.zeros((36, 10, 0))
+    ),
+    r"labels\.h5 has the shape \(36, 10, 1\)": lambda source: write_array(
+        source / "labels.h5", np.ones((36, 10, 1))
+    ),
+    r"'avadataset' of .*labels\.h5 has no shape": lambda source: write_array(
+        source / "labels.h5", h5py.Empty("f4")
+    ),
+    r"'avadataset' of .*audio_feature\.h5 has no shape": lambda source: write_array(
+        source / "audio_feature.h5", h5py.Empty("f4")
+    ),
     "holds no data set 'avadataset'": lambda source: write_array(source / "audio_feature.h5", [1.0], "other"),
     "not of numbers": lambda source: write_array(source / "audio_feature.h5", [b"text"]),
     "is no HDF5 file, or is damaged": lambda source: (source / "visual_feature.h5").write_bytes(b"PK"),
@@ -132,6 +144,11 @@ DAMAGES = {
     r"row of the 36 of Annotations\.txt": lambda source: write_array(
         source / "val_order.h5", [0, 99], "order"
     ),
+    r"val_order\.h5: nan is no row": lambda source: write_array(
+        source / "val_order.h5", [28, np.nan], "order"
+    ),
+    r"val_order\.h5: -inf is no row": lambda source: write_array(source / "val_order.h5", [-np.inf], "order"),
+    r"val_order\.h5: 28\.5 is no row": lambda source: write_array(source / "val_order.h5", [28.5], "order"),
     "or comes twice": lambda source: write_array(source / "val_order.h5", [0, 1], "order"),
     "Annotations.txt": lambda source: (source / "Annotations.txt").unlink(),
 }
@@ -170,6 +187,19 @@ def test_sizes_and_counts_of_others_need_to_be_allowed(made):
     (source / "trainSet.txt").write_text("Bark&x&good&0&10\n")
     with pytest.raises(InputError, match=r"trainSet\.txt has other events than train_order\.h5"):
         ave.plan(source, None, True)
+
+
+def test_lists_that_are_named_must_be_there(made, tmp_path):
+    source, lists = made("synthetic-ave"), tmp_path / "lists"
+    with pytest.raises(InputError, match=r"There is no folder .*lists\."):
+        ave.plan(source, lists, True)
+    lists.mkdir()
+    events = (source / "Annotations.txt").read_text().splitlines()[1:]
+    for split, rows in {"train": events[:28], "val": events[28:30], "test": events[30:]}.items():
+        with pytest.raises(InputError, match=rf"lists holds no {split}Set\.txt"):
+            ave.plan(source, lists, True)
+        (lists / f"{split}Set.txt").write_text("\n".join(rows))
+    assert ave.plan(source, lists, True).samples == ave.plan(source, None, True).samples
 
 
 def test_features_that_are_not_finite_are_rejected(made):
@@ -211,6 +241,7 @@ def test_synthetic_music_avqa_is_prepared(made):
     source = made("synthetic-music-avqa")
     prepared = prepare_dataset("synthetic-music-avqa", source, out=source.parent / "out", workers=1)
     assert prepared.counts == {"train": 324, "val": 9, "test": 18}
+    assert prepared.manifest["notes"] == ["The authors' features are used: there are no videos."]
     test = prepared.split("test")
     assert Counter(test.extra("type")) == dict.fromkeys(synthetic_music_avqa.QUESTIONS, 2)
     drawn, _ = synthetic_music_avqa.draw("test", 1)

@@ -168,6 +168,7 @@ def test_features_that_cannot_be_used_are_rejected(tree, tmp_path):
         "pickle",
         "objects",
         "shape",
+        "steps",
         "width",
         "flat",
         "whole",
@@ -187,6 +188,7 @@ def test_features_that_cannot_be_used_are_rejected(tree, tmp_path):
     files["pickle"].write_bytes(pickle.dumps(Evil()))
     save(files["objects"], np.array([Evil()] * 60, object), allow_pickle=True)
     save(files["shape"], np.zeros((54, 128)))
+    save(files["steps"], np.zeros((59, 128)))  # of which as many are kept as of 60
     save(files["width"], np.zeros((60, 127)))
     save(files["flat"], np.float64(3))
     save(files["whole"], np.zeros((60, 128), int))
@@ -210,6 +212,7 @@ def test_features_that_cannot_be_used_are_rejected(tree, tmp_path):
     assert reasons == {
         **dict.fromkeys(["pickle", "objects", "empty", "short", "huge", "beyond", "web", "open"], unreadable),
         "shape": "wrong shape: float64 (54, 128) where float (60, 128) belongs",
+        "steps": "wrong shape: float64 (59, 128) where float (60, 128) belongs",
         "width": "wrong shape: float64 (60, 127) where float (60, 128) belongs",
         "flat": "wrong shape: float64 () where float (60, 128) belongs",
         "whole": "wrong shape: int64 (60, 128) where float (60, 128) belongs",
@@ -219,7 +222,7 @@ def test_features_that_cannot_be_used_are_rejected(tree, tmp_path):
         "missing": "missing",
     }
     assert not (tmp_path / "executed").exists()
-    assert prepared.counts["test"] == 2 and prepared.expected["test"] == 18
+    assert prepared.counts["test"] == 2 and prepared.expected["test"] == 19
 
 
 @pytest.mark.parametrize(

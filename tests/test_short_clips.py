@@ -1,4 +1,5 @@
-"""Localisation on a video that is shorter than its segments: silent at its end, where its last frame stays."""
+"""Localisation on a video that is shorter than its segments: silent at its end, where its last frame stays; and
+settings by which sound and pictures would not fit the labels."""
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from balancemm_cli.data.media import encode_jpeg
 from balancemm_cli.data.store import write_shard
 from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.errors import UsageError
 
 RATE, STORED, FRAMES = 1000, 7300, 7  # Hz, samples, and frames of 10 s
 WINDOW, FLOOR = 100, 1e-7
@@ -75,3 +77,44 @@ def test_a_label_a_clip_has_it_repeated_instead(prepared):
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     expected = np.log(np.abs(np.fft.rfft(repeated * window)) + FLOOR)
     np.testing.assert_allclose(given["audio"][0, 0, :, 75], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "remedy"),
+    [
+        (["frames.count=20"], "frames.count=20 the parts of 'visual'", "--set frames.count=10"),
+        (
+            ["frames.choice=uniform"],
+            "frames.choice=uniform the parts of 'visual'",
+            "--set frames.choice=from-start",
+        ),
+        (
+            ["frames.count=1", "frames.choice=random"],
+            "frames.count=1, frames.choice=random the parts of 'visual'",
+            "--set frames.count=10 --set frames.choice=from-start",
+        ),
+        (
+            ["waveform.seconds=3"],
+            "waveform.seconds=3.0 the parts of 'audio'",
+            "--set waveform.seconds=10",
+        ),
+        (
+            ["waveform.features=fbank"],
+            "waveform.features=fbank the parts of 'audio'",
+            "--set waveform.features=log-spectrogram",
+        ),
+    ],
+)
+def test_settings_that_miss_the_seconds_are_refused(prepared, settings, given, remedy):
+    prepared, _ = prepared
+    with pytest.raises(UsageError) as error:
+        inputs_of(prepared, *settings)
+    assert str(error.value) == (
+        f"Task localisation has a label for each of 10 seconds, and with {given} are not these seconds. Use {remedy}."
+    )
+    inputs_of(prepared, "task=classification", *settings)
+
+
+def test_settings_of_what_is_not_used_do_not_matter(prepared):
+    config = resolve("ave", "unimodal-audio", overrides=[*SETTINGS, "frames.count=1"])
+    assert list(Inputs(prepared[0], ["audio"], config.settings).shapes) == ["audio"]

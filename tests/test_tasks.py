@@ -22,6 +22,7 @@ from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape
 from balancemm_cli.tasks import TASKS
+from balancemm_cli.tasks.regression import ABOVE_HALF
 
 CPU = torch.device("cpu")
 LOCALISATION, REGRESSION, ANSWERS = (
@@ -117,6 +118,18 @@ def test_metrics_of_regression_are_those_of_scipy():
     scores, labels = REGRESSION.answers(values[:, None], truth)
     assert (scores.argmax(1) == (values >= 0)).all() and (labels == (truth >= 0)).all()
     assert REGRESSION.metrics(np.zeros((4, 1)), truth[:4], None)["correlation"] is None
+
+
+def test_a_prediction_of_zero_is_non_negative():
+    """By `choose`, by the scores, by these as predictions.arrow keeps them, and in the truth; 1e-9 is lost in the
+    logistic function in float32."""
+    values = torch.tensor([0.0, -0.0, 1e-30, 1e-9, 1e-7, 1.0, -1e-30, -1e-9, -1e-7, -1.0])
+    signs = [1] * 6 + [0] * 4
+    scores, truth = REGRESSION.answers(values[:, None].numpy(), values.numpy())
+    assert REGRESSION.choose(values[:, None]).tolist() == truth.tolist() == signs
+    assert scores.argmax(1).tolist() == scores.astype(np.float32).argmax(1).tolist() == signs
+    assert (scores.sum(1) == 1).all() and scores[5, 1] == pytest.approx(1 / (1 + np.exp(-1)))
+    assert np.float32(ABOVE_HALF) == np.nextafter(np.float32(0.5), np.float32(1))
 
 
 # ---- segments ------------------------------------------------------------------------------------------------

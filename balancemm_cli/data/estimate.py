@@ -83,7 +83,8 @@ def describe(spec: Spec) -> str:
             origin = f" ({spec['source']})" if "source" in spec else ""
             return f"{what}{origin} of {spec['height']}×{spec['width']}, {spec['fps']:g} a second"
         case "features":
-            return f"features, up to {spec['length']:,} steps of {spec['width']:,} numbers"
+            positions = f" at {_positions(spec):,} positions" if _positions(spec) > 1 else ""
+            return f"features, up to {spec['length']:,} steps of {spec['width']:,} numbers{positions}"
         case _:
             return f"text, up to {spec['length']:,} words"
 
@@ -149,7 +150,7 @@ def _bytes(clip: Clip, spec: Spec, plan: Plan) -> float:
         case "frames":
             return _frames(clip, spec, plan) * spec["height"] * spec["width"] * PIXEL_BYTES[_content(spec)]
         case "features":
-            return 4 * spec["length"] * spec["width"]
+            return 4 * spec["length"] * _positions(spec) * spec["width"]
         case _:
             return 4 * spec["length"]
 
@@ -166,6 +167,10 @@ def _frames(clip: Clip, spec: Spec, plan: Plan) -> int:
 def _length(clip: Clip, plan: Plan) -> float:
     """Seconds that a clip is expected to have."""
     return plan.clip_seconds if clip.end is None else clip.end - (clip.start or 0.0)
+
+
+def _positions(spec: Spec) -> int:
+    return spec.get("positions", 1)
 
 
 def _content(spec: Spec) -> str:

@@ -36,6 +36,8 @@ def _opened(path: Path, name: str, remedy: str) -> "Iterator[h5py.Dataset]":
                 raise InputError(f"{path} holds no data set '{name}' of its own. {remedy}")
             if found.dtype.kind not in "iuf":
                 raise InputError(f"'{name}' of {path} is of {found.dtype}, not of numbers. {remedy}")
+            if found.shape is None:  # HDF5's null dataspace
+                raise InputError(f"'{name}' of {path} has no shape and holds nothing. {remedy}")
             yield found
     except FileNotFoundError:
         raise InputError(f"There is no file {path}. {remedy}") from None

@@ -62,7 +62,7 @@ class Inputs:
         return {name: segments(values, count, self.specs[name]["kind"]) for name, values in ready.items()}
 
     def _check_task(self, prepared: PreparedSet) -> None:
-        """UsageError where the data set or the recipe has not what the task needs."""
+        """UsageError where the data set or the recipe does not have what the task needs."""
         wanted = {self.task.column, self.task.groups} - {"label", None, *prepared.extras}
         if wanted:
             raise UsageError(
@@ -72,12 +72,30 @@ class Inputs:
         if self.task.segments is None:
             return
         for name, spec in self.specs.items():
-            steps = self.recipe.frames.count if spec["kind"] == "frames" else spec.get("length", 0)
-            if spec["kind"] == "tokens" or steps % self.task.segments:
+            if spec["kind"] in ("frames", "waveform"):
+                self._check_seconds(name, spec["kind"], self.task.segments)
+            elif spec["kind"] == "tokens" or spec["length"] % self.task.segments:
                 raise UsageError(
                     f"Task {self.recipe.task} cuts each modality into {self.task.segments} parts of time, and '{name}' "
-                    f"({spec['kind']}, {steps} steps) can't be cut so. Of frames, frames.count must be a multiple."
+                    f"({spec['kind']}, {spec['length']} steps) can't be cut so. Take another task or data set."
                 )
+
+    def _check_seconds(self, name: str, kind: str, count: int) -> None:
+        """UsageError where the parts that a modality is cut into are not the `count` seconds of the labels."""
+        # One frame a second is stored. A filter bank is padded to a fixed length.
+        needed = {
+            "frames": {"count": count, "choice": "from-start"},
+            "waveform": {"seconds": count, "features": "log-spectrogram"},
+        }[kind]
+        given = {key: getattr(getattr(self.recipe, kind), key) for key in needed}
+        wrong = [key for key in needed if given[key] != needed[key]]
+        if wrong:
+            found = ", ".join(f"{kind}.{key}={given[key]}" for key in wrong)
+            remedy = " ".join(f"--set {kind}.{key}={needed[key]}" for key in wrong)
+            raise UsageError(
+                f"Task {self.recipe.task} has a label for each of {count} seconds, and with {found} the parts "
+                f"of '{name}' are not these seconds. Use {remedy}."
+            )
 
     def _transform(self, spec: dict[str, Any]) -> Callable[..., Tensor]:
         if spec["kind"] in ("features", "tokens"):

@@ -93,7 +93,7 @@ def _evaluate(run: Restored, wanted: Wanted) -> dict[str, Any]:
 
 
 def _points(amounts: Sequence[float], evaluations: Sequence[Sequence[Evaluation]]) -> list[dict[str, Any]]:
-    """For each amount the mean of each metric over its draws."""
+    """For each amount the mean of each metric over those of its draws that have it, None where none does."""
     return [
         {"amount": amount, "draws": len(draws), **_mean([one.metrics for one in draws])}
         for amount, draws in zip(amounts, evaluations, strict=True)
@@ -103,7 +103,9 @@ def _points(amounts: Sequence[float], evaluations: Sequence[Sequence[Evaluation]
 def _mean(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, or mappings of such
     if isinstance(values[0], dict):
         return {key: _mean([value[key] for value in values]) for key in values[0]}
-    return values[0] if len(set(values)) == 1 else float(np.mean(values))
+    if len(set(values)) == 1:
+        return values[0]
+    return float(np.mean([value for value in values if value is not None]))
 
 
 def _full(run: Restored, whole: Evaluation) -> dict[str, Any]:

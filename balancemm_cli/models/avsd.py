@@ -13,8 +13,9 @@ and λ^m are learned. The averages are concatenated; a hidden layer of half the 
    similarities can be weighted by position instead. λ starts at 1 for each factor, which the code draws.
 3. Tokens come from the recipe's encoders (tokens.py; maps pooled to 4 × 4); the code has an LSTM on the question and
    ready features. No dropout, no batch normalisation of the hidden layer.
-4. A token of zeros has no weight and no part in a mean: padding, and a modality that is dropped or missing, whose
-   average is zero and which agrees with nothing.
+4. A token of zeros has no weight and no part in a mean: padding, and a modality that a method drops, whose average is
+   zero and which agrees with nothing. One that `bmm eval --missing` takes away has inputs of zeros, of which its
+   encoder still makes tokens (of a sequence one): these have weights as any other.
 Any number of modalities from two on.
 """
 

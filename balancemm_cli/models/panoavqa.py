@@ -13,8 +13,9 @@ Choices, beside the authors' code (HS-YN/PanoAVQA, model/lavit.py, whose layers 
 2. There are no coordinates of objects or sound, which belong to 360° videos.
 3. A modality is pooled to the mean of its tokens, through a linear layer with a tanh; there its first token is taken,
    which is the question's class token, but no special one of sound or pictures.
-4. A token of zeros is left out of the attention and of the mean: padding, and a modality that is dropped or missing. Of
-   the latter a first token stays, which says nothing but that it is there.
+4. A token of zeros is left out of the attention and of the mean: padding, and a modality that a method drops, but for a
+   first token, which says only that there is the modality. One that `bmm eval --missing` takes away has inputs of
+   zeros, of which its encoder still makes tokens (of a sequence one): these are attended to as any other.
 Any number of modalities from two on.
 """
 

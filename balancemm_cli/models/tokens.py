@@ -33,7 +33,7 @@ def lengths(inputs: Mapping[str, Shape], grid: int) -> dict[str, int]:
 
 
 def absent(tokens: Tensor) -> Tensor:
-    """Which tokens hold zeros alone: padding, and all those of a modality that is dropped or missing. Bool [B, T]."""
+    """Which tokens hold zeros alone: padding, and all those of a modality that a method drops. Bool [B, T]."""
     return (tokens == 0).all(2)
 
 

@@ -12,7 +12,8 @@ backbone takes one modality at a time, to be aligned by contrastive losses. Henc
    everywhere here) and pooled to `vatt.grid` × `vatt.grid` positions; of sequences the steps of their transformer.
 2. The tokens of all modalities attend to each other. There are no contrastive losses and no pretraining.
 3. A token of zeros is left out of the attention, as VATT's DropToken leaves tokens out: padding, and whatever a
-   dropped or missing modality has. The class token stays, so each modality alone is that modality's tokens alone.
+   dropped modality has. The class token stays, so each modality alone is that modality's tokens alone. One that
+   `bmm eval --missing` takes away has inputs of zeros, of which its encoder still makes tokens (of a sequence one).
 4. Layers are VATT's (pre-norm, GELU, 64 numbers a head, four times the width inside), but two of width 512 instead of
    twelve of 768, since encoders come before. No dropout: the gradients are to differ by what methods do.
 5. Each modality has a position table of its own, which also tells modalities apart; VATT adds up a table an axis.

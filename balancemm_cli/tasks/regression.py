@@ -17,6 +17,7 @@ from torch import Tensor
 from balancemm_cli.tasks.base import Task
 
 LARGEST = 3.0  # the sentiment's range is -3 to 3
+ABOVE_HALF = 0.5 + 2**-24  # the next number after 1/2 in float32, in which predictions.arrow keeps scores
 
 
 class Regression(Task):
@@ -47,16 +48,20 @@ class Regression(Task):
         return logits
 
     def choose(self, logits: Tensor) -> Tensor:
-        """1 for a number above 0, else 0: int64 [B]."""
-        return (logits[..., 0] > 0).long()
+        """1 for non-negative, 0 for negative: int64 [B]."""
+        return (logits[..., 0] >= 0).long()
 
     def classes_of(self, labels: Tensor) -> Tensor:
         """1 for non-negative, 0 for negative: int64 [B]."""
         return (labels >= 0).long()
 
     def answers(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Two scores for the sign, the logistic function of the number and what is left to 1; and the true sign."""
-        positive = expit(predictions[:, 0].astype(np.float64))
+        """Two scores for the sign, the logistic function of the number and what is left to 1; and the true sign.
+
+        The function is 1/2 at 0, and rounded to it near by: of non-negative numbers the score is at least ABOVE_HALF.
+        """
+        values = predictions[:, 0].astype(np.float64)
+        positive = np.where(values >= 0, expit(values).clip(ABOVE_HALF), expit(values))
         return np.stack([1 - positive, positive], 1), (labels >= 0).astype(np.int64)
 
     def metrics(

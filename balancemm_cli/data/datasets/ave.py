@@ -8,7 +8,7 @@ of the 10 seconds whether the event is there, by the category's index, or BACKGR
 The sets part events, not videos: a video with events of two categories can be in two sets.
 
 A source without videos may hold the authors' features of them, see ave_features.py. Then the sets are those of the
-files' orders, and the lists, where they are beside them, must say the same.
+files' orders, and the lists, where they are beside them or named, must say the same.
 """
 
 from dataclasses import dataclass
@@ -165,7 +165,7 @@ def _plan_features(root: Path, splits: Path | None, allow_other: bool) -> Plan:
     orders = ave_features.orders(root, len(events))
     differences: list[str] = []
     for split, rows in orders.items():
-        _compare_set(splits or root, split, [events[row] for row in rows], allow_other, differences)
+        _compare_set(root, splits, split, [events[row] for row in rows], allow_other, differences)
     names = numbered(events[row].video for rows in orders.values() for row in rows)
     places = [(split, row) for split, rows in orders.items() for row in rows]
     samples = [
@@ -187,11 +187,18 @@ def _plan_features(root: Path, splits: Path | None, allow_other: bool) -> Plan:
 
 
 def _compare_set(
-    lists: Path, split: str, events: list[Event], allow_other: bool, differences: list[str]
+    root: Path,
+    splits: Path | None,
+    split: str,
+    events: list[Event],
+    allow_other: bool,
+    differences: list[str],
 ) -> None:
-    """The events of an order with the set's list where there is one, else with the official set's size."""
+    """The events of an order with the set's list, which `splits` must hold where it is named; else, where there is none
+    in the source, with the official set's size."""
+    lists = splits or root
     path = lists / f"{split}Set.txt"
-    if path.is_file():
+    if splits is not None or path.is_file():
         listed = _read_set(lists, split, allow_other, differences)
         if set(listed) != set(events):
             raise InputError(f"{path} has other events than {split}_order.h5. {ave_features.HOW_TO_GET}")

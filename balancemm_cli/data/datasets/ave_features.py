@@ -84,7 +84,7 @@ def orders(root: Path, rows: int) -> dict[str, list[int]]:
         path = root / f"{split}_order.h5"
         numbers = hdf5.read(path, ORDER, HOW_TO_GET).reshape(-1).tolist()
         for number in numbers:
-            if number != int(number) or not 0 <= number < rows or number in seen:
+            if not 0 <= number < rows or number != int(number) or number in seen:  # NaN is in no range
                 raise InputError(
                     f"{path}: {number} is no row of the {rows:,} of Annotations.txt, or comes twice. {HOW_TO_GET}"
                 )
@@ -105,7 +105,7 @@ def check_labels(root: Path, events: list[tuple[str, list[bool]]]) -> None:
 
     path = root / "labels.h5"
     labels = hdf5.read(path, NAME, HOW_TO_GET)
-    if labels.ndim != 3 or labels.shape[:2] != (len(events), SECONDS):
+    if labels.ndim != 3 or labels.shape[:2] != (len(events), SECONDS) or labels.shape[2] < 2:
         raise _other_shape(path, labels.shape, (len(events), SECONDS, 29))
     one_each = ((labels == 1).sum(2) == 1) & ((labels != 0).sum(2) == 1)
     chosen, background = labels.argmax(2), labels.shape[2] - 1

@@ -51,7 +51,8 @@ def check_made(source: Path, version: int) -> None:
 
 def as_made(plan: Plan, name: str, of: str, source: Path) -> Plan:
     """The plan of another data set's reader under the name of the made data; without its notes on other lists."""
-    notes = [note for note in plan.notes if "official" not in note and ", that one " not in note]
+    compared = ("official", ", that one ", f", those of {of} ")
+    notes = [note for note in plan.notes if not any(words in note for words in compared)]
     remedy = f"Delete {source} to have it written anew."
     return replace(plan, name=name, protocol=f"made data in the form of {of}", notes=notes, remedy=remedy)
 

@@ -142,13 +142,11 @@ class Features(Clip):
             raise MediaError("unreadable", error.strerror or "the file cannot be read") from None
         except Exception:  # of many kinds, by how the header is damaged
             raise MediaError("unreadable", "not an array of numbers in NumPy's format") from None
-        values = np.atleast_1d(stored)[::STRIDE]
-        if values.shape != (STEPS, spec["width"]) or values.dtype.kind != "f":
-            raise MediaError(
-                "wrong shape", f"{stored.dtype} {stored.shape} where float (60, {spec['width']}) belongs"
-            )
+        whole = (STEPS * STRIDE, spec["width"])
+        if stored.shape != whole or stored.dtype.kind != "f":
+            raise MediaError("wrong shape", f"{stored.dtype} {stored.shape} where float {whole} belongs")
         with np.errstate(over="ignore", invalid="ignore"):
-            values = np.array(values, np.float32)
+            values = np.array(stored[::STRIDE], np.float32)
         if not np.isfinite(values).all():
             raise MediaError("not finite", "it holds infinite numbers or NaN")
         return values
