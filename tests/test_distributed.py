@@ -172,7 +172,7 @@ def float64():
         torch.set_default_dtype(torch.float32)
 
 
-def take_steps(cases, steps=20):
+def take_steps(cases, steps=12):
     """Figures [steps, …] and the weights after them, of each case; raw media, augmented as in training."""
     with float64():
         return [_take_steps(steps, *case) for case in cases]
