@@ -1,10 +1,12 @@
 """Fixtures that several test files share."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from balancemm_cli.cli import main
 from balancemm_cli.data.datasets import synthetic
 from balancemm_cli.data.prepare import prepare_dataset
 
@@ -20,3 +22,17 @@ def prepared(tmp_path_factory) -> Path:
     synthetic.make(root / "raw", workers=1, counts={"train": 96, "val": 48, "test": 60})
     prepare_dataset("synthetic", root / "raw", out=root / "prepared" / "synthetic", workers=1)
     return root / "prepared"
+
+
+@pytest.fixture
+def bmm(monkeypatch, capsys, tmp_path):
+    """`bmm report` in an empty folder: exit status, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bmm", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return call

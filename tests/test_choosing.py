@@ -5,7 +5,6 @@ import json
 
 import pytest
 from run_folders import write_demo, write_run
-from test_report import bmm
 
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import published, selections, tables
@@ -139,14 +138,14 @@ def test_rows_that_differ_in_their_variant_say_so(tmp_path):
     assert [line["Variant"] for line in as_dicts(table)] == ["official", "paper"]
 
 
-def test_on_the_command_line(tmp_path):
+def test_on_the_command_line(tmp_path, bmm):
     write_demo(tmp_path / "runs", 2)
-    done = bmm("--where", "method=opm", "--columns", "accuracy,gain", cwd=tmp_path)
-    assert "| Model  | Method | Accuracy" in done.stdout and done.stdout.count("\n| concat") == 1
-    empty = bmm("--selection", "all", "--table", "12", "--format", "csv", cwd=tmp_path)
-    assert empty.stdout == ""  # none of these runs is of the table
-    done = bmm("--selection", "all", "--format", "json", cwd=tmp_path)
-    assert {"last", "best-test", "optimism"} <= json.loads(done.stdout)[0].keys()
+    _, out, _ = bmm("--where", "method=opm", "--columns", "accuracy,gain", "--format", "markdown")
+    assert "| Model  | Method | Accuracy" in out and out.count("\n| concat") == 1
+    _, out, _ = bmm("--selection", "all", "--table", "12", "--format", "csv")
+    assert out == ""  # none of these runs is of the table
+    _, out, _ = bmm("--selection", "all", "--format", "json")
+    assert {"last", "best-test", "optimism"} <= json.loads(out)[0].keys()
     for words, message in (
         (("--table", "12", "--where", "method=opm"), "--table has rows of its own"),
         (("--check", "--suite", "table-12", "--columns", "gain"), "--check has rows of its own"),
@@ -154,5 +153,7 @@ def test_on_the_command_line(tmp_path):
         (("--table", "12", "--figure", "5"), "--table and --figure each make a report of their own"),
         (("--against", "cvpr"), "Did you mean 'cvpr2022'"),
     ):
-        assert message in bmm(*words, cwd=tmp_path, status=2).stderr
-    assert "mine.csv is missing" in bmm("--against", "mine.csv", cwd=tmp_path, status=3).stderr
+        status, _, err = bmm(*words)
+        assert status == 2 and message in err
+    status, _, err = bmm("--against", "mine.csv")
+    assert status == 3 and "mine.csv is missing" in err

@@ -1,7 +1,6 @@
 """The paper's figures that need only what training writes: `bmm report --figure 4, 5, 7, 8, 9`."""
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from run_folders import write_run
 from sklearn.metrics import recall_score
 
-from balancemm_cli.cli import main
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.runs import RunFolder, read_table, write_table
@@ -39,20 +37,6 @@ def trained(prepared, tmp_path_factory) -> Path:
             config = resolve("synthetic", method=method, seed=seed, overrides=("epochs=3",))
             train_run(RunFolder(runs, config, data), torch.device("cpu"))
     return runs
-
-
-@pytest.fixture
-def bmm(monkeypatch, capsys, tmp_path):
-    """`bmm report` in an empty folder: exit status, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bmm", "report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 def panel(root, selection="last"):
