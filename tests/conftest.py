@@ -25,14 +25,13 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def bmm(monkeypatch, capsys, tmp_path):
-    """`bmm report` in an empty folder: exit status, standard output and error."""
-    monkeypatch.chdir(tmp_path)
+def bmm(monkeypatch, capsys):
+    """Run the program in this process, where torch is imported; returns exit status, stdout and stderr."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bmm", "report", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["bmm", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-        return ended.value.code, *capsys.readouterr()
+        return ended.value.code or 0, *capsys.readouterr()
 
     return call

@@ -203,15 +203,13 @@ def test_runs_of_other_settings_reproduce_nothing(folder, monkeypatch, capsys):
     assert bmm_check(folder, monkeypatch, capsys)[0] == 0  # the others beside them do no harm
 
 
-def test_a_bundle_beside_its_runs_and_alone(folder, monkeypatch, capsys):
+def test_a_bundle_beside_its_runs_and_alone(folder, monkeypatch, capsys, bmm):
     groups = collect([folder / "runs"], "last").groups
     assert write_bundle(groups, folder / "all.zip") == 6
     assert bmm_check(folder, monkeypatch, capsys, "all.zip")[::2] == (0, (2, 0, 0))
     shutil.rmtree(folder / "runs")
-    monkeypatch.setattr(sys, "argv", ["bmm", "report", "all.zip", "--suite", "mine.toml", "--check"])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    assert capsys.readouterr().out.count("reproduced ") == 2 and (folder / "check.xml").exists()
+    status, out, _ = bmm("report", "all.zip", "--suite", "mine.toml", "--check")
+    assert status == 0 and out.count("reproduced ") == 2 and (folder / "check.xml").exists()
 
 
 def test_nothing_at_all_finished(folder, monkeypatch, capsys):

@@ -138,13 +138,14 @@ def test_rows_that_differ_in_their_variant_say_so(tmp_path):
     assert [line["Variant"] for line in as_dicts(table)] == ["official", "paper"]
 
 
-def test_on_the_command_line(tmp_path, bmm):
+def test_on_the_command_line(tmp_path, bmm, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write_demo(tmp_path / "runs", 2)
-    _, out, _ = bmm("--where", "method=opm", "--columns", "accuracy,gain", "--format", "markdown")
+    _, out, _ = bmm("report", "--where", "method=opm", "--columns", "accuracy,gain", "--format", "markdown")
     assert "| Model  | Method | Accuracy" in out and out.count("\n| concat") == 1
-    _, out, _ = bmm("--selection", "all", "--table", "12", "--format", "csv")
+    _, out, _ = bmm("report", "--selection", "all", "--table", "12", "--format", "csv")
     assert out == ""  # none of these runs is of the table
-    _, out, _ = bmm("--selection", "all", "--format", "json")
+    _, out, _ = bmm("report", "--selection", "all", "--format", "json")
     assert {"last", "best-test", "optimism"} <= json.loads(out)[0].keys()
     for words, message in (
         (("--table", "12", "--where", "method=opm"), "--table has rows of its own"),
@@ -153,7 +154,7 @@ def test_on_the_command_line(tmp_path, bmm):
         (("--table", "12", "--figure", "5"), "--table and --figure each make a report of their own"),
         (("--against", "cvpr"), "Did you mean 'cvpr2022'"),
     ):
-        status, _, err = bmm(*words)
+        status, _, err = bmm("report", *words)
         assert status == 2 and message in err
-    status, _, err = bmm("--against", "mine.csv")
+    status, _, err = bmm("report", "--against", "mine.csv")
     assert status == 3 and "mine.csv is missing" in err

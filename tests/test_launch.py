@@ -21,7 +21,6 @@ from rich.console import Console
 from task_sets import SETS, write_set
 from test_resume import assert_same_run
 
-from balancemm_cli.cli import main
 from balancemm_cli.cli.runs_table import RunsTable
 from balancemm_cli.data.workers import cores
 from balancemm_cli.engine import checkpoint, launch
@@ -56,20 +55,6 @@ def write_suite(folder, *parts):
 def train_arguments(suite, prepared, runs):
     arguments = ["train", "--suite", str(suite), "--jobs", "2", "--device", "cpu"]
     return [*arguments, "--data", str(prepared), "--runs", str(runs)]
-
-
-@pytest.fixture
-def bmm(monkeypatch, capsys):
-    """Run the program in this process, where torch is imported; returns exit status, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bmm", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def wait_for(condition):

@@ -233,23 +233,25 @@ def test_without_a_sweep_it_says_how_to_make_one(tmp_path):
         figures.draw_figure("9", collect([tmp_path / "runs"], "last").groups, tmp_path)
 
 
-def test_the_page_shows_tables_and_the_figure_that_is_named(trained, bmm, tmp_path):
-    _, page, _ = bmm(trained, "--figure", "5", "--format", "html")
+def test_the_page_shows_tables_and_the_figure_that_is_named(trained, bmm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, page, _ = bmm("report", trained, "--figure", "5", "--format", "html")
     assert page.count("<img ") == 1 and 'alt="synthetic-concat-figure-5"' in page and "<td>opm</td>" in page
     assert list(tmp_path.iterdir()) == []
-    status, paths, _ = bmm(trained, "--figure", "5", "--out", "here")
+    status, paths, _ = bmm("report", trained, "--figure", "5", "--out", "here")
     assert (status, paths) == (0, "here/figures/synthetic-concat-figure-5.png\n")
     assert sorted(path.suffix for path in (tmp_path / "here/figures").iterdir()) == [".png", ".svg"]
-    status, _, said = bmm(trained, "--figure", "3")
+    status, _, said = bmm("report", trained, "--figure", "3")
     assert status == 2 and "no figure '3'" in said and "1, 4, 5, 6, 7, 8, 9, features" in said
-    assert bmm(trained, "--figure", "9")[0] == 3
+    assert bmm("report", trained, "--figure", "9")[0] == 3
 
 
-def test_the_page_of_a_table_has_the_figures_of_the_runs_in_it(bmm, tmp_path):
+def test_the_page_of_a_table_has_the_figures_of_the_runs_in_it(bmm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for method in ("baseline", "opm"):
         write_run(tmp_path / "runs", method, dataset="crema-d", recipe="paper")
     write_run(tmp_path / "runs", "opm")  # of the embedded data, which the table does not have
-    _, page, _ = bmm("--table", "12", "--format", "html")
+    _, page, _ = bmm("report", "--table", "12", "--format", "html")
     for kind in ("accuracy", "modulation", "epochs"):
         assert f'alt="crema-d-concat-{kind}"' in page
     assert page.count("<img ") == 3

@@ -113,9 +113,8 @@ def report(
         "--figure": alone,
         "--literature": literature,
     }
-    _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns)
-    if columns and selection == "all":
-        raise UsageError("--columns chooses from the table of runs; --selection all has its own columns.")
+    beside = selection == "all"
+    _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns, beside)
     places = list(runs or []) or ([] if suite else [RUNS])
     places += _suite_folders(suite, optional=bool(runs)) if suite else []
     home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
@@ -124,7 +123,7 @@ def report(
     from balancemm_cli.results.groups import choose, collect, selection_named
     from balancemm_cli.results.published import named
 
-    which = selection_named("last" if selection == "all" else selection)
+    which = selection_named("last" if beside else selection)
     source = named(against)
     with _unpacked(places) as folders:
         if check:
@@ -145,16 +144,14 @@ def report(
             _draw(alone, groups, home / "figures", which)
         else:
             wanted = columns.split(",") if columns else []
-            contents = Contents(
-                groups, which, source, collection.groups, wanted, table, side_by_side=selection == "all"
-            )
+            contents = Contents(groups, which, source, collection.groups, wanted, table, beside)
             if out:
                 _write(contents, left_out, out)
             _print(contents, chosen, figure)
 
 
 def _refuse_contradictions(
-    kinds: list[str], suite: str | None, where: list[str] | None, columns: str | None
+    kinds: list[str], suite: str | None, where: list[str] | None, columns: str | None, beside: bool
 ) -> None:
     if len(kinds) > 1:
         raise UsageError(f"{' and '.join(kinds)} each make a report of their own. Give one of them.")
@@ -164,6 +161,8 @@ def _refuse_contradictions(
         raise UsageError(
             f"--where and --columns choose from the table of runs; {kinds[0]} has rows of its own."
         )
+    if columns and beside:
+        raise UsageError("--columns chooses from the table of runs; --selection all has its own columns.")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from balancemm_cli.engine.runs import read_table
+from balancemm_cli.engine.runs import read_predictions
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group, Hashes, Run, Selection
 from balancemm_cli.results.published import PAPER, lookup
@@ -140,14 +140,12 @@ def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
     A sample has several answers, one after another, in a task that asks for each of its segments; they are drawn
     together. InputError without predictions.
     """
-    path = run.folder / "predictions.arrow"
-    table = read_table(path)
     try:
-        of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
-        chosen = table.select(["id", "label", "scores"]).filter(of_selection)
+        chosen = read_predictions(run.folder, selection)
         scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
         right = scores.argmax(1) == chosen["label"].to_numpy()
         samples = pc.count_distinct(chosen["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
         return right.reshape(samples, -1).mean(1)
     except (ValueError, KeyError, pa.ArrowException) as error:
+        path = run.folder / "predictions.arrow"
         raise InputError(f"{path} can't be read ({error}). Train this run again.") from None

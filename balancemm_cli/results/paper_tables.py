@@ -163,8 +163,7 @@ def _time_ratio(group: Group, groups: Sequence[Group]) -> Summary | None:
 
 def _with_gains(found: list[Cell], selection: Selection) -> list[Cell]:
     """The cells of accuracy with what ours gain over the baseline, beside what this table prints for it."""
-    groups = list({id(cell.group): cell.group for cell in found if cell.group}.values())
-    gained = gains(groups, selection)
+    gained = gains(groups_of(found), selection)
 
     def with_gain(cell: Cell) -> Cell:
         gain = gained.get(cell.group.first.hashes) if cell.group else None

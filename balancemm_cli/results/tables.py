@@ -44,6 +44,7 @@ def tables(
     """
     found: list[Table] = []
     known: set[str] = set()
+    without_gain = apart(groups, among)
     for dataset, some in groupby(
         rows(groups, selection, against, among), key=lambda one: one.group.first.dataset
     ):
@@ -51,7 +52,7 @@ def tables(
         texts = _columns(of_dataset)
         known |= {column_id(name) for name in texts} - NAMES
         table = _table(dataset, of_dataset, _chosen(texts, columns), against)
-        found.append(replace(table, notes=[*table.notes, *_apart_notes(of_dataset, among)]))
+        found.append(replace(table, notes=[*table.notes, *_apart_notes(dataset, without_gain)]))
         questions = by_type(dataset, [one.group for one in of_dataset], selection)
         found += [questions] if questions and not columns else []
     for name in columns:
@@ -173,11 +174,12 @@ def reasons_note(verdicts: Iterable[Verdict]) -> list[str]:
     return [f"Not comparable: {'; '.join(some)}. {reason}" for reason, some in names.items()]
 
 
-def _apart_notes(rows: Sequence[Row], among: Sequence[Group]) -> list[str]:
+def _apart_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
     return [
         f"No gain of {' '.join(filter(None, (*one.names[1:3], describe(one.settings))))}: it shares no seed with its "
         "baseline."
-        for one in apart([row.group for row in rows], [*among, *(row.group for row in rows)])
+        for one in groups
+        if one.first.dataset == dataset
     ]
 
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from balancemm_cli.engine.runs import read_table
+from balancemm_cli.engine.runs import read_predictions
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Run, Selection, labels
@@ -68,13 +67,13 @@ def _accuracies(panel: Panel) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
 
 
 def _of_run(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
-    path = run.folder / "predictions.arrow"
-    table = read_table(path)
     try:
-        rows = table.filter(pc.field("selection") == selection).to_pandas()
+        table = read_predictions(run.folder, selection)
+        rows = table.to_pandas()
         scores = np.stack(rows.scores)
         kept = (table.schema.metadata or {}).get(b"classes")
         names = json.loads(kept) if kept else [f"class {number}" for number in range(scores.shape[1])]
         return by_class(scores.argmax(axis=1), {}, rows.label.to_numpy(), names)
-    except (AttributeError, ValueError, pa.ArrowException) as error:
+    except (AttributeError, ValueError, KeyError, pa.ArrowException) as error:
+        path = run.folder / "predictions.arrow"
         raise ValueError(f"{path} has no predictions of the '{selection}' epoch ({error}).") from None
