@@ -202,7 +202,7 @@ def _read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 
 def _run_folders(folders: Sequence[Path]) -> list[Path]:
     """Each run folder under `folders`, at any depth and through links, once. InputError where one does not exist."""
-    found: dict[str, Path] = {}
+    found: list[Path] = []
     seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
@@ -214,8 +214,8 @@ def _run_folders(folders: Sequence[Path]) -> list[Path]:
                 continue
             seen.add(real)
             if "config.toml" in files or "result.json" in files:
-                found[real] = Path(place)
-    return sorted(found.values())
+                found.append(Path(place))
+    return sorted(found)
 
 
 def read_run(folder: Path) -> Run:
