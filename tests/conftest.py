@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from balancemm_cli.cli import main
-from balancemm_cli.data.datasets import synthetic
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.made import synthetic
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 
 # Where the suite itself was started with Ctrl-C ignored, as a script's `make test &` is, the commands that tests
 # interrupt would inherit that.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from balancemm_cli.engine.config import resolve
+from balancemm_cli.config.run import resolve
 
 REACHED = {  # test accuracy after training: fused, audio, visual
     "baseline": (0.922, 0.783, 0.658),

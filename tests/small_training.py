@@ -2,11 +2,11 @@
 
 import torch
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import PreparedSet
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.run_evaluation import evaluate_run
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.runs.folder import RunFolder
 
 SMALL = (
     "epochs=1",

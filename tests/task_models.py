@@ -2,13 +2,13 @@
 
 import torch
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
 
@@ -21,7 +21,7 @@ def steps_with_opm_and_ogm(network, inputs, steps=3, labels=None, task=TASKS["cl
         labels = torch.arange(len(next(iter(inputs.values())))) % 4
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     for index in range(steps):
-        step = Step(0, Draws(0, 0, index), labels, task=task)
+        step = Step(0, RandomStreams(0, 0, index), labels, task=task)
         loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
         assert loss.isfinite() and step.figures["q"].shape == step.figures["k"].shape == (len(names),)
     assert all(

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import resolve
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.opm import OPM
+from balancemm_cli.random_streams import RandomStreams
 
 LN3 = math.log(3)
 # Two samples of class 0 and two classes: softmax gives 3/4 (audio) and 1/2 (visual) to the true class.
@@ -86,7 +86,7 @@ def trained(method, *overrides):
     optimizer = build_optimizer(network, settings.optimizer)
     figures = []
     for index in range(4):
-        step = Step(0, Draws(0, 0, index), labels)
+        step = Step(0, RandomStreams(0, 0, index), labels)
         train_step(network, methods, optimizer, inputs, step, settings.discrepancy)
         figures.append(step.figures["q" if method == "opm" else "k"])
     return torch.cat([weight.flatten() for weight in network.state_dict().values()]), torch.stack(figures)

@@ -6,7 +6,6 @@ import torch
 from task_models import steps_with_opm_and_ogm, zeroed_alone
 from torch import nn
 
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Step
@@ -14,6 +13,7 @@ from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.tokens import absent
+from balancemm_cli.random_streams import RandomStreams
 
 MODELS_HERE = ("avsd", "panoavqa")
 SMALL = {"avsd": {}, "panoavqa": {"width": 64}}
@@ -76,7 +76,7 @@ def test_two_modalities_will_do_and_one_will_not(model):
 def test_a_process_without_samples_takes_part(model):
     network = make(model)
     empty = {name: values[:0] for name, values in features().items()}
-    step = Step(0, Draws(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
+    step = Step(0, RandomStreams(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     assert train_step(network, [], optimizer, empty, step, DiscrepancySettings()) == 0
     network(empty).sum().backward()
@@ -199,7 +199,12 @@ def test_learns_what_the_question_asks_for(model):
         rows = torch.randperm(256, generator=torch.Generator().manual_seed(index))[:32]
         batch = {name: values[rows] for name, values in given.items()}
         train_step(
-            network, [], optimizer, batch, Step(0, Draws(0, 0, index), labels[rows]), DiscrepancySettings()
+            network,
+            [],
+            optimizer,
+            batch,
+            Step(0, RandomStreams(0, 0, index), labels[rows]),
+            DiscrepancySettings(),
         )
     test, truth = questions(200, 1)
     network.eval()

@@ -8,7 +8,7 @@ from media_files import MEDIA, SHARED, needs_media
 from small_training import train_and_evaluate
 
 from balancemm_cli.data.datasets import ave
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError
 
 pytestmark = needs_media

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
@@ -24,6 +23,7 @@ from balancemm_cli.methods.pmr import PMR, similarities
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.heads import UnimodalHeads
+from balancemm_cli.random_streams import RandomStreams
 
 NAMES = ["g-blending", "greedy", "agm", "pmr", "mmpareto"]
 TWO, THREE = ("audio", "visual"), ("audio", "visual", "text")
@@ -58,7 +58,7 @@ def batch(modalities=TWO, count=6, seed=0):
 
 def take(setup, inputs, labels, epoch=0, index=0):
     network, of, optimizer = setup
-    step = Step(epoch, Draws(0, epoch, index), labels)
+    step = Step(epoch, RandomStreams(0, epoch, index), labels)
     loss = train_step(network, [of], optimizer, inputs, step, DiscrepancySettings())
     return loss, step
 
@@ -96,7 +96,7 @@ def test_a_process_without_samples_takes_part(name):
     setup = set_up(METHODS[name])
     for index in range(2):
         inputs, labels = batch(count=0, seed=index)
-        step = Step(0, Draws(0, 0, index, 1, 0), labels)
+        step = Step(0, RandomStreams(0, 0, index, 1, 0), labels)
         loss = train_step(setup[0], [setup[1]], setup[2], inputs, step, DiscrepancySettings())
         assert loss == 0
 
@@ -132,12 +132,12 @@ def test_the_blended_loss_is_the_weighted_sum():
 def test_weights_are_measured_on_each_modality_and_on_all():
     asked = []
 
-    def rehearse(modalities, epochs):
+    def train_pilot(modalities, epochs):
         asked.append((modalities, epochs))
         return (1.0, 1.0), (0.0, 1.0 - 0.5 * len(modalities))
 
     of = method(GBlending, THREE, epochs=7)
-    of.on_start(rehearse)
+    of.on_start(train_pilot)
     assert asked == [(["audio"], 7), (["visual"], 7), (["text"], 7), (["audio", "visual", "text"], 7)]
     # G = 0.5 (1.5 for all), O = 0.5 (−0.5 for all)
     assert list(of.measured().values()) == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
@@ -206,10 +206,10 @@ def test_the_faster_modality_is_cut_off_for_the_window():
 def test_a_feature_that_is_cut_off_becomes_its_running_mean():
     of = method(Greedy)
     first = {"audio": torch.tensor([[1.0], [3.0]]), "visual": torch.zeros(2, 1)}
-    of.on_features(first, Step(0, Draws(0), torch.zeros(2, dtype=torch.int64)))
+    of.on_features(first, Step(0, RandomStreams(0), torch.zeros(2, dtype=torch.int64)))
     of.state |= {"left": torch.tensor(1), "cut": torch.tensor([True, False])}
     second = {"audio": torch.tensor([[5.0], [7.0]]), "visual": torch.ones(2, 1)}
-    given = of.on_features(second, Step(0, Draws(0), torch.zeros(2, dtype=torch.int64)))
+    given = of.on_features(second, Step(0, RandomStreams(0), torch.zeros(2, dtype=torch.int64)))
     assert given["audio"].flatten().tolist() == [4, 4] and given["visual"].flatten().tolist() == [1, 1]
 
 
@@ -306,7 +306,7 @@ def test_coefficients_of_pmr_by_hand():
 
 
 def step_of(labels, epoch, index=0):
-    return Step(epoch, Draws(0, epoch, index), torch.tensor(labels))
+    return Step(epoch, RandomStreams(0, epoch, index), torch.tensor(labels))
 
 
 def test_prototypes_are_class_means_with_momentum():

@@ -9,8 +9,8 @@ import pytest
 from run_folders import write_run
 
 from balancemm_cli.cli import main
+from balancemm_cli.config.suites import load_suite
 from balancemm_cli.data.datasets.lists import OTHER_LISTS
-from balancemm_cli.engine.suites import load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import checks, published
 from balancemm_cli.results.bundle import write_bundle

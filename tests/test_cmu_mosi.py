@@ -12,8 +12,8 @@ from media_files import SHARED, contents
 from small_training import train_and_evaluate
 
 from balancemm_cli.data.datasets import cmu_mosi
-from balancemm_cli.data.prepare import prepare_dataset
-from balancemm_cli.data.verify import verify
+from balancemm_cli.data.preparing.prepare import prepare_dataset
+from balancemm_cli.data.preparing.verify import verify
 from balancemm_cli.errors import InputError, UsageError
 
 STANDARD = SHARED / "data" / "splits" / "cmu-mosi" / "standard_folds.json"

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
-from balancemm_cli.engine.config import recipes, resolve
+from balancemm_cli.config.run import recipes, resolve
+from balancemm_cli.config.suites import load_suite
 from balancemm_cli.engine.restore import read_config
-from balancemm_cli.engine.suites import load_suite
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.resources import benchmarks_folder, suites
 

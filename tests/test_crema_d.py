@@ -12,7 +12,7 @@ from small_training import train_and_evaluate
 
 from balancemm_cli.data.datasets import crema_d
 from balancemm_cli.data.datasets.lists import OTHER_LISTS
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 pytestmark = needs_media

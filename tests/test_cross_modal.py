@@ -6,11 +6,10 @@ import pytest
 import torch
 from small_training import train_and_evaluate
 
-from balancemm_cli.data.datasets import synthetic
-from balancemm_cli.data.prepare import prepare_dataset
-from balancemm_cli.draws import Draws
+from balancemm_cli.config.run import OptimizerSettings, resolve
+from balancemm_cli.data.made import synthetic
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.engine.acceleration import Stepper, arrange
-from balancemm_cli.engine.config import OptimizerSettings, resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
@@ -19,6 +18,7 @@ from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.mmtm import Transfer
+from balancemm_cli.random_streams import RandomStreams
 
 MODELS = ["centralnet", "mmtm"]
 SHAPES = {"audio": 1, "visual": 3, "text": SequenceShape(4, width=5)}
@@ -103,7 +103,7 @@ def test_the_loss_of_centralnet_has_every_prediction_in_it():
         logits = [network.classify(features), *network.auxiliary_logits(features)]
     expected = sum(torch.nn.functional.cross_entropy(values, labels) for values in logits)
     optimizer = build_optimizer(network, OptimizerSettings())
-    loss = train_step(network, [], optimizer, given, Step(0, Draws(0), labels), DiscrepancySettings())
+    loss = train_step(network, [], optimizer, given, Step(0, RandomStreams(0), labels), DiscrepancySettings())
     torch.testing.assert_close(loss, expected)
 
 
@@ -225,7 +225,7 @@ def test_it_trains_with_both_methods_from_batches_of_any_size(model, names):
         if "other" in names:
             given["other"] = torch.randn(size, 3, 2)
         network.train(size > 0)  # batch norm needs a sample
-        step = Step(0, Draws(0, 0, index, max(size, 1)), torch.arange(size) % 3)
+        step = Step(0, RandomStreams(0, 0, index, max(size, 1)), torch.arange(size) % 3)
         loss = train_step(network, methods, optimizer, given, step, DiscrepancySettings())
         assert loss.isfinite() and step.discrepancy.rho.isfinite().all()
     for weight, was in zip(network.parameters(), before, strict=True):
@@ -242,7 +242,7 @@ def switched(model, *switches, steps=3):
     stepper = Stepper(train_step, network, methods, optimizer, recipe)
     labels, losses = torch.tensor([0, 1, 2, 0, 1]), []
     for index in range(steps):
-        losses.append(stepper(inputs(names), Step(0, Draws(0, 0, index), labels))[0])
+        losses.append(stepper(inputs(names), Step(0, RandomStreams(0, 0, index), labels))[0])
     return torch.stack(losses), dict(network.named_parameters())
 
 

@@ -20,19 +20,19 @@ from small_training import attach
 from test_resume import assert_same_run
 from torch import nn
 
+from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.data.transforms import LogSpectrogram, Numbers, Pictures
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine import checkpoint, distributed
-from balancemm_cli.engine.config import OptimizerSettings, resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import BmmError
-from balancemm_cli.methods import METHODS, parts
+from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -190,7 +190,7 @@ def _take_steps(steps, model, method, variant, modalities, emptied, task="classi
         METHODS[part](
             METHODS[part].Settings(**{**METHODS[part].VARIANTS[variant], **given.get(part, {})}), names
         )
-        for part in parts(method)
+        for part in method_names(method)
     ]
     attach(network, methods, classes)
     distributed.synchronise_batch_norm(network)
@@ -207,7 +207,7 @@ def _take_steps(steps, model, method, variant, modalities, emptied, task="classi
         raw, labels = media(SIZES[index % len(SIZES)], task)
         mine = distributed.part(len(labels))
         epoch = index // 10
-        draws = Draws(0, epoch, index % 10, len(labels), mine.start)
+        draws = RandomStreams(0, epoch, index % 10, len(labels), mine.start)
         progress = torch.tensor(index / steps)
         step = Step(epoch, draws, labels[mine], progress, TASKS[task], total=distributed.total)
         if mine.stop > mine.start:

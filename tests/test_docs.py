@@ -10,7 +10,8 @@ import pytest
 from media_files import tone, write_csv, write_video, write_wav
 
 from balancemm_cli.cli import app, main
-from balancemm_cli.data.datasets import DATASETS, synthetic
+from balancemm_cli.data.datasets import DATASETS
+from balancemm_cli.data.made import synthetic
 from balancemm_cli.methods import METHODS
 from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import ENCODERS

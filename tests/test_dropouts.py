@@ -7,8 +7,7 @@ import torch
 from small_training import attach
 from torch.nn import functional
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings, resolve
+from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
@@ -24,6 +23,7 @@ from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.random_streams import RandomStreams
 
 DROPS = ["moddrop", "dropout", "annealed-dropout", "evolutional-dropout", "curriculum-dropout"]
 SHAPES = {"audio": 1, "visual": 3, "text": SequenceShape(5, width=3)}
@@ -34,7 +34,7 @@ def method(kind, modalities=("audio", "visual"), **given):
 
 
 def step_at(index=0, batch=4, progress=0.0):
-    return Step(0, Draws(0, 0, index), torch.zeros(batch, dtype=torch.int64), torch.tensor(progress))
+    return Step(0, RandomStreams(0, 0, index), torch.zeros(batch, dtype=torch.int64), torch.tensor(progress))
 
 
 def ones(batch=300):
@@ -122,7 +122,7 @@ def test_evolutional_dropout_multiplies_by_hits_over_k_p():
     step = step_at(batch=2)
     found = method(EvolutionalDropout, share=0.75).on_features(features, step)
     p = probabilities((x**2).sum(0))
-    mask = hits(p, step.draws.uniform((2, 3), "evolutional", "cpu")) / (3 * p)  # k = 0.75 · 4
+    mask = hits(p, step.streams.uniform((2, 3), "evolutional", "cpu")) / (3 * p)  # k = 0.75 · 4
     mask[:, 1] = 0  # 0 / 0
     torch.testing.assert_close(torch.cat([found["audio"], found["visual"].flatten(1)], 1), x * mask)
     found["visual"].sum().backward()
@@ -213,7 +213,7 @@ def test_a_step_trains_and_measures_undropped_features(name):
     network, methods, inputs, labels = network_and_batch(name)
     optimizer = build_optimizer(network, OptimizerSettings())
     before = {key: weight.clone() for key, weight in network.named_parameters()}
-    step = Step(0, Draws(0), labels, torch.tensor(0.3))
+    step = Step(0, RandomStreams(0), labels, torch.tensor(0.3))
     loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
     plain = build("concat", "small", SHAPES, 4, seed=0)
     expected = plain.unimodal_logits(plain.encode(inputs))
@@ -232,7 +232,7 @@ def test_a_part_of_a_batch_is_dropped_as_in_the_whole(name):
     for first, count in ((0, 4), (4, 2), (6, 0)):
         part = {key: feature[first : first + count] for key, feature in whole.items()}
         step = step_at(batch=count, progress=0.3)
-        step.draws, step.total = Draws(0, 0, 0, 6, first), lambda _: squares
+        step.streams, step.total = RandomStreams(0, 0, 0, 6, first), lambda _: squares
         found = method(METHODS[name]).on_features(part, step)
         for key, feature in found.items():
             torch.testing.assert_close(feature, expected[key][first : first + count])
@@ -241,7 +241,7 @@ def test_a_part_of_a_batch_is_dropped_as_in_the_whole(name):
 def test_a_batch_that_moddrop_empties_changes_nothing():
     network, methods, inputs, labels = network_and_batch("moddrop", probability=1.0)
     before = {key: weight.clone() for key, weight in network.named_parameters()}
-    step = Step(0, Draws(0), labels)
+    step = Step(0, RandomStreams(0), labels)
     optimizer = build_optimizer(network, OptimizerSettings(lr=0.1, weight_decay=0.1))
     train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
     assert step.kept == 0

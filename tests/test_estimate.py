@@ -1,4 +1,4 @@
-"""balancemm_cli.data.estimate: what --dry-run says, without decoding or writing."""
+"""balancemm_cli.data.preparing.estimate: what --dry-run says, without decoding or writing."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 from media_files import MEDIA, contents, needs_media, write_csv
 
 from balancemm_cli.data.datasets import DATASETS, crema_d, plan
-from balancemm_cli.data.estimate import dry_run
-from balancemm_cli.data.prepare import Request, prepare_dataset
+from balancemm_cli.data.preparing.estimate import dry_run
+from balancemm_cli.data.preparing.prepare import Request, prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]

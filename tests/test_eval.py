@@ -13,19 +13,19 @@ from test_resume import assert_same_run
 
 from balancemm_cli.cli import main
 from balancemm_cli.cli.eval import parse_amounts
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine import analysis, checkpoint, run_evaluation
-from balancemm_cli.engine.config import resolve
-from balancemm_cli.engine.evaluator import Disturbance, Evaluation, evaluate
+from balancemm_cli.engine.evaluator import Corruption, Evaluation, evaluate
 from balancemm_cli.engine.restore import restore
 from balancemm_cli.engine.run_evaluation import DRAWS, Wanted, evaluate_run
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.calibration import calibration
-from balancemm_cli.results.evaluation import keep, read_evaluation
-from balancemm_cli.results.metrics import by_class
-from balancemm_cli.results.shapley import shapley, subsets
+from balancemm_cli.metrics.calibration import calibration
+from balancemm_cli.metrics.classification import by_class
+from balancemm_cli.metrics.contribution import shapley, subsets
+from balancemm_cli.runs.evaluation import keep, read_evaluation
+from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.tasks import TASKS
 
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_a_curve_is_what_the_disturbance_gives(prepared, tmp_path, model):
     place = (run.network, run.test, run.inputs, CPU)
     (curve,) = analysis.missing_curve(*place, evaluate(*place, run.task), "visual", [0.4], draws=2)
     for draw, found in enumerate(curve):
-        direct = evaluate(*place, run.task, Disturbance({"visual": 0.4}, {}), draw)
+        direct = evaluate(*place, run.task, Corruption({"visual": 0.4}, {}), draw)
         np.testing.assert_allclose(found.predictions, direct.predictions, atol=1e-6)
         assert found.metrics["unimodal"] == direct.metrics["unimodal"]
     assert not np.array_equal(curve[0].predictions, curve[1].predictions)

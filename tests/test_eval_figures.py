@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from run_folders import write_run
 
-from balancemm_cli.engine.runs import write_table
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import figures
 from balancemm_cli.results.figures.features import draw_features
 from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.probes import draw_probes
 from balancemm_cli.results.groups import collect
+from balancemm_cli.runs.folder import write_table
 
 METRICS = {"accuracy": 0.9, "map": 0.9, "macro_f1": 0.9, "unimodal": {"audio": 0.8, "visual": 0.6}}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from balancemm_cli.data.datasets import synthetic
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.made import synthetic
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 
 ROOT = Path(__file__).parents[1]
 CODE = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from balancemm_cli.data import flow
+from balancemm_cli.data.reading import flow
 from balancemm_cli.errors import InputError
 
 METHODS = ("tv-l1", "dis")

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings, resolve
+from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
@@ -15,6 +14,7 @@ from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.lmf import LMF
+from balancemm_cli.random_streams import RandomStreams
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
 KINDS = {"film": FiLM, "gated": Gated, "lmf": LMF}
@@ -141,7 +141,7 @@ def test_it_trains_with_both_methods_from_batches_of_any_size(model, count):
             for name, shape in shapes.items()
         }
         network.train(size > 0)  # batch norm needs a sample
-        step = Step(0, Draws(0, 0, index, max(size, 1)), torch.arange(size) % 3)
+        step = Step(0, RandomStreams(0, 0, index, max(size, 1)), torch.arange(size) % 3)
         loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
         assert loss.isfinite() and network.fusion.training == (size > 0)
         assert step.discrepancy.rho.isfinite().all()

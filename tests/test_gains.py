@@ -9,10 +9,10 @@ import pytest
 import scipy.stats
 from run_folders import write_run
 
-from balancemm_cli.engine.runs import write_table
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.gains import gains
 from balancemm_cli.results.groups import collect
+from balancemm_cli.runs.folder import write_table
 
 
 def write_predictions(folder, correct, classes=4):

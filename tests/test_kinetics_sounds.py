@@ -15,7 +15,7 @@ from balancemm_cli.data.datasets import kinetics_sounds
 from balancemm_cli.data.datasets.kinetics_sounds import CLASSES
 from balancemm_cli.data.datasets.lists import OTHER_LISTS
 from balancemm_cli.data.datasets.youtube import files_by_id, start_second
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 pytestmark = needs_media

@@ -22,11 +22,11 @@ from task_sets import SETS, write_set
 from test_resume import assert_same_run
 
 from balancemm_cli.cli.runs_table import RunsTable
-from balancemm_cli.data.workers import cores
+from balancemm_cli.config.run import resolve
+from balancemm_cli.config.suites import load_suite
+from balancemm_cli.data.preparing.workers import cores
 from balancemm_cli.engine import checkpoint, launch
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, Outcome, deal_device, death, run_job
-from balancemm_cli.engine.suites import load_suite
 from balancemm_cli.errors import InputError
 
 ORDINARY = """

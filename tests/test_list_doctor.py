@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from media_files import tone, write_csv, write_wav
 
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]

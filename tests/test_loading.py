@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from balancemm_cli.data import loading, store
 from balancemm_cli.data.loading import FramesColumn, NumbersColumn, Source, free_memory, make_resident
-from balancemm_cli.data.media import encode_jpeg
+from balancemm_cli.data.reading.media import encode_jpeg
 from balancemm_cli.data.store import open_set
 from balancemm_cli.data.transforms import LogSpectrogram, Pictures
-from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError
+from balancemm_cli.random_streams import RandomStreams
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_resident_and_streaming_give_the_same_inputs(prepared, monkeypatch):
     assert said.startswith("Resident") and "spectrograms computed once" in said
     pictures = Pictures(32, True, True, (0.5,) * 3, (0.2,) * 3)
     rows = [np.array([5, 1, 90]), np.arange(20, 30), np.array([7]), np.arange(60), np.arange(5)]
-    draws = [Draws(0, 0, step) for step in range(5)]
+    draws = [RandomStreams(0, 0, step) for step in range(5)]
     served = [list(source.batches(rows, draws, CPU)) for source in (streaming, waves, spectrograms)]
     waveforms, pictures_of_sound = (served[mode][1][0]["audio"] for mode in (1, 2))
     assert isinstance(waveforms, torch.Tensor) and isinstance(pictures_of_sound, torch.Tensor)
@@ -70,7 +70,7 @@ def test_a_gpu_holds_the_same_samples(prepared):
     gpu = torch.device("cuda")
     make_resident([streaming], "streaming", gpu)
     assert make_resident([held], "auto", gpu).startswith("Resident on the GPU")
-    rows, draws = [np.array([5, 1, 90]), np.arange(20, 30)], [Draws(0, 0, 0), Draws(0, 0, 1)]
+    rows, draws = [np.array([5, 1, 90]), np.arange(20, 30)], [RandomStreams(0, 0, 0), RandomStreams(0, 0, 1)]
     for one, two in zip(*(source.batches(rows, draws, gpu) for source in (streaming, held)), strict=True):
         assert torch.equal(one[1], two[1]) and one[0]["visual"].is_cuda
         assert all(torch.equal(one[0][name], two[0][name]) for name in one[0])
@@ -133,7 +133,7 @@ def test_frames_by_hand():
     assert chosen([9], 1, "uniform") == [[4]]
     assert chosen([9], 1, "first-middle-last") == [[4]]
     assert chosen([9], 1, "random") == [[4]]  # in evaluation nothing is random
-    for draws in (None, Draws(0)):
+    for draws in (None, RandomStreams(0)):
         assert chosen([5, 2, 1], 3, "from-start", draws) == [[0, 1, 2], [0, 1, 1], [0, 0, 0]]
 
 
@@ -144,8 +144,8 @@ def test_frames_by_hand():
     seed=st.integers(0, 99),
 )
 def test_random_frames_are_distinct_as_far_as_they_suffice_and_in_order(stored, count, seed):
-    found = chosen(stored, count, "random", Draws(seed))
-    assert found == chosen(stored, count, "random", Draws(seed))
+    found = chosen(stored, count, "random", RandomStreams(seed))
+    assert found == chosen(stored, count, "random", RandomStreams(seed))
     for frames, available in zip(found, stored, strict=True):
         assert frames == sorted(frames) and frames[0] >= 0 and frames[-1] < available
         assert len(set(frames)) == min(count, available)
@@ -158,8 +158,8 @@ def test_random_frames_are_distinct_as_far_as_they_suffice_and_in_order(stored, 
     seed=st.integers(0, 99),
 )
 def test_segments_give_a_frame_of_each_part(stored, count, seed):
-    found = chosen(stored, count, "segments", Draws(seed))
-    assert found == chosen(stored, count, "segments", Draws(seed))
+    found = chosen(stored, count, "segments", RandomStreams(seed))
+    assert found == chosen(stored, count, "segments", RandomStreams(seed))
     for frames, available in zip(found, stored, strict=True):
         for part, frame in enumerate(frames):
             first, end = part * available / count, (part + 1) * available / count
@@ -168,16 +168,16 @@ def test_segments_give_a_frame_of_each_part(stored, count, seed):
 
 
 def test_segments_draw_each_frame_as_often_whatever_the_part_of_the_batch():
-    found = [chosen([6, 6], 2, "segments", Draws(0, 0, step)) for step in range(300)]
+    found = [chosen([6, 6], 2, "segments", RandomStreams(0, 0, step)) for step in range(300)]
     for part, first in ((0, 0), (1, 3)):
         counts = np.bincount([clip[part] for clips in found for clip in clips], minlength=6)
         assert counts[first : first + 3] / 600 == pytest.approx([1 / 3] * 3, abs=0.07)
-    mine = [chosen([6], 2, "segments", Draws(0, 0, step, batch=2, first=1)) for step in range(300)]
+    mine = [chosen([6], 2, "segments", RandomStreams(0, 0, step, batch=2, first=1)) for step in range(300)]
     assert mine == [clips[1:] for clips in found]
 
 
 def test_each_frame_is_drawn_as_often():
-    found = [chosen([3], 1, "random", Draws(0, 0, step))[0][0] for step in range(600)]
+    found = [chosen([3], 1, "random", RandomStreams(0, 0, step))[0][0] for step in range(600)]
     assert np.bincount(found, minlength=3) / 600 == pytest.approx([1 / 3] * 3, abs=0.07)
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from task_models import steps_with_opm_and_ogm, zeroed_alone
 
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Step
@@ -14,6 +13,7 @@ from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape
 from balancemm_cli.models.guided_attention import GuidedAttention
 from balancemm_cli.models.psp import positive
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
 MODELS_HERE = ("avga", "avsdn", "psp")
@@ -57,7 +57,9 @@ def test_each_modality_alone(model, shapes, inputs):
 def test_a_process_left_without_samples_takes_part(model):
     network = build(model, "small", FEATURES, 4, seed=0)
     empty = {name: values[:0] for name, values in features().items()}
-    step = Step(0, Draws(0, 0, 0, 4), torch.zeros(0, 10, dtype=torch.int64), task=TASKS["localisation"])
+    step = Step(
+        0, RandomStreams(0, 0, 0, 4), torch.zeros(0, 10, dtype=torch.int64), task=TASKS["localisation"]
+    )
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     assert train_step(network, [], optimizer, empty, step, DiscrepancySettings()) == 0
     network(empty).sum().backward()
@@ -224,7 +226,7 @@ def test_learns_what_takes_both_modalities(model):
     for index in range(40):
         rows = torch.randperm(256, generator=torch.Generator().manual_seed(index))[:32]
         batch = {name: values[rows] for name, values in given.items()}
-        step = Step(0, Draws(0, 0, index), labels[rows], task=TASKS["localisation"])
+        step = Step(0, RandomStreams(0, 0, index), labels[rows], task=TASKS["localisation"])
         train_step(network, [], optimizer, batch, step, DiscrepancySettings())
     test, truth = clips(128, 1)
     network.eval()

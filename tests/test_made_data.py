@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from balancemm_cli.data.datasets import (
-    DATASETS,
-    ave,
-    ave_features,
+from balancemm_cli.data.datasets import DATASETS, ave, ave_features
+from balancemm_cli.data.made import (
     synthetic_ave,
     synthetic_cmu_mosi,
     synthetic_music_avqa,
     synthetic_ucf_101_three,
 )
-from balancemm_cli.data.datasets.made import patterns
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.made.common import patterns
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError
 
 COUNTS = {

@@ -9,7 +9,7 @@ from media_files import MEDIA, needs_media, tone, write_csv, write_video, write_
 from PIL import Image
 
 from balancemm_cli.data.datasets import manifest
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
 

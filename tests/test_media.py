@@ -1,4 +1,4 @@
-"""balancemm_cli.data.media against headers, hand-made files and Pillow."""
+"""balancemm_cli.data.reading.media against headers, hand-made files and Pillow."""
 
 import io
 import os
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from media_files import MEDIA, needs_media, tone, write_video, write_wav
 from PIL import Image
 
-from balancemm_cli.data import media
-from balancemm_cli.data.media import (
+from balancemm_cli.data.reading import media
+from balancemm_cli.data.reading.media import (
     MediaError,
     at_rate,
     encode_jpeg,

@@ -8,17 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods import METHODS, parts
+from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import Discrepancy, DiscrepancySettings, measure
 from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.models import build
+from balancemm_cli.random_streams import RandomStreams
 
 PLAIN = DiscrepancySettings()
 
@@ -33,7 +33,7 @@ def discrepancy(*rho):
 
 
 def step_at(index=0, epoch=0, batch=4, rho=(2.0, 0.5)):
-    step = Step(epoch, Draws(0, epoch, index), torch.zeros(batch, dtype=torch.int64))
+    step = Step(epoch, RandomStreams(0, epoch, index), torch.zeros(batch, dtype=torch.int64))
     step.discrepancy = discrepancy(*rho)
     step.unimodal = {f"m{m}": torch.zeros(batch, 2) for m in range(len(rho))}
     return step
@@ -123,7 +123,7 @@ def test_theta_gradient_changes_gradients_but_not_the_loss():
         opm = method(OPM, "official", execute_probability=1.0, first_epoch=0, theta_gradient=stray)
         optimizer = build_optimizer(network, OptimizerSettings(lr=1.0, momentum=0, weight_decay=0))
         before = copy.deepcopy(network.state_dict())
-        loss = train_step(network, [opm], optimizer, inputs, Step(0, Draws(0), labels), PLAIN)
+        loss = train_step(network, [opm], optimizer, inputs, Step(0, RandomStreams(0), labels), PLAIN)
         losses.append(loss.item())
         grads.append((before["fusion.head.weight"] - network.fusion.head.weight, network.encoders))
     assert losses[0] == losses[1]
@@ -189,7 +189,7 @@ def test_ogm_keeps_to_its_epochs():
 # ---- together ---------------------------------------------------------------------------------------------------
 
 
-def train(methods, steps=3, epoch=0, modalities=("audio", "visual"), draws=Draws, **optimizer):
+def train(methods, steps=3, epoch=0, modalities=("audio", "visual"), draws=RandomStreams, **optimizer):
     network, inputs, labels = network_and_batch(modalities)
     optimizer = build_optimizer(network, OptimizerSettings(**optimizer))
     seen = []
@@ -206,7 +206,7 @@ def test_opm_and_ogm_share_one_rho_of_undropped_features():
     for index in range(3):
         twin = copy.deepcopy(network)
         expected = measure(twin.unimodal_logits(twin.encode(inputs)), labels, PLAIN)
-        step = Step(0, Draws(0, 0, index), labels)
+        step = Step(0, RandomStreams(0, 0, index), labels)
         train_step(network, [opm, ogm], optimizer, inputs, step, PLAIN)
         assert torch.equal(step.discrepancy.rho, expected.rho)
         assert torch.equal(step.figures["k"], ogm.coefficient(expected))
@@ -220,7 +220,7 @@ def test_ogm_goes_on_while_opm_warms_up():
     assert all(step.figures["k"].min() < 1 for step in seen)
 
 
-class NothingKept(Draws):
+class NothingKept(RandomStreams):
     """u = 1 − ε for everything: each modality with q > 0 is dropped."""
 
     def uniform(self, shape, purpose, device):
@@ -233,11 +233,11 @@ def test_a_batch_that_lost_every_sample_changes_nothing(name, first):
     network, inputs, labels = network_and_batch()
     optimizer = build_optimizer(network, OptimizerSettings(name=name, lr=0.1, weight_decay=0.1))
     if not first:
-        train_step(network, [], optimizer, inputs, Step(0, Draws(0), labels), PLAIN)
+        train_step(network, [], optimizer, inputs, Step(0, RandomStreams(0), labels), PLAIN)
     opm = method(OPM)
     opm.q = torch.ones(2)
     before = copy.deepcopy((dict(network.named_parameters()), optimizer.state_dict()["state"]))
-    step = Step(0, Draws(0, 0, 1), labels)
+    step = Step(0, RandomStreams(0, 0, 1), labels)
     train_step(network, [opm, method(OGM)], optimizer, inputs, step, PLAIN)
     assert not step.keep.any()
     for weight_name, weight in network.named_parameters():
@@ -254,7 +254,7 @@ def test_lost_samples_leave_the_mean():
     opm = method(OPM, modalities="abc")
     opm.q = torch.full((3,), 0.7)
     twin = copy.deepcopy(network)
-    step = Step(0, Draws(3), labels)
+    step = Step(0, RandomStreams(3), labels)
     loss = train_step(network, [opm], build_optimizer(network, OptimizerSettings()), inputs, step, PLAIN)
     kept = step.keep.any(1)
     assert 0 < kept.sum() < 8
@@ -270,7 +270,7 @@ def test_a_loss_that_is_not_finite_changes_nothing():
     before = copy.deepcopy(dict(network.named_parameters()))
     inputs["audio"][0, 0, 0, 0] = float("nan")
     optimizer = build_optimizer(network, OptimizerSettings())
-    loss = train_step(network, [method(OGM)], optimizer, inputs, Step(0, Draws(0), labels), PLAIN)
+    loss = train_step(network, [method(OGM)], optimizer, inputs, Step(0, RandomStreams(0), labels), PLAIN)
     assert loss.isnan()
     assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
 
@@ -285,10 +285,10 @@ def test_any_number_of_modalities(modalities, variant):
 
 
 def test_method_names():
-    assert parts("ogm+opm") == ["opm", "ogm"]
-    assert parts("baseline") == ["baseline"]
+    assert method_names("ogm+opm") == ["opm", "ogm"]
+    assert method_names("baseline") == ["baseline"]
     with pytest.raises(UsageError, match="Did you mean 'ogm'"):
-        parts("ogn")
+        method_names("ogn")
     with pytest.raises(UsageError, match="twice"):
-        parts("opm+opm")
+        method_names("opm+opm")
     assert all(set(kind.VARIANTS) == {"paper", "official"} for kind in METHODS.values())

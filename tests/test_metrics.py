@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
-from balancemm_cli.results.metrics import evaluate_scores
+from balancemm_cli.metrics.classification import evaluate_scores
 
 
 @st.composite

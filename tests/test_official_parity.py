@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
-from balancemm_cli.methods import METHODS, parts
+from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
+from balancemm_cli.random_streams import RandomStreams
 
 GOLDEN = Path(os.environ.get("BMM_GOLDEN") or Path(__file__).with_name("official_trajectories.json"))
 CASES = json.loads(GOLDEN.read_text())
@@ -86,14 +86,14 @@ def make_methods(case):
         "baseline": {},
     }
     methods = []
-    for name in parts(kind):
+    for name in method_names(kind):
         method = METHODS[name]
         settings = method.Settings(**{**method.VARIANTS["official"], **given[name]})
         methods.append(method(settings, ["audio", "visual"]))
     return methods
 
 
-class GoldenDraws(Draws):
+class GoldenDraws(RandomStreams):
     """The uniform numbers that the recorded keep masks were drawn with."""
 
     def uniform(self, shape, purpose, device):

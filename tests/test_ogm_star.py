@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import resolve
+from balancemm_cli.config.run import resolve
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import Discrepancy, DiscrepancySettings, measure
 from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.models import build
+from balancemm_cli.random_streams import RandomStreams
 
 
 def method(variant="paper", **given):
@@ -49,7 +49,7 @@ def modulate(ogm, epoch=0):
     inputs = {name: torch.randn(6, 1, 16, 16) for name in ("audio", "visual")}
     torch.nn.functional.cross_entropy(network(inputs), torch.tensor([0, 1, 2, 0, 1, 2])).backward()
     before = {name: weight.grad.clone() for name, weight in network.named_parameters()}
-    step = Step(epoch, Draws(0), torch.zeros(6), discrepancy=discrepancy(2.0, 0.5))
+    step = Step(epoch, RandomStreams(0), torch.zeros(6), discrepancy=discrepancy(2.0, 0.5))
     ogm.on_gradients(network, step)
     return before, {name: weight.grad for name, weight in network.named_parameters()}, step
 
@@ -75,7 +75,7 @@ def test_the_official_epochs():
         before, after, _ = modulate(method("official"), epoch)
         name = "encoders.audio.blocks.0.conv1.weight"
         assert acts == (not torch.equal(before[name], after[name]))
-        assert method("official").branch(Step(epoch, Draws(0), torch.zeros(1))) == acts
+        assert method("official").branch(Step(epoch, RandomStreams(0), torch.zeros(1))) == acts
 
 
 def test_settings_are_those_that_act():

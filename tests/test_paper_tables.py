@@ -5,7 +5,7 @@ import json
 import pytest
 from run_folders import write_run
 
-from balancemm_cli.engine.suites import load_suite
+from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import paper_tables, published
 from balancemm_cli.results.groups import collect

@@ -1,4 +1,4 @@
-"""balancemm_cli.data.parts: a set prepared in parts and joined has the bytes of one prepared whole."""
+"""balancemm_cli.data.preparing.parts: a set prepared in parts and joined has the bytes of one prepared whole."""
 
 import json
 import os
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from media_files import contents, tone, write_csv, write_video, write_wav
 
-from balancemm_cli.data import prepare as module
 from balancemm_cli.data import store
-from balancemm_cli.data.parts import Part, join_parts, parse_part
-from balancemm_cli.data.prepare import Request, prepare_folder, prepare_plan
+from balancemm_cli.data.preparing import prepare as module
+from balancemm_cli.data.preparing.parts import Part, join_parts, parse_part
+from balancemm_cli.data.preparing.prepare import Request, prepare_folder, prepare_plan
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]

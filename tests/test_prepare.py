@@ -1,4 +1,4 @@
-"""balancemm_cli.data.prepare: the same bytes whatever happens on the way, and clear refusals."""
+"""balancemm_cli.data.preparing.prepare: the same bytes whatever happens on the way, and clear refusals."""
 
 import json
 import os
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from media_files import contents, enlarge, small_disk, tone, write_csv, write_video, write_wav
 
-from balancemm_cli.data import prepare as module
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, waveform
-from balancemm_cli.data.prepare import prepare_dataset, prepare_plan
+from balancemm_cli.data.preparing import prepare as module
+from balancemm_cli.data.preparing.prepare import prepare_dataset, prepare_plan
 from balancemm_cli.errors import InputError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ SHARD = 8  # samples a shard in these tests, so that there are several
 SCRIPT = """
 import sys
 from pathlib import Path
-from balancemm_cli.data import prepare
+from balancemm_cli.data.preparing import prepare
 if __name__ == "__main__":
     prepare.SHARD_SAMPLES = {shard}
     source, out, workers = sys.argv[1:4]

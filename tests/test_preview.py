@@ -1,4 +1,4 @@
-"""balancemm_cli.data.preview: one sheet a class, whose colours mean what they say."""
+"""balancemm_cli.data.preparing.preview: one sheet a class, whose colours mean what they say."""
 
 import os
 import shutil
@@ -11,9 +11,10 @@ import pytest
 from media_files import contents, tone, write_csv, write_video
 from PIL import Image
 
-from balancemm_cli.data import preview, store
-from balancemm_cli.data.media import encode_jpeg
-from balancemm_cli.data.preview import GAP, HEIGHT, LABELS, STRIP, write_preview
+from balancemm_cli.data import store
+from balancemm_cli.data.preparing import preview
+from balancemm_cli.data.preparing.preview import GAP, HEIGHT, LABELS, STRIP, write_preview
+from balancemm_cli.data.reading.media import encode_jpeg
 from balancemm_cli.errors import InputError
 
 ROOT = Path(__file__).parents[1]

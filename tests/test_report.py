@@ -62,7 +62,7 @@ def test_report_holds_table_figures_commands_and_what_is_left_out(tmp_path):
 
 
 def test_command_of_a_row_makes_its_settings_again(tmp_path):
-    from balancemm_cli.engine.config import resolve
+    from balancemm_cli.config.run import resolve
 
     for seed in (0, 1, 2):
         overrides = ("optimizer.lr=0.005", "opm.q_base=0.4", "frames.flip=true", "encoder=resnet18")

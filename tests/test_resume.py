@@ -15,8 +15,8 @@ from media_files import enlarge, small_disk
 from small_training import SMALL
 from task_sets import SETS, write_set
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import checkpoint
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.trainer import Interrupted
 from balancemm_cli.errors import InputError, os_error_sentence

@@ -6,9 +6,9 @@ import pytest
 import torch
 from task_sets import finish
 
-from balancemm_cli.data.media import encode_jpeg
+from balancemm_cli.config.run import resolve
+from balancemm_cli.data.reading.media import encode_jpeg
 from balancemm_cli.data.store import write_shard
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.errors import UsageError
 

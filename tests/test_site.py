@@ -11,8 +11,8 @@ import pytest
 
 from balancemm_cli.cli import app
 from balancemm_cli.cli.list import KINDS
-from balancemm_cli.engine.config import Recipe
-from balancemm_cli.engine.suites import load_suite
+from balancemm_cli.config.run import Recipe
+from balancemm_cli.config.suites import load_suite
 from balancemm_cli.resources import suites
 
 ROOT = Path(__file__).parents[1]

@@ -13,10 +13,9 @@ from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 from task_models import steps_with_opm_and_ogm, zeroed_alone
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.run_evaluation import evaluate_run
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build, i_vector
@@ -29,6 +28,7 @@ from balancemm_cli.models.i_vector import (
 )
 from balancemm_cli.models.total_variability import posterior, reestimate
 from balancemm_cli.models.x_vector import XVector, XVectorSettings
+from balancemm_cli.runs.folder import RunFolder
 
 CPU = torch.device("cpu")
 SMALL = {"components": 4, "rank": 3, "iterations": 3}

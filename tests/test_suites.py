@@ -6,14 +6,14 @@ from functools import cache
 import pytest
 import torch
 
+from balancemm_cli.config.suites import MINI, load_suite
 from balancemm_cli.data.datasets import DATASETS
-from balancemm_cli.data.prepare import prepare_dataset
-from balancemm_cli.engine.runs import RunFolder
-from balancemm_cli.engine.suites import MINI, load_suite
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.models import MODELS, UNIMODAL
 from balancemm_cli.resources import benchmarks_folder, suites
 from balancemm_cli.results import published
+from balancemm_cli.runs.folder import RunFolder
 
 TABLES = {number.table for number in published.rows()}
 

@@ -15,10 +15,9 @@ from small_training import attach
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from balancemm_cli.draws import Draws
+from balancemm_cli.config.run import SpeedSettings, resolve
 from balancemm_cli.engine import acceleration
 from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
-from balancemm_cli.engine.config import SpeedSettings, resolve
 from balancemm_cli.engine.launch import Job, check_jobs, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.profiling import Profile
@@ -29,6 +28,7 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.ogm import deviations
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
 METHODS = ["baseline", "opm", "ogm", "opm+ogm", "g-blending", "greedy", "agm", "pmr", "mmpareto"]
@@ -103,7 +103,9 @@ def train(
             inputs["audio"][0] = float("nan")
         inputs = {name: values.to(device) for name, values in inputs.items()}
         progress = torch.full((), index / steps, device=device)
-        loss, step = stepper(inputs, Step(0, Draws(0, 0, index), labels.to(device), progress, TASKS[task]))
+        loss, step = stepper(
+            inputs, Step(0, RandomStreams(0, 0, index), labels.to(device), progress, TASKS[task])
+        )
         found = [loss[None], step.discrepancy.rho, *step.figures.values()]
         assert all(figure.dtype == torch.float32 for figure in found)
         figures.append(torch.cat(found).cpu())
@@ -284,7 +286,7 @@ def test_a_new_learning_rate_is_captured_anew(monkeypatch):
                 before = {name: weight.clone() for name, weight in network.named_parameters()}
                 for state in optimizer.state.values():
                     state["momentum_buffer"].zero_()
-            stepper(inputs, Step(0, Draws(0, 0, index), torch.tensor([0, 1])))
+            stepper(inputs, Step(0, RandomStreams(0, 0, index), torch.tensor([0, 1])))
     assert recorder.captures == 2
     for name, weight in network.named_parameters():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-5)

@@ -12,9 +12,9 @@ import pytest
 from media_files import contents
 from scipy.fft import rfft
 
-from balancemm_cli.data import media
-from balancemm_cli.data.datasets import synthetic
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.made import synthetic
+from balancemm_cli.data.preparing.prepare import prepare_dataset
+from balancemm_cli.data.reading import media
 from balancemm_cli.errors import InputError, UsageError
 
 COUNTS = {"train": 24, "test": 12}

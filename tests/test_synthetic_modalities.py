@@ -10,11 +10,11 @@ import pytest
 from small_training import train_and_evaluate
 
 from balancemm_cli.cli.train import _prepared
-from balancemm_cli.data.datasets import synthetic_modalities as data
-from balancemm_cli.data.estimate import dry_run
-from balancemm_cli.data.prepare import Request, embedded, prepare_dataset, prepare_plan
+from balancemm_cli.config.run import load_recipe
+from balancemm_cli.data.made import synthetic_modalities as data
+from balancemm_cli.data.preparing.estimate import dry_run
+from balancemm_cli.data.preparing.prepare import Request, embedded, prepare_dataset, prepare_plan
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine.config import load_recipe
 from balancemm_cli.errors import UsageError
 
 PAGE = Path(__file__).parents[1] / "docs" / "datasets" / "synthetic-modalities.md"

@@ -11,7 +11,8 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import formats, rows, tables
-from balancemm_cli.results.groups import collect, labels, selection_named
+from balancemm_cli.results.groups import collect, labels
+from balancemm_cli.runs.schema import selection_named
 
 
 def rows_of(folder, selection="last"):
@@ -52,7 +53,7 @@ def test_runs_of_other_settings_or_data_are_never_averaged(tmp_path):
     groups = collect([tmp_path], "last").groups
     accuracies = sorted(round(rows.row(group, "last").accuracy.mean, 3) for group in groups)
     assert accuracies == [0.1, 0.5, 0.85]
-    settings = [group.settings for group in groups]
+    settings = [group.differences for group in groups]
     assert {"data hash": "beefbeef", "optimizer.lr": 0.02} in settings
     assert {"data hash": "da7ada7a", "optimizer.lr": 0.5} in settings
     assert len({tuple(one.items()) for one in settings}) == 3
@@ -68,7 +69,7 @@ def test_groups_that_no_setting_tells_apart_show_their_protocol(tmp_path):
         result = json.loads((folder / "result.json").read_text())
         edit_result(folder, hashes=result["hashes"] | {"protocol": protocol})
     groups = collect([tmp_path], "last").groups
-    assert [group.settings for group in groups] == [{"protocol": "11111111"}, {"protocol": "22222222"}]
+    assert [group.differences for group in groups] == [{"protocol": "11111111"}, {"protocol": "22222222"}]
 
 
 def test_the_same_seed_twice_is_named_and_counted_once(tmp_path):

@@ -9,11 +9,9 @@ from sklearn import metrics
 from small_training import SMALL
 from task_sets import SETS, write_set
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import resolve
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.inputs import segments
 from balancemm_cli.engine.run_evaluation import Wanted, evaluate_run
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import train_run, train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
@@ -21,6 +19,8 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape
+from balancemm_cli.random_streams import RandomStreams
+from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.tasks import TASKS
 from balancemm_cli.tasks.regression import ABOVE_HALF
 
@@ -190,7 +190,7 @@ def test_every_method_trains_on_segments(name):
             "audio": torch.randn(6, 10, 1, 6, generator=generator),
             "visual": torch.randn(6, 10, 1, 4, 5, generator=generator),
         }
-        step = Step(0, Draws(0, 0, index), labels, torch.tensor(index / 3), LOCALISATION)
+        step = Step(0, RandomStreams(0, 0, index), labels, torch.tensor(index / 3), LOCALISATION)
         loss = train_step(network, methods, optimizer, given, step, DiscrepancySettings())
         assert loss.isfinite() and loss.ndim == 0
         assert step.keep is None or step.keep.shape == (6, 2)

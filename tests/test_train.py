@@ -16,7 +16,7 @@ from balancemm_cli.cli import main
 from balancemm_cli.cli.train import parse_seeds
 from balancemm_cli.engine.restore import read_config
 from balancemm_cli.errors import UsageError
-from balancemm_cli.results.metrics import evaluate_scores
+from balancemm_cli.metrics.classification import evaluate_scores
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ import torch
 from small_training import attach
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.data.transforms import LogSpectrogram, Pictures
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
-from balancemm_cli.methods import METHODS, parts
+from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.random_streams import RandomStreams
 
 aten = torch.ops.aten
 FETCHES = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default}
@@ -54,7 +54,7 @@ def methods_of(name, variant):
             METHODS[part].Settings(**{**METHODS[part].VARIANTS[variant], **given.get(part, {})}),
             list(SHAPES),
         )
-        for part in parts(name)
+        for part in method_names(name)
     ]
 
 
@@ -80,7 +80,7 @@ def take_steps(device, model, method, variant, optimizer, steps=3):
     yield  # what comes now must not wait
     for index in range(steps):
         epoch, index = divmod(index, 2)  # two steps an epoch
-        draws = Draws(0, epoch, index)
+        draws = RandomStreams(0, epoch, index)
         pictured = pictures.batched(frames, draws, "visual")  # as on a GPU
         inputs = {"audio": spectrogram.batched(waves), "visual": pictured, **sequences}
         step = Step(epoch, draws, labels, progress)

@@ -11,9 +11,8 @@ import torch
 from run_folders import write_run
 from sklearn.metrics import recall_score
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine.config import resolve
-from balancemm_cli.engine.runs import RunFolder, read_table, write_table
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import InputError
 from balancemm_cli.results import figures
@@ -24,6 +23,7 @@ from balancemm_cli.results.figures.loss import draw_loss
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.sensitivity import draw_sensitivity
 from balancemm_cli.results.groups import collect
+from balancemm_cli.runs.folder import RunFolder, read_table, write_table
 
 NAMES = ("4", "5", "7", "8")
 

@@ -9,7 +9,7 @@ import torchaudio
 from torchvision.transforms import v2
 
 from balancemm_cli.data.transforms import LogSpectrogram, MelBank, Pictures, random_boxes
-from balancemm_cli.draws import Draws
+from balancemm_cli.random_streams import RandomStreams
 
 WAVES = torch.randint(-8000, 8000, (3, 4000), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
 
@@ -87,7 +87,7 @@ def test_shapes_of_the_paper_and_of_the_code():
 
 def test_crops_are_distributed_as_torchvisions():
     height, width, count = 120, 160, 4000
-    ours = random_boxes(count, height, width, Draws(0), "crop", torch.device("cpu"))
+    ours = random_boxes(count, height, width, RandomStreams(0), "crop", torch.device("cpu"))
     torch.manual_seed(0)
     picture = torch.zeros(3, height, width)
     theirs = [v2.RandomResizedCrop(64).make_params([picture]) for _ in range(count)]
@@ -99,7 +99,7 @@ def test_crops_are_distributed_as_torchvisions():
 
 
 def test_a_crop_that_never_fits_is_central():
-    boxes = random_boxes(50, 4, 400, Draws(0), "crop", torch.device("cpu"))
+    boxes = random_boxes(50, 4, 400, RandomStreams(0), "crop", torch.device("cpu"))
     fallback = boxes[(boxes[:, 3] - boxes[:, 1]) == 4]
     assert fallback.tolist().count([197.0, 0.0, 202.0, 4.0]) > 10  # 4 high, 5 wide: within the ratio 4/3
 
@@ -117,7 +117,7 @@ def noisy_pictures():
 
 
 def test_a_random_crop_is_torchvisions():
-    pictures, draws = noisy_pictures(), Draws(1)
+    pictures, draws = noisy_pictures(), RandomStreams(1)
     transform = Pictures(32, True, False, (0, 0, 0), (1, 1, 1))
     on_host, batched = transform(pictures, draws, "visual"), transform.batched(pictures, draws, "visual")
     boxes = random_boxes(4, 60, 80, draws, "visual/crop", torch.device("cpu")).int().tolist()
@@ -145,7 +145,7 @@ def test_evaluation_resizes_and_normalises_as_torchvision():
 @pytest.mark.parametrize("how", ["__call__", "batched"])
 def test_the_journal_codes_pictures(how):
     """Resized first; cut out at random in training, from the middle in evaluation."""
-    pictures, draws = noisy_pictures(), Draws(3)
+    pictures, draws = noisy_pictures(), RandomStreams(3)
     given = {"resize": (40, 52), "area": (0.25, 1.0), "centre": True}
     transform = getattr(Pictures(32, True, False, (0, 0, 0), (1, 1, 1), **given), how)
     frames = pictures[:, 0].permute(0, 3, 1, 2)
@@ -166,7 +166,7 @@ def test_the_journal_codes_pictures(how):
 def test_half_of_the_samples_are_mirrored_whole():
     pictures = smooth_pictures(batch=4).repeat(100, 1, 1, 1, 1)
     plain = Pictures(60, False, False, (0,), (1,))(pictures[..., :1])
-    flipped = Pictures(60, False, True, (0,), (1,))(pictures[..., :1], Draws(0), "visual")
+    flipped = Pictures(60, False, True, (0,), (1,))(pictures[..., :1], RandomStreams(0), "visual")
     mirrored = torch.tensor([torch.equal(one, two.flip(-1)) for one, two in zip(flipped, plain, strict=True)])
     same = torch.tensor([torch.equal(one, two) for one, two in zip(flipped, plain, strict=True)])
     assert (mirrored ^ same).all()
@@ -175,7 +175,9 @@ def test_half_of_the_samples_are_mirrored_whole():
 
 def test_the_same_draws_give_the_same_pictures():
     transform = Pictures(32, True, True, (0, 0, 0), (1, 1, 1))
-    one, two, other = (transform(smooth_pictures(), Draws(0, 2, step), "visual") for step in (5, 5, 6))
+    one, two, other = (
+        transform(smooth_pictures(), RandomStreams(0, 2, step), "visual") for step in (5, 5, 6)
+    )
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
@@ -184,7 +186,7 @@ def test_mirrored_flow_goes_the_other_way():
     flow = torch.full((200, 1, 60, 60, 2), 128, dtype=torch.uint8)
     flow[:, :, :, :20] = torch.tensor([178, 148], dtype=torch.uint8)  # on the left side only
     zero = 128 / 255
-    moved = Pictures(60, False, True, (zero, zero), (1, 1), flow=True)(flow, Draws(0), "flow") * 255
+    moved = Pictures(60, False, True, (zero, zero), (1, 1), flow=True)(flow, RandomStreams(0), "flow") * 255
     for sample in moved[:, :, 0]:
         mirrored = bool(sample[1, 0, -1] > 10)
         side = slice(40, 60) if mirrored else slice(0, 20)

@@ -13,10 +13,10 @@ from media_files import MEDIA, SHARED, contents, needs_media, write_video
 from PIL import Image
 from small_training import train_and_evaluate
 
-from balancemm_cli.data import flow
 from balancemm_cli.data.datasets import ucf_101, ucf_101_three
-from balancemm_cli.data.media import MediaError, read_pairs
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
+from balancemm_cli.data.reading import flow
+from balancemm_cli.data.reading.media import MediaError, read_pairs
 from balancemm_cli.errors import InputError
 
 pytestmark = needs_media

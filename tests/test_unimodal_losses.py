@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings, resolve
+from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.random_streams import RandomStreams
 
 SHAPES = {"audio": 1, "visual": 3, "text": SequenceShape(5, width=3)}
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
@@ -35,7 +35,7 @@ def made(method="unimodal-losses", modalities=3, **given):
 
 
 def take_step(network, methods, inputs, **optimizer):
-    step = Step(0, Draws(0), LABELS, torch.tensor(0.5))
+    step = Step(0, RandomStreams(0), LABELS, torch.tensor(0.5))
     updates = build_optimizer(network, OptimizerSettings(momentum=0, weight_decay=0, **optimizer))
     return train_step(network, methods, updates, inputs, step, DiscrepancySettings()), step
 
@@ -87,12 +87,12 @@ def test_heads_see_undropped_features_of_samples_that_kept_something():
 def test_tokens_are_averaged_and_no_samples_are_no_loss():
     network, methods, _ = made(modalities=1)
     tokens = torch.randn(6, 2, 3, 64)
-    step = Step(0, Draws(0), LABELS, features={"audio": tokens})
+    step = Step(0, RandomStreams(0), LABELS, features={"audio": tokens})
     found = methods[0].on_loss(torch.zeros(()), step)
     heads = network.extras["unimodal-losses"]
     expected = cross_entropy(heads["audio"](tokens.mean((1, 2))), LABELS)
     torch.testing.assert_close(found, expected)
-    nothing = Step(0, Draws(0, batch=3, first=3), LABELS[:0], features={"audio": tokens[:0]})
+    nothing = Step(0, RandomStreams(0, batch=3, first=3), LABELS[:0], features={"audio": tokens[:0]})
     assert methods[0].on_loss(torch.zeros(()), nothing) == 0
 
 

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from balancemm_cli.data.unpickle import load
+from balancemm_cli.data.reading.unpickle import load
 from balancemm_cli.errors import InputError
 
 ARRAYS = {

@@ -9,10 +9,9 @@ from task_models import steps_with_opm_and_ogm, zeroed_alone
 from test_switches import capturing_on_the_cpu
 from torch import nn
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine.acceleration import Stepper, arrange
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
@@ -21,6 +20,7 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
+from balancemm_cli.random_streams import RandomStreams
 
 SHAPES = {
     "audio": 1,
@@ -140,7 +140,7 @@ def test_a_process_without_samples_takes_part(names):
     network = make(*names).eval()  # batch norm needs a sample to train
     methods = [METHODS[name](METHODS[name].Settings(), list(names)) for name in ("opm", "ogm")]
     optimizer = build_optimizer(network, resolve("synthetic").settings.optimizer)
-    step = Step(0, Draws(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
+    step = Step(0, RandomStreams(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
     loss = train_step(network, methods, optimizer, inputs(*names, batch=0), step, DiscrepancySettings())
     assert loss == 0 and step.unimodal[names[0]].shape == (0, 4)
     assert all(weight.isfinite().all() for weight in network.parameters())
@@ -171,7 +171,7 @@ def train(*switches, steps=3):
     stepper = Stepper(train_step, network, methods, optimizer, config.settings)
     labels = torch.arange(6) % 4
     losses = [
-        stepper(inputs("audio", "visual"), Step(0, Draws(0, 0, index), labels))[0].clone()
+        stepper(inputs("audio", "visual"), Step(0, RandomStreams(0, 0, index), labels))[0].clone()
         for index in range(steps)
     ]
     return [torch.stack(losses), *(weight.detach() for weight in network.parameters())]

@@ -10,10 +10,10 @@ import pytest
 from media_files import MEDIA, contents, needs_media
 
 from balancemm_cli.cli import prepare as prepare_command
-from balancemm_cli.data import verify as verify_module
 from balancemm_cli.data.datasets import crema_d
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample
-from balancemm_cli.data.verify import verify
+from balancemm_cli.data.preparing import verify as verify_module
+from balancemm_cli.data.preparing.verify import verify
 from balancemm_cli.errors import InputError, UsageError
 
 STEMS = [f"1001_DFA_{label}_XX" for label in crema_d.CLASSES]

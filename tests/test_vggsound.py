@@ -11,7 +11,7 @@ from PIL import Image
 from small_training import train_and_evaluate
 
 from balancemm_cli.data.datasets import vggsound
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError
 
 pytestmark = needs_media

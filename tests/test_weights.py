@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import resnet18, resnet34
 
 from balancemm_cli.cli import main
-from balancemm_cli.engine.config import resolve
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.launch import Job, check_jobs
 from balancemm_cli.engine.restore import read_config
 from balancemm_cli.engine.trainer import Interrupted, train_run

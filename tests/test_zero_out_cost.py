@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings
+from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.methods import METHODS
@@ -15,6 +14,7 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS, build
 from balancemm_cli.models.encoders import SegmentShape
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
 SHAPES = {"audio": 1, "visual": 3}
@@ -57,7 +57,7 @@ def test_a_step_runs_the_encoders_once_and_the_rest_at_most_twice(model, methods
 
     taken = [METHODS[name](METHODS[name].Settings(), list(SHAPES)) for name in methods]
     optimizer = build_optimizer(network, OptimizerSettings())
-    step = Step(0, Draws(0), labels, task=task)
+    step = Step(0, RandomStreams(0), labels, task=task)
     train_step(network, taken, optimizer, inputs, step, DiscrepancySettings())
 
     assert list(step.unimodal) == list(SHAPES)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None:
     """Queue what is neither finished nor in the queue; print the id and the folder of each run queued."""
     from balancemm_cli.engine.slurm import last_job, parse_options, queue, submit
-    from balancemm_cli.engine.status import read_status
+    from balancemm_cli.runs.status import read_status
 
     options = parse_options(given)
     queued = queue()
     new, waiting, finished, failed = [], 0, 0, 0
     for job in work:
-        state, last = read_status(job).state, last_job(job)
+        state, last = read_status(job.folder().path).state, last_job(job)
         if last and last["job"] in queued:
             waiting += 1
         elif state == "finished":
@@ -39,12 +39,12 @@ def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None
 def show_status(work: "list[Job]") -> None:
     """Print a line a run: its state, epochs, test accuracy and name, and what Slurm says of its job."""
     from balancemm_cli.engine.slurm import last_job
-    from balancemm_cli.engine.status import read_status
+    from balancemm_cli.runs.status import read_status
 
     last = [last_job(job) for job in work]
     states = _queue() if any(last) else {}
     for job, record in zip(work, last, strict=True):
-        status = read_status(job)
+        status = read_status(job.folder().path)
         accuracy = "—" if status.accuracy is None else f"{status.accuracy:.3f}"
         epochs = f"{status.epochs}/{job.config.settings.epochs}"
         note = _job_note(record, states) if record and status.state != "finished" else ""

@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from balancemm_cli import __version__
-from balancemm_cli.data import overview
-from balancemm_cli.data.workers import cores
+from balancemm_cli.data.preparing import overview
+from balancemm_cli.data.preparing.workers import cores
 from balancemm_cli.errors import InputError
 
 PACKAGES = {  # what is imported, and what to install for it
@@ -177,7 +177,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _flow() -> Check:
-    from balancemm_cli.data.flow import load_opencv
+    from balancemm_cli.data.reading.flow import load_opencv
 
     try:
         opencv = load_opencv("tv-l1")

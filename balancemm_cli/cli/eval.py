@@ -12,8 +12,8 @@ from balancemm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from balancemm_cli.engine.run_evaluation import Wanted
-    from balancemm_cli.results.evaluation import RunEvaluation
-    from balancemm_cli.results.groups import Metrics
+    from balancemm_cli.runs.evaluation import RunEvaluation
+    from balancemm_cli.runs.schema import Metrics
 
 MOST_AMOUNTS = 100
 
@@ -63,7 +63,7 @@ def evaluate(
     """
     from balancemm_cli.engine.launch import choose_device
     from balancemm_cli.engine.run_evaluation import evaluate_run
-    from balancemm_cli.results.evaluation import keep, parts, read_evaluation
+    from balancemm_cli.runs.evaluation import evaluated, keep, read_evaluation
 
     if epochs == "all" and probe is None:
         raise UsageError("--epochs says which epochs are probed; it needs --probe linear.")
@@ -72,7 +72,7 @@ def evaluate(
         read_evaluation(run)  # refuses a damaged one before the work
         evaluation, table = evaluate_run(run, data, choose_device(device), wanted)
         if format_ == "json":
-            print(json.dumps({"run": str(run), **parts(evaluation)}))
+            print(json.dumps({"run": str(run), **evaluated(evaluation)}))
         else:
             print("\n  ".join([f"{run}: {_figures(evaluation.test)}", *_lines(evaluation)]))
         keep(run, evaluation, table)
@@ -81,7 +81,7 @@ def evaluate(
 def _wanted(
     missing: list[str] | None, noise: list[str] | None, probe: bool, kept: bool, full: bool, features: bool
 ) -> "Wanted":
-    from balancemm_cli.engine.evaluator import Disturbance
+    from balancemm_cli.engine.evaluator import Corruption
     from balancemm_cli.engine.run_evaluation import Wanted
 
     given = (parse_amounts("--missing", missing, 1), parse_amounts("--noise", noise, math.inf))
@@ -92,7 +92,7 @@ def _wanted(
             "A curve is of one modality with the others undisturbed: give single amounts of --missing and --noise "
             "in a command of their own."
         )
-    return Wanted(Disturbance(*single), curves[0], curves[1], probe, kept, full, features)
+    return Wanted(Corruption(*single), curves[0], curves[1], probe, kept, full, features)
 
 
 def parse_amounts(option: str, texts: list[str] | None, most: float) -> dict[str, list[float]]:

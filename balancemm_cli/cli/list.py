@@ -61,7 +61,7 @@ def _print(entries: list[Entry], indent: str = "") -> None:
 
 
 def _print_prepared(folder: Path) -> None:
-    from balancemm_cli.data import overview
+    from balancemm_cli.data.preparing import overview
 
     found = list(overview.find(folder))
     for one in found:
@@ -106,7 +106,7 @@ def recipes() -> list[Entry]:
 
 def suites() -> list[Entry]:
     """The suites that `--suite` takes."""
-    from balancemm_cli.engine.config import read_toml
+    from balancemm_cli.config.run import read_toml
 
     return [
         Entry(name, str(read_toml(path).get("title", "")), _in_repository(path))

@@ -12,7 +12,7 @@ from balancemm_cli.cli.progress import progress_bars, say
 from balancemm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from balancemm_cli.data.prepare import Request
+    from balancemm_cli.data.preparing.prepare import Request
     from balancemm_cli.data.store import PreparedSet
 
 
@@ -128,7 +128,7 @@ def prepare(
 
     Example: `bmm prepare manifest --source my.csv`
     """
-    from balancemm_cli.data.prepare import Request
+    from balancemm_cli.data.preparing.prepare import Request
 
     given = {
         "split": split,
@@ -148,7 +148,7 @@ def prepare(
     if verify:
         run_verify(request, workers)
     if dry_run:
-        from balancemm_cli.data.estimate import dry_run as lines_of
+        from balancemm_cli.data.preparing.estimate import dry_run as lines_of
 
         typer.echo("\n".join(lines_of(request, workers)))
     elif part:
@@ -170,7 +170,7 @@ def _refuse_together(flags: dict[str, object]) -> None:
 
 def run_prepare(request: "Request", workers: int | None = None) -> "PreparedSet":
     """Prepare a data set with progress and a summary on stderr."""
-    from balancemm_cli.data.prepare import prepare_folder
+    from balancemm_cli.data.preparing.prepare import prepare_folder
     from balancemm_cli.data.store import open_set
 
     with _progress() as show:
@@ -181,8 +181,8 @@ def run_prepare(request: "Request", workers: int | None = None) -> "PreparedSet"
 
 def run_verify(request: "Request", workers: int | None) -> None:
     """Compare the files of a data set with what their source published, with progress on stderr."""
-    from balancemm_cli.data.verify import need_official_source, verify
-    from balancemm_cli.data.workers import cores
+    from balancemm_cli.data.preparing.verify import need_official_source, verify
+    from balancemm_cli.data.preparing.workers import cores
 
     need_official_source(request.name)
     plan = request.plan
@@ -193,8 +193,8 @@ def run_verify(request: "Request", workers: int | None) -> None:
 
 def run_part(request: "Request", part: str, workers: int | None) -> Path:
     """Prepare a part of a data set with progress on stderr."""
-    from balancemm_cli.data.parts import parse_part
-    from balancemm_cli.data.prepare import prepare_folder
+    from balancemm_cli.data.preparing.parts import parse_part
+    from balancemm_cli.data.preparing.prepare import prepare_folder
 
     wanted = parse_part(part)
     with _progress() as show:
@@ -205,7 +205,7 @@ def run_part(request: "Request", part: str, workers: int | None) -> Path:
 
 def run_join(request: "Request") -> "PreparedSet":
     """Join the parts of a data set with progress and a summary on stderr."""
-    from balancemm_cli.data.parts import join_parts
+    from balancemm_cli.data.preparing.parts import join_parts
 
     with _progress("shards") as show:
         prepared = join_parts(request.folder(request.name), show, say)
@@ -215,7 +215,7 @@ def run_join(request: "Request") -> "PreparedSet":
 
 def run_preview(prepared: "PreparedSet") -> None:
     """Write the pictures of a prepared set, with progress on stderr."""
-    from balancemm_cli.data.preview import write_preview
+    from balancemm_cli.data.preparing.preview import write_preview
 
     with _progress("classes") as show:
         folder = write_preview(prepared, show)

@@ -14,7 +14,8 @@ from balancemm_cli.errors import CheckError, InputError, UsageError, unknown
 
 if TYPE_CHECKING:
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.groups import Collection, Group, Selection
+    from balancemm_cli.results.groups import Collection, Group
+    from balancemm_cli.runs.schema import Selection
 
 FORMATS = ("rich", "markdown", "latex", "html", "csv", "json")
 RUNS = Path("runs")
@@ -120,8 +121,9 @@ def report(
     home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
 
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.groups import choose, collect, selection_named
+    from balancemm_cli.results.groups import choose, collect
     from balancemm_cli.results.published import named
+    from balancemm_cli.runs.schema import selection_named
 
     which = selection_named("last" if beside else selection)
     source = named(against)
@@ -184,8 +186,8 @@ def _unpacked(places: list[Path]) -> Iterator[list[Path]]:
 
 def _check(suite: str, collection: "Collection", selection: "Selection", out: Path, chosen: str) -> None:
     """Print a verdict a line, write check.xml and check.json into `out`. CheckError where one does not pass."""
+    from balancemm_cli.config.suites import load_suite
     from balancemm_cli.data.store import atomic_file
-    from balancemm_cli.engine.suites import load_suite
     from balancemm_cli.results import checks, formats
 
     name, loaded = load_suite(suite)
@@ -244,7 +246,7 @@ def _suite_folders(suite: str, optional: bool) -> list[Path]:
     """Where the runs of a suite are: one folder, or none where it is `optional` and absent."""
     folder = RUNS / Path(suite).stem if suite.endswith(".toml") else RUNS / suite
     if not folder.is_dir():
-        from balancemm_cli.engine.suites import load_suite  # imports torch
+        from balancemm_cli.config.suites import load_suite  # imports torch
 
         load_suite(suite)
         if optional:

@@ -12,7 +12,7 @@ from balancemm_cli.cli.runs_table import RunsTable
 from balancemm_cli.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from balancemm_cli.engine.config import RunConfig
+    from balancemm_cli.config.run import RunConfig
     from balancemm_cli.engine.launch import Job, Outcome
 
 
@@ -102,10 +102,10 @@ def train(
 
     Example: `bmm train --method opm+ogm --seeds 0-2`
     """
+    from balancemm_cli.config.run import resolve
+    from balancemm_cli.config.suites import load_suite
     from balancemm_cli.engine import distributed
-    from balancemm_cli.engine.config import resolve
     from balancemm_cli.engine.launch import Job, check_jobs
-    from balancemm_cli.engine.suites import load_suite
 
     name = None
     changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
@@ -197,7 +197,7 @@ def parse_seeds(text: str) -> list[int]:
 def _prepared(dataset: str, data: Path) -> Path:
     """The folder of a prepared data set; embedded ones are prepared when they are absent."""
     from balancemm_cli.data.datasets import DATASETS
-    from balancemm_cli.data.prepare import embedded
+    from balancemm_cli.data.preparing.prepare import embedded
 
     folder = data / dataset
     if folder.exists():

@@ -19,8 +19,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from balancemm_cli.data.store import PreparedSplit
 from balancemm_cli.data.threads import each
 from balancemm_cli.data.transforms import Frames
-from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError
+from balancemm_cli.random_streams import RandomStreams
 
 CPU = torch.device("cpu")
 Loading = Literal["auto", "resident", "streaming"]
@@ -40,8 +40,8 @@ class Column(Protocol):
         """Whether the modality is held in a GPU's memory."""
         ...
 
-    def batch(self, rows: np.ndarray, draws: Draws | None) -> Raw:
-        """Raw samples of `rows` [B]; random choices by `draws`, or none (evaluation)."""
+    def batch(self, rows: np.ndarray, streams: RandomStreams | None) -> Raw:
+        """Raw samples of `rows` [B]; random choices by `streams`, or none (evaluation)."""
         ...
 
     def size(self, ready: bool) -> int:
@@ -97,7 +97,7 @@ class NumbersColumn:
                 self._all = part.new_empty((len(self._holders), *part.shape[1:]), device=device)
             self._all[first : first + PART] = part
 
-    def batch(self, rows: np.ndarray, draws: Draws | None) -> Tensor:
+    def batch(self, rows: np.ndarray, streams: RandomStreams | None) -> Tensor:
         """Numbers [B, *shape], or network inputs where they are held so."""
         places = self._place[rows]
         return self._read(self._holders[places]) if self._all is None else _rows_of(self._all, places)
@@ -150,10 +150,10 @@ class FramesColumn:
         each(decode, np.flatnonzero(self._stored).tolist())
         self._all = pictures
 
-    def batch(self, rows: np.ndarray, draws: Draws | None) -> Raw:
+    def batch(self, rows: np.ndarray, streams: RandomStreams | None) -> Raw:
         """`count` pictures for each sample; of a GPU's memory one tensor [B, count, H, W, C]."""
         holders = self._holders[rows]
-        chosen = self._choose(self._stored[holders, None], draws)
+        chosen = self._choose(self._stored[holders, None], streams)
         places = self._starts[holders, None] + chosen
         held, shape = self._all, (len(rows), self.count, *self.shape)
         if held is None:
@@ -162,20 +162,20 @@ class FramesColumn:
             return _rows_of(held, places)
         return Frames(shape, lambda place: held[places[place]])
 
-    def _choose(self, stored: np.ndarray, draws: Draws | None) -> np.ndarray:
+    def _choose(self, stored: np.ndarray, streams: RandomStreams | None) -> np.ndarray:
         """Which frames to take [B, count], of samples that have `stored` [B, 1] of them."""
-        if self.choice == "random" and draws is not None:
+        if self.choice == "random" and streams is not None:
             # as wide as the longest sample of the split, so that no sample's choice depends on the others in its batch
-            count, mine = draws.samples(len(stored))
+            count, mine = streams.samples(len(stored))
             width = self._stored.max()
-            keys = np.random.default_rng(draws.key(f"frames/{self.modality}")).random((count, width))[mine]
+            keys = np.random.default_rng(streams.key(f"frames/{self.modality}")).random((count, width))[mine]
             keys[np.arange(width) >= stored] = 2  # beyond the stored frames: last in the order
             order = np.argsort(keys, 1)
             return np.sort(np.take_along_axis(order, np.arange(self.count) % stored, 1), 1)
         places = np.arange(self.count) + 0.5
-        if self.choice == "segments" and draws is not None:
-            count, mine = draws.samples(len(stored))
-            generator = np.random.default_rng(draws.key(f"frames/{self.modality}"))
+        if self.choice == "segments" and streams is not None:
+            count, mine = streams.samples(len(stored))
+            generator = np.random.default_rng(streams.key(f"frames/{self.modality}"))
             places = np.arange(self.count) + generator.random((count, self.count))[mine]
         if self.choice == "from-start":
             return np.minimum(np.arange(self.count), stored - 1)
@@ -231,26 +231,30 @@ class Source:
         return sum(column.size(ready) for column in self.columns.values())
 
     def batches(
-        self, rows: Iterable[np.ndarray], draws: Iterable[Draws | None], device: torch.device
+        self, rows: Iterable[np.ndarray], streams: Iterable[RandomStreams | None], device: torch.device
     ) -> Iterator[tuple[dict[str, Raw], Tensor]]:
-        """Raw inputs and labels [B, …] on `device`, a batch for each entry of `rows` and `draws`.
+        """Raw inputs and labels [B, …] on `device`, a batch for each entry of `rows` and `streams`.
 
         The next AHEAD batches are read by a thread of its own while the device works on this one.
         """
         with ThreadPoolExecutor(1) as reader:
-            waiting: deque[tuple[np.ndarray, Draws | None, Future[tuple[dict[str, Raw], Tensor]]]] = deque()
-            for next_rows, next_draws in zip(rows, draws, strict=False):
-                coming = reader.submit(self._read, next_rows, next_draws, device.type == "cuda")
-                waiting.append((next_rows, next_draws, coming))
+            waiting: deque[tuple[np.ndarray, RandomStreams | None, Future[tuple[dict[str, Raw], Tensor]]]] = (
+                deque()
+            )
+            for next_rows, next_streams in zip(rows, streams, strict=False):
+                coming = reader.submit(self._read, next_rows, next_streams, device.type == "cuda")
+                waiting.append((next_rows, next_streams, coming))
                 if len(waiting) > AHEAD:
                     yield self._serve(*waiting.popleft(), device)
             while waiting:
                 yield self._serve(*waiting.popleft(), device)
 
-    def _read(self, rows: np.ndarray, draws: Draws | None, pin: bool) -> tuple[dict[str, Raw], Tensor]:
+    def _read(
+        self, rows: np.ndarray, streams: RandomStreams | None, pin: bool
+    ) -> tuple[dict[str, Raw], Tensor]:
         """What is read from the host's memory or from files."""
         columns = {name: column for name, column in self.columns.items() if not column.on_gpu}
-        raw = {name: column.batch(rows, draws) for name, column in columns.items()}
+        raw = {name: column.batch(rows, streams) for name, column in columns.items()}
         labels = self.labels[torch.from_numpy(rows)]
         if pin:
             return {name: _pinned(values) for name, values in raw.items()}, labels.pin_memory()
@@ -259,14 +263,14 @@ class Source:
     def _serve(
         self,
         rows: np.ndarray,
-        draws: Draws | None,
+        streams: RandomStreams | None,
         read: Future[tuple[dict[str, Raw], Tensor]],
         device: torch.device,
     ) -> tuple[dict[str, Raw], Tensor]:
         """A batch with all its parts on the device, in the columns' order."""
         raw, labels = read.result()
         moved = {
-            name: _to_device(raw[name], device) if name in raw else column.batch(rows, draws)
+            name: _to_device(raw[name], device) if name in raw else column.batch(rows, streams)
             for name, column in self.columns.items()
         }
         return moved, labels.to(device, non_blocking=True)

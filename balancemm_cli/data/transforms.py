@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, pad
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from balancemm_cli.data.threads import each, in_parts
-from balancemm_cli.draws import Draws
+from balancemm_cli.random_streams import RandomStreams
 
 CROP_AREA = (0.08, 1.0)  # shares of the picture's area, as in torchvision's RandomResizedCrop
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height
@@ -38,7 +38,7 @@ class Waveforms:
         self.stored_rate, self.rate = stored_rate, rate or stored_rate
         self._kept: dict[tuple[str, torch.device, torch.dtype], Any] = {}
 
-    def __call__(self, waveforms: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
+    def __call__(self, waveforms: Tensor, streams: RandomStreams | None = None, purpose: str = "") -> Tensor:
         """The pictures; nothing in them is drawn. Floating-point values are such already, and returned."""
         if waveforms.is_floating_point():
             return waveforms
@@ -130,7 +130,7 @@ def _power(frames: Tensor) -> Tensor:
 class Numbers:
     """Feature sequences and tokens, which go into the network as they are."""
 
-    def __call__(self, values: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
+    def __call__(self, values: Tensor, streams: RandomStreams | None = None, purpose: str = "") -> Tensor:
         """Features in the default dtype; tokens as integers, as they are."""
         return values.to(torch.get_default_dtype()) if values.is_floating_point() else values
 
@@ -149,7 +149,7 @@ class Frames:
 class Pictures:
     """uint8 frames [B, T, H, W, C] to normalised pictures [B, C, T, size, size] in the default dtype.
 
-    `resize` (height, width) comes first where it is given. In training (`draws` given) with `random_crop`, each
+    `resize` (height, width) comes first where it is given. In training (`streams` given) with `random_crop`, each
     sample gets a crop of its own, the same for all its frames, with the distribution of torchvision's
     RandomResizedCrop(size, area, ratio); with `flip`, half of the samples are mirrored; the horizontal component
     of a mirrored `flow` (channel 0, zero motion at the mean) changes its sign. Else the whole picture is resized,
@@ -178,14 +178,16 @@ class Pictures:
         self.scale = [1 / (255 * deviation) for deviation in std]
         self.shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
 
-    def __call__(self, frames: Tensor | Frames, draws: Draws | None = None, purpose: str = "") -> Tensor:
+    def __call__(
+        self, frames: Tensor | Frames, streams: RandomStreams | None = None, purpose: str = ""
+    ) -> Tensor:
         """The pictures, on the frames' device."""
         if isinstance(frames, Tensor):
             if frames.device.type != "cpu":
-                return self.batched(frames, draws, purpose)
+                return self.batched(frames, streams, purpose)
             frames = Frames(frames.shape, frames.__getitem__)
         batch, count, height, width, channels = frames.shape
-        boxes, mirrored = self._draw(batch, (height, width), draws, purpose, torch.device("cpu"))
+        boxes, mirrored = self._draw(batch, (height, width), streams, purpose, torch.device("cpu"))
         crops = [None] * batch if boxes is None else boxes.int().tolist()
         mirrors = [False] * batch if mirrored is None else mirrored.tolist()
         values = torch.empty((batch, channels, count, self.size, self.size))
@@ -202,10 +204,10 @@ class Pictures:
         each(fill, range(batch))
         return values
 
-    def batched(self, frames: Tensor, draws: Draws | None = None, purpose: str = "") -> Tensor:
+    def batched(self, frames: Tensor, streams: RandomStreams | None = None, purpose: str = "") -> Tensor:
         """The pictures of a whole batch at once; nothing waits for the device."""
         batch, count, height, width, channels = frames.shape
-        boxes, mirrored = self._draw(batch, (height, width), draws, purpose, frames.device)
+        boxes, mirrored = self._draw(batch, (height, width), streams, purpose, frames.device)
         values = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).to(torch.get_default_dtype())
         if boxes is None:
             values = self._crop(values, None)
@@ -225,15 +227,20 @@ class Pictures:
         return values
 
     def _draw(
-        self, batch: int, shape: tuple[int, int], draws: Draws | None, purpose: str, device: torch.device
+        self,
+        batch: int,
+        shape: tuple[int, int],
+        streams: RandomStreams | None,
+        purpose: str,
+        device: torch.device,
     ) -> tuple[Tensor | None, Tensor | None]:
         """The samples' crops [B, 4] and whether they are mirrored [B]; None where none is."""
         boxes = mirrored = None
-        if draws is not None and self.random_crop:
+        if streams is not None and self.random_crop:
             shape = self.resize or shape
-            boxes = random_boxes(batch, *shape, draws, purpose + "/crop", device, self.area, self.ratio)
-        if draws is not None and self.flip:
-            mirrored = draws.uniform((batch, 1, 1, 1, 1), purpose + "/flip", device).flatten() < 0.5
+            boxes = random_boxes(batch, *shape, streams, purpose + "/crop", device, self.area, self.ratio)
+        if streams is not None and self.flip:
+            mirrored = streams.uniform((batch, 1, 1, 1, 1), purpose + "/flip", device).flatten() < 0.5
         return boxes, mirrored
 
     def _crop(self, values: Tensor, box: Sequence[int] | None) -> Tensor:
@@ -282,7 +289,7 @@ def random_boxes(
     batch: int,
     height: int,
     width: int,
-    draws: Draws,
+    streams: RandomStreams,
     purpose: str,
     device: torch.device,
     area: tuple[float, float] = CROP_AREA,
@@ -293,7 +300,7 @@ def random_boxes(
     Ten tries of area and ratio are drawn at once for each sample and the first that fits is taken; where none
     fits, the largest central crop within the allowed ratios.
     """
-    share, form, left, top = draws.uniform((4, batch, CROP_TRIES), purpose, device, axis=1)
+    share, form, left, top = streams.uniform((4, batch, CROP_TRIES), purpose, device, axis=1)
     target = (area[0] + share * (area[1] - area[0])) * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + form * (high - low))

@@ -1,1 +1,1 @@
-"""Runs: configuration, training, evaluation, and many of them at once."""
+"""Training and evaluating: one run, or many at once."""

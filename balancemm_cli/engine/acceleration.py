@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from balancemm_cli.draws import Draws
+from balancemm_cli.config.run import Recipe, SpeedSettings
 from balancemm_cli.engine import distributed
-from balancemm_cli.engine.config import Recipe, SpeedSettings
 from balancemm_cli.engine.profiling import Mark, no_mark
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
 
 Inputs = Mapping[str, Tensor]
 
@@ -97,7 +97,7 @@ class Stepper:
 
     def __call__(self, inputs: Inputs, step: Step) -> tuple[Tensor, Step]:
         """One update. The loss (0-dim) and the step as it went; both are to be read before the next call."""
-        full = step.draws.samples(len(step.labels))[0] == self.batch_size
+        full = step.streams.samples(len(step.labels))[0] == self.batch_size
         if self._graphs is None or not full:
             encode = partial(self._encode, compiled=full)
             return self._take(inputs, step, encode=encode, mark=self.mark), step
@@ -110,8 +110,9 @@ class Stepper:
 
 
 @dataclass(frozen=True)
-class LastingDraws(Draws):
-    """The numbers of `Draws`, from generators that outlive the step: a graph reads their seeds at each replay."""
+class LastingStreams(RandomStreams):
+    """The numbers of `RandomStreams`, from generators that outlive the step: a graph reads their
+    seeds at each replay."""
 
     generators: dict[str, torch.Generator] = field(default_factory=dict)
     seeded: bool = False  # while a step is captured its generators may not be seeded
@@ -162,9 +163,9 @@ class Graphs:
 
     def __call__(self, inputs: Inputs, step: Step) -> tuple[Tensor, Step]:
         """One update; see Stepper."""
-        of = step.draws
-        draws = LastingDraws(of.seed, of.epoch, of.step, of.batch, of.first, self._generators)
-        step.draws = draws
+        of = step.streams
+        streams = LastingStreams(of.seed, of.epoch, of.step, of.batch, of.first, self._generators)
+        step.streams = streams
         rates = [group["lr"] for group in self.optimizer.param_groups]
         if rates != self._rates:  # the graphs of another learning rate won't come back
             self._rates, self._cases = rates, {}
@@ -174,7 +175,7 @@ class Graphs:
             return self._recorder.run(lambda: self.take(inputs, step)), step
         captured = self._cases[case]
         if captured is None:
-            draws.seed_all()
+            streams.seed_all()
             captured = self._cases[case] = self._capture(inputs, step)
         return self._replay(captured, inputs, step)
 
@@ -184,11 +185,11 @@ class Graphs:
         return shapes, methods
 
     def _capture(self, inputs: Inputs, step: Step) -> Captured:
-        assert isinstance(step.draws, LastingDraws)
+        assert isinstance(step.streams, LastingStreams)
         fixed = {name: values.clone() for name, values in inputs.items()}
         progress = None if step.progress is None else step.progress.clone()
         own = replace(
-            step, draws=replace(step.draws, seeded=True), labels=step.labels.clone(), progress=progress
+            step, streams=replace(step.streams, seeded=True), labels=step.labels.clone(), progress=progress
         )
         states = [_cloned(method.state_dict()) for method in self.methods]
         before = [_cloned(method.state_dict()) for method in self.methods]
@@ -206,7 +207,7 @@ class Graphs:
         return Captured(fixed, own, states, loss, replay)
 
     def _replay(self, captured: Captured, inputs: Inputs, step: Step) -> tuple[Tensor, Step]:
-        assert isinstance(step.draws, LastingDraws)
+        assert isinstance(step.streams, LastingStreams)
         for name, values in inputs.items():
             captured.inputs[name].copy_(values)
         captured.step.labels.copy_(step.labels)
@@ -215,7 +216,7 @@ class Graphs:
         for method, state in zip(self.methods, captured.states, strict=True):
             for name, value in method.state_dict().items():
                 state[name].copy_(value)
-        step.draws.seed_all()
+        step.streams.seed_all()
         captured.replay()
         _load(self.methods, captured.states)
         return captured.loss, captured.step

@@ -9,11 +9,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from balancemm_cli.data.loading import Source
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.evaluator import Disturbance, Evaluation, batch_rows, evaluate, in_order, lacking
+from balancemm_cli.engine.evaluator import Corruption, Evaluation, batch_rows, evaluate, in_order, lacking
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.metrics.contribution import shapley, subsets
 from balancemm_cli.models.network import Network
-from balancemm_cli.results.shapley import shapley, subsets
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import Task
 
 
@@ -30,14 +30,14 @@ def missing_curve(
     """For each amount, the evaluations of so many draws of the samples that lack a modality (Fig. 6).
 
     In evaluation mode no sample sees another one. So the scores of each with its modality (`whole`) and without it
-    serve all amounts and draws: each is what `evaluate` gives under that disturbance and draw.
+    serve all amounts and draws: each is what `evaluate` gives under that corruption and draw.
     """
-    without = evaluate(network, source, inputs, device, whole.task, Disturbance({modality: 1}, {}))
+    without = evaluate(network, source, inputs, device, whole.task, Corruption({modality: 1}, {}))
     sizes = [len(rows) for rows in batch_rows(source)]
 
     def lacks(amount: float, draw: int) -> np.ndarray:
         parts = [
-            lacking(modality, size, amount, Draws(draw, step=index), device)
+            lacking(modality, size, amount, RandomStreams(draw, step=index), device)
             for index, size in enumerate(sizes)
         ]
         return torch.cat(parts).cpu().numpy()

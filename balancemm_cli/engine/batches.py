@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from balancemm_cli.data.loading import Source
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.random_streams import RandomStreams
 
 
 def training_batches(
@@ -17,19 +17,19 @@ def training_batches(
     rows: np.ndarray,
     inputs: Inputs,
     batch_size: int,
-    draws: Draws,
+    streams: RandomStreams,
     device: torch.device,
     first: int = 0,
-) -> Iterator[tuple[dict[str, Tensor], Tensor, Draws]]:
-    """Inputs, labels and draws of each step of an epoch from step `first` on: `rows` of `source`, shuffled.
+) -> Iterator[tuple[dict[str, Tensor], Tensor, RandomStreams]]:
+    """Inputs, labels and streams of each step of an epoch from step `first` on: `rows` of `source`, shuffled.
 
-    Seed and epoch are those of `draws`. The last batch may be smaller.
+    Seed and epoch are those of `streams`. The last batch may be smaller.
     """
-    shuffled = rows[np.random.default_rng(draws.key("shuffle")).permutation(len(rows))]
+    shuffled = rows[np.random.default_rng(streams.key("shuffle")).permutation(len(rows))]
     batches = np.split(shuffled, range(batch_size, len(rows), batch_size))
     parts = [distributed.part(len(batch)) for batch in batches]
     of_steps = [
-        Draws(draws.seed, draws.epoch, index, len(batch), part.start)
+        RandomStreams(streams.seed, streams.epoch, index, len(batch), part.start)
         for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
     ]
     # A process that a small batch left without samples reads one in vain: not every transform works on none.

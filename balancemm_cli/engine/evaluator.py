@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from balancemm_cli.data.loading import Source
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.models.network import Network
-from balancemm_cli.results.metrics import evaluate_scores
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import Task
 
 BATCH = 128
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Corruption:
     """What is done to the inputs at test time. Both map a modality to a number."""
 
     missing: Mapping[str, float]  # the probability that a sample lacks it: its input is set to 0 (Fig. 6)
@@ -33,26 +33,28 @@ class Disturbance:
             f"{kind} {name}={amount:g}" for kind, amounts in kinds.items() for name, amount in amounts.items()
         )
 
-    def __call__(self, inputs: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+    def __call__(self, inputs: dict[str, Tensor], streams: RandomStreams) -> dict[str, Tensor]:
         """The disturbed inputs."""
-        return {name: self._disturb(name, values, draws) for name, values in inputs.items()}
+        return {name: self._corrupt(name, values, streams) for name, values in inputs.items()}
 
-    def _disturb(self, name: str, values: Tensor, draws: Draws) -> Tensor:
+    def _corrupt(self, name: str, values: Tensor, streams: RandomStreams) -> Tensor:
         if scale := self.noise.get(name, 0):
-            generator = draws.generator(f"test-noise/{name}", values.device)
+            generator = streams.generator(f"test-noise/{name}", values.device)
             noise = torch.empty_like(values).normal_(generator=generator)
             if values.ndim == 3:  # a feature sequence, whose padding stays padding
                 noise = noise * (values != 0).any(2, keepdim=True)
             values = values + scale * values.std() * noise
         if probability := self.missing.get(name, 0):
-            present = ~lacking(name, len(values), probability, draws, values.device)
+            present = ~lacking(name, len(values), probability, streams, values.device)
             values = values * present.view(-1, *(1,) * (values.ndim - 1))
         return values
 
 
-def lacking(name: str, count: int, probability: float, draws: Draws, device: torch.device) -> Tensor:
+def lacking(
+    name: str, count: int, probability: float, streams: RandomStreams, device: torch.device
+) -> Tensor:
     """Which of `count` samples lack a modality, bool [B]. Whoever lacks it at one probability does at a higher one."""
-    return draws.uniform((count,), f"missing/{name}", device) < probability
+    return streams.uniform((count,), f"missing/{name}", device) < probability
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,12 @@ def evaluate(
     inputs: Inputs,
     device: torch.device,
     task: Task,
-    disturbance: Disturbance | None = None,
+    corruption: Corruption | None = None,
     draw: int = 0,
 ) -> Evaluation:
     """Run `network` over a split, in its order and in evaluation mode; processes of one run share the batches.
 
-    A disturbance draws the same random numbers for every network; another `draw` gives others.
+    A corruption draws the same random numbers for every network; another `draw` gives others.
     FloatingPointError where the scores are not finite: the network has diverged.
     """
     network.eval()
@@ -119,8 +121,8 @@ def evaluate(
     served = source.batches([batches[index] for index in mine], [None] * len(mine), device)
     for index, (raw, labels) in zip(mine, served, strict=True):
         values = inputs(raw)
-        if disturbance is not None:
-            values = disturbance(values, Draws(draw, step=index))
+        if corruption is not None:
+            values = corruption(values, RandomStreams(draw, step=index))
         features = network.encode(values)
         logits = network.classify(features)
         kept.append(task.predict(logits))

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from balancemm_cli.config.run import Recipe
 from balancemm_cli.data.loading import Column, FramesColumn, NumbersColumn, Raw, Source
 from balancemm_cli.data.store import PreparedSet, PreparedSplit
 from balancemm_cli.data.transforms import LogSpectrogram, MelBank, Numbers, Pictures, Waveforms
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import Recipe
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.models.encoders import SequenceShape, Shape, segmented
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
 # Of flow and of differences of pictures, whose values are not those of photos; as TSN's code has it: zero motion
@@ -50,12 +50,12 @@ class Inputs:
             )
         return source
 
-    def __call__(self, raw: Mapping[str, Raw], draws: Draws | None = None) -> dict[str, Tensor]:
-        """Network inputs, see encoders: spectrograms, pictures, sequences; augmented with `draws`.
+    def __call__(self, raw: Mapping[str, Raw], streams: RandomStreams | None = None) -> dict[str, Tensor]:
+        """Network inputs, see encoders: spectrograms, pictures, sequences; augmented with `streams`.
 
         For a task with segments [B, S, …], of which each is such an input of its own.
         """
-        ready = {name: self.transforms[name](values, draws, name) for name, values in raw.items()}
+        ready = {name: self.transforms[name](values, streams, name) for name, values in raw.items()}
         count = self.task.segments
         if count is None:
             return ready

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from balancemm_cli import models
+from balancemm_cli.config.run import RunConfig, SpeedSettings
 from balancemm_cli.data.loading import Loading
+from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set
-from balancemm_cli.data.workers import cores, interrupts_held
 from balancemm_cli.engine.acceleration import check_speed
-from balancemm_cli.engine.config import RunConfig, SpeedSettings
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import BmmError, InputError, UsageError, os_error_sentence
+from balancemm_cli.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

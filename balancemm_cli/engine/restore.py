@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from balancemm_cli import models
+from balancemm_cli.config.run import RunConfig, read_toml, validate
 from balancemm_cli.data.loading import Source, make_resident
 from balancemm_cli.data.store import PreparedSet, file_hash, open_set
 from balancemm_cli.engine import checkpoint
-from balancemm_cli.engine.config import RunConfig, read_toml, validate
 from balancemm_cli.engine.inputs import Inputs
-from balancemm_cli.engine.runs import read_result
 from balancemm_cli.errors import InputError
 from balancemm_cli.models.network import Network
+from balancemm_cli.runs.folder import read_result
 from balancemm_cli.tasks import Task
 
 

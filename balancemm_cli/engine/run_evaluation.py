@@ -10,26 +10,26 @@ import pyarrow as pa
 import torch
 
 from balancemm_cli.engine.analysis import contribution, encode, linear_probe, missing_curve
-from balancemm_cli.engine.evaluator import Disturbance, Evaluation, evaluate
+from balancemm_cli.engine.evaluator import Corruption, Evaluation, evaluate
 from balancemm_cli.engine.restore import Restored, restore
 from balancemm_cli.errors import InputError, UsageError, unknown
-from balancemm_cli.results.calibration import calibration
-from balancemm_cli.results.evaluation import RunEvaluation
-from balancemm_cli.results.metrics import by_class
+from balancemm_cli.metrics.calibration import calibration
+from balancemm_cli.metrics.classification import by_class
+from balancemm_cli.runs.evaluation import RunEvaluation
 
 DRAWS = 5
 """Of the samples that lack a modality, for each amount of a curve; always the same ones. Of noise, which every
 sample gets, one draw is enough."""
 
 Curves = Mapping[str, Sequence[float]]
-UNDISTURBED = Disturbance({}, {})
+UNCORRUPTED = Corruption({}, {})
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What to evaluate besides the test metrics."""
 
-    disturbance: Disturbance = UNDISTURBED  # the test metrics under it, too
+    corruption: Corruption = UNCORRUPTED  # the test metrics under it, too
     missing: Curves = field(
         default_factory=dict
     )  # amounts by modality, each with the others undisturbed (Fig. 6)
@@ -41,8 +41,8 @@ class Wanted:
 
     def check(self, run: Restored) -> None:
         """UsageError for a modality that the run lacks, and for noise on text."""
-        noisy = [*self.disturbance.noise, *self.noise]
-        for name in [*self.disturbance.missing, *self.missing, *noisy]:
+        noisy = [*self.corruption.noise, *self.noise]
+        for name in [*self.corruption.missing, *self.missing, *noisy]:
             if name not in run.network.modalities:
                 raise unknown("modality", name, run.network.modalities)
             if name in noisy and run.prepared.modalities[name]["kind"] == "tokens":
@@ -74,18 +74,18 @@ def evaluate_run(
 
 
 def _evaluate(run: Restored, wanted: Wanted) -> dict[str, Any]:
-    def disturbed(disturbance: Disturbance | None) -> Evaluation:
-        return evaluate(run.network, run.test, run.inputs, run.device, run.task, disturbance)
+    def disturbed(corruption: Corruption | None) -> Evaluation:
+        return evaluate(run.network, run.test, run.inputs, run.device, run.task, corruption)
 
     whole = disturbed(None)
     found: dict[str, Any] = {"test": whole.metrics}
-    if wanted.disturbance != UNDISTURBED:
-        found["disturbed"] = {str(wanted.disturbance): disturbed(wanted.disturbance).metrics}
+    if wanted.corruption != UNCORRUPTED:
+        found["disturbed"] = {str(wanted.corruption): disturbed(wanted.corruption).metrics}
     for name, amounts in wanted.missing.items():
         several = missing_curve(run.network, run.test, run.inputs, run.device, whole, name, amounts, DRAWS)
         found.setdefault("missing", {})[name] = _points(amounts, several)
     for name, amounts in wanted.noise.items():
-        single = [[disturbed(Disturbance({}, {name: amount}))] for amount in amounts]
+        single = [[disturbed(Corruption({}, {name: amount}))] for amount in amounts]
         found.setdefault("noise", {})[name] = _points(amounts, single)
     if wanted.full:
         found |= _full(run, whole)

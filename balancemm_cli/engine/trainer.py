@@ -17,22 +17,22 @@ from torch.optim import Optimizer
 
 from balancemm_cli import models
 from balancemm_cli.data.loading import Loading, make_resident
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.evaluator import Evaluation, evaluate, in_order
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate, update
+from balancemm_cli.engine.pilot_training import PilotTraining
 from balancemm_cli.engine.profiling import Mark, Profile, no_mark
-from balancemm_cli.engine.rehearsal import Rehearsal
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.weights import start
+from balancemm_cli.random_streams import RandomStreams
+from balancemm_cli.runs.folder import RunFolder
 
 
 def train_step(
@@ -85,7 +85,7 @@ def train_step(
 def _loss(logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     """This process's part of the mean loss over the samples that kept a modality, and whether none did."""
     if step.keep is None:
-        count, _ = step.draws.samples(len(step.labels))
+        count, _ = step.streams.samples(len(step.labels))
         return step.task.loss(logits, step.labels) / count, logits.new_zeros((), dtype=torch.bool)
     step.kept = step.total(step.keep.any(1).sum())
     return step.mean(step.losses(logits)), step.kept == 0
@@ -182,10 +182,10 @@ class Trainer:
         if not resumed:
             self._fit()
         if distributed.rank() == 0:
-            self.folder.write_environment(self.device)
+            self.folder.write_environment(self.device, distributed.processes())
         self._write_result("running")
         if not resumed:
-            self._rehearse()
+            self._train_pilots()
         with _stop_requests() as asked:
             stopped = distributed.agreed(asked, self.device)
             while self.epoch < self.recipe.epochs:
@@ -201,10 +201,10 @@ class Trainer:
         self._write_predictions()
         self._write_result("finished")
 
-    def _rehearse(self) -> None:
+    def _train_pilots(self) -> None:
         """Let the methods measure what they need on other trainings; a resumed run has it from its checkpoint."""
         started = time.monotonic()
-        rehearsal = Rehearsal(
+        pilot = PilotTraining(
             train_step,
             self.config,
             self.inputs,
@@ -214,12 +214,12 @@ class Trainer:
             self.on_message,
         )
         for method in self.methods:
-            method.on_start(rehearsal)
+            method.on_start(pilot)
             self._load(method, method.state_dict())
-        if rehearsal.samples:
-            self.trained_samples += rehearsal.samples
+        if pilot.samples:
+            self.trained_samples += pilot.samples
             self._save(started)
-            self.mark("rehearsal")
+            self.mark("pilot")
 
     def _load(self, method: Method, state: Mapping[str, Tensor]) -> None:
         method.load_state_dict({name: value.to(self.device) for name, value in state.items()})
@@ -227,9 +227,9 @@ class Trainer:
     def _steps(self) -> Iterator[tuple[int, Tensor]]:
         """Train the epoch's remaining steps; each gives its index and its figures on the device."""
         set_learning_rate(self.optimizer, learning_rate(self.recipe.optimizer, self.epoch))
-        train, draws = self.sources["train"], Draws(self.config.seed, self.epoch)
+        train, streams = self.sources["train"], RandomStreams(self.config.seed, self.epoch)
         batches = training_batches(
-            train, np.arange(len(train)), self.inputs, self.recipe.batch_size, draws, self.device, self.step
+            train, np.arange(len(train)), self.inputs, self.recipe.batch_size, streams, self.device, self.step
         )
         for inputs, labels, drawn in batches:
             self.mark("input")
@@ -248,7 +248,7 @@ class Trainer:
         return torch.full((), done, device=self.device)
 
     def _figures_of(self, loss: Tensor, step: Step) -> Tensor:
-        samples, _ = step.draws.samples(len(step.labels))
+        samples, _ = step.streams.samples(len(step.labels))
         kept = loss.new_full((), samples) if step.kept is None else step.kept
         figures = [loss[None], kept[None]]
         if step.discrepancy is not None:
@@ -439,6 +439,7 @@ class Trainer:
         self.folder.write_result(
             status,
             len(self.history),
+            distributed.processes(),
             selections=selections,
             time={"seconds": self.seconds, "samples_per_second": rate},
             **parts,

@@ -39,7 +39,7 @@ METHODS: dict[str, type[Method]] = {
 VARIANTS = ("paper", "official")
 
 
-def parts(method: str) -> list[str]:
+def method_names(method: str) -> list[str]:
     """The methods joined in a name such as "opm+ogm", in the order of METHODS.
 
     UsageError for a name that is unknown or stands twice.

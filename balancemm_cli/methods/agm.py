@@ -80,7 +80,7 @@ class AGM(Method):
 
     def _scores(self, responses: Tensor, step: Step) -> Tensor:
         losses = torch.stack([step.losses(logits) for logits in responses])  # [M, B]
-        count, _ = step.draws.samples(len(step.labels))
+        count, _ = step.streams.samples(len(step.labels))
         return step.total(losses.clamp_max(-math.log(1e-8)).sum(1)) / count
 
     def state_dict(self) -> dict[str, Tensor]:

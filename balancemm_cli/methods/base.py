@@ -8,14 +8,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from balancemm_cli.draws import Draws
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS, Task
 
 Losses = tuple[float, float]  # the mean cross-entropy on the training samples and on held-out ones
-# (modalities, epochs) to the losses before and after training these alone, see engine/rehearsal.py
-Rehearse = Callable[[list[str], int | None], tuple[Losses, Losses]]
+# (modalities, epochs) to the losses before and after training these alone, see engine/pilot_training.py
+TrainPilot = Callable[[list[str], int | None], tuple[Losses, Losses]]
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Step:
     """One training step, as methods see it."""
 
     epoch: int
-    draws: Draws
+    streams: RandomStreams
     labels: Tensor  # [B] int64, or what else the task has for labels
     progress: Tensor | None = None  # 0-dim: the share of all training steps that are done
     task: Task = TASKS["classification"]
@@ -50,7 +50,7 @@ class Step:
         out even if it is not finite.
         """
         if self.keep is None or self.kept is None:
-            return losses.sum() / self.draws.samples(len(losses))[0]
+            return losses.sum() / self.streams.samples(len(losses))[0]
         return torch.where(self.keep.any(1), losses, 0).sum() / self.kept.clamp_min(1)
 
 
@@ -94,7 +94,7 @@ class Method:
         """Modules of the method's own, which are trained and kept with the network; called once, before training."""
         return None
 
-    def on_start(self, rehearse: Rehearse) -> None:
+    def on_start(self, train_pilot: TrainPilot) -> None:
         """Once, when a run starts from nothing: what a method has to measure on other trainings beforehand.
 
         What it found belongs in `state_dict`; a resumed run does not come here again.
@@ -122,7 +122,7 @@ class Method:
         """What Python decides in this step, before it; steps of one branch launch the same kernels.
 
         A captured step is repeated for its branch alone, so whatever a hook makes of `step.epoch`, of
-        `step.draws.chance` or of other plain numbers belongs here.
+        `step.streams.chance` or of other plain numbers belongs here.
         """
         return None
 

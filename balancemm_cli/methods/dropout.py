@@ -36,6 +36,6 @@ class Dropout(Method):
         rate, kind = self.rate(step), type(self).__name__
         dropped = {}
         for name, feature in features.items():
-            u = step.draws.uniform(tuple(feature.shape), f"{kind}/{name}", feature.device)
+            u = step.streams.uniform(tuple(feature.shape), f"{kind}/{name}", feature.device)
             dropped[name] = feature * (u >= rate) / (1 - rate)
         return dropped

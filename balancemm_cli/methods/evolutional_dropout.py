@@ -38,7 +38,7 @@ class EvolutionalDropout(Method):
         x = torch.cat([feature.detach().flatten(1) for feature in features.values()], 1)
         p = probabilities(step.total((x**2).sum(0)))
         k = max(1, round(self.share * len(p)))
-        mask = hits(p, step.draws.uniform((len(x), k), "evolutional", x.device)) / torch.where(
+        mask = hits(p, step.streams.uniform((len(x), k), "evolutional", x.device)) / torch.where(
             p > 0, k * p, 1
         )
         masks = mask.split([math.prod(feature.shape[1:]) for feature in features.values()], 1)

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods.base import Losses, Method, MethodSettings, Rehearse, Step
+from balancemm_cli.methods.base import Losses, Method, MethodSettings, Step, TrainPilot
 from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.models.network import Network
 
@@ -56,11 +56,11 @@ class GBlending(Method):
         self.heads = UnimodalHeads(network.widths, classes)
         return self.heads
 
-    def on_start(self, rehearse: Rehearse) -> None:
+    def on_start(self, train_pilot: TrainPilot) -> None:
         """Measure the weights, unless they are given."""
         if self.settings.weights is None:
             parts = [*([name] for name in self.modalities), self.modalities]
-            measured = [rehearse(part, self.settings.epochs) for part in parts]
+            measured = [train_pilot(part, self.settings.epochs) for part in parts]
             self.weights = torch.tensor(blend_weights(measured))
 
     def measured(self) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Greedy(Method):
         """Take the features into the running means; put these in place of a modality that is cut off."""
         if not self.state:
             self._begin(features)
-        count, _ = step.draws.samples(len(step.labels))
+        count, _ = step.streams.samples(len(step.labels))
         samples = self.state["samples"] = self.state["samples"] + count
         for name, feature in features.items():
             found, mean = step.total(feature.detach().sum(0)), self.state[f"mean/{name}"]

@@ -46,7 +46,7 @@ class ModDrop(Method):
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Drop; what an earlier method dropped stays dropped."""
-        u = step.draws.uniform((len(step.labels), len(features)), "moddrop", step.labels.device)
+        u = step.streams.uniform((len(step.labels), len(features)), "moddrop", step.labels.device)
         q = torch.stack([u.new_full((), probability) for probability in self.probabilities])
         step.figures["q"] = q
         keep = u >= q

@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from balancemm_cli.draws import Draws
 from balancemm_cli.methods.base import EpochRange, Method, Step
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
 
 PIECE = 2**20  # numbers drawn by one thread at a time
 
@@ -56,7 +56,7 @@ class GradientModulation(Method):
             torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
         if self.settings.noise == "none":
             return
-        noise = self._noise(gradients, step.draws)
+        noise = self._noise(gradients, step.streams)
         for (name, grads), ahead in zip(gradients.items(), step.discrepancy.ahead, strict=True):
             sigmas = deviations[name]
             if self.settings.noise_target == "dominant":
@@ -75,7 +75,7 @@ class GradientModulation(Method):
         sigmas = torch._foreach_add(deviations(grads), 1e-8)  # pyright: ignore[reportPrivateImportUsage]
         return list(torch._foreach_mul(sigmas, self.settings.noise_scale))  # pyright: ignore[reportPrivateImportUsage]
 
-    def _noise(self, gradients: dict[str, list[Tensor]], draws: Draws) -> dict[str, list[Tensor]]:
+    def _noise(self, gradients: dict[str, list[Tensor]], streams: RandomStreams) -> dict[str, list[Tensor]]:
         """Independent numbers of zero mean and unit variance, shaped like the gradients of each modality.
 
         torch draws on a single core, and that is most of what OGM costs on a CPU: there the numbers are drawn in
@@ -93,7 +93,7 @@ class GradientModulation(Method):
         ]
 
         def draw(piece: tuple[Tensor, str]) -> None:
-            self._fill(piece[0], draws.generator(piece[1], piece[0].device))
+            self._fill(piece[0], streams.generator(piece[1], piece[0].device))
 
         if on_cpu:
             with ThreadPoolExecutor(torch.get_num_threads()) as threads:

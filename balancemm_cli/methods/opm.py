@@ -85,11 +85,12 @@ class OPM(Method):
 
     def _executes(self, step: Step) -> bool:
         return (
-            self.settings.active(step.epoch) and step.draws.chance("opm") < self.settings.execute_probability
+            self.settings.active(step.epoch)
+            and step.streams.chance("opm") < self.settings.execute_probability
         )
 
     def _drop(self, features: dict[str, Tensor], q: Tensor, step: Step) -> dict[str, Tensor]:
-        u = step.draws.uniform((len(step.labels), len(features)), "drop", q.device)
+        u = step.streams.uniform((len(step.labels), len(features)), "drop", q.device)
         step.keep = u < 1 - q
         dropped = drop(features, step.keep)
         if not self.settings.rescale:

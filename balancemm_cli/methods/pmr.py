@@ -109,7 +109,7 @@ class PMR(Method):
         return self._new_epoch(step), self.settings.active(step.epoch), self._early(step)
 
     def _new_epoch(self, step: Step) -> bool:
-        return step.draws.step == 0 and step.epoch > 0
+        return step.streams.step == 0 and step.epoch > 0
 
     def _active(self, step: Step) -> bool:
         return bool(self.prototypes) and self.settings.active(step.epoch)

@@ -1,1 +1,1 @@
-"""From finished runs to numbers a reader can judge: metrics, statistics, published numbers, tables."""
+"""From finished runs to what a reader can judge: statistics, published numbers, verdicts, tables, figures."""

@@ -17,7 +17,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.groups import Group, Run, first_fault
+from balancemm_cli.results.groups import Group
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.schema import first_fault
 
 FILES = (
     "config.toml",

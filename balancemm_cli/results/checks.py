@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from xml.etree import ElementTree
 
-from balancemm_cli.engine.config import RunConfig
-from balancemm_cli.engine.suites import Expected, Suite
-from balancemm_cli.results.groups import Collection, Group, Selection
+from balancemm_cli.config.run import RunConfig
+from balancemm_cli.config.suites import Expected, Suite
+from balancemm_cli.results.groups import Collection, Group
 from balancemm_cli.results.paper_tables import cells
 from balancemm_cli.results.statistics import summarize
 from balancemm_cli.results.verdicts import Verdict, follows, table_numbers
+from balancemm_cli.runs.schema import Selection
 
 
 def check(suite: Suite, collection: Collection, selection: Selection) -> list[Verdict]:

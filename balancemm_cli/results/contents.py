@@ -6,9 +6,10 @@ from functools import cached_property
 
 from balancemm_cli.results import paper_tables, rows, selections, tables
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import Group, Selection
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.paper_tables import Cell
 from balancemm_cli.results.published import PAPER
+from balancemm_cli.runs.schema import Selection
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from balancemm_cli.engine.runs import read_predictions
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.groups import Group, Hashes, Run, Selection
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import PAPER, lookup
 from balancemm_cli.results.statistics import Comparison, bootstrap, compare, holm
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.folder import read_predictions
+from balancemm_cli.runs.schema import Hashes, Selection
 
 BASELINE = "baseline"
 

@@ -13,7 +13,7 @@ from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import BASELINE, Gain, gains, pairs
-from balancemm_cli.results.groups import Group, Selection, describe
+from balancemm_cli.results.groups import Group, describe
 from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, rows
 from balancemm_cli.results.rows import plain_gain
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
@@ -36,6 +36,7 @@ from balancemm_cli.results.verdicts import (
     suite_of,
     table_numbers,
 )
+from balancemm_cli.runs.schema import Selection
 
 NOT_RUN = "not run"
 METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", TIMES: "training time"}
@@ -77,7 +78,7 @@ class Cell:
         if self.reference is None:
             return Verdict(self.name, "not comparable", "The source prints no such number.")
         if self.group and self.rivals:
-            names = "; ".join(describe(group.settings) for group in (self.group, *self.rivals))
+            names = "; ".join(describe(group.differences) for group in (self.group, *self.rivals))
             reason = f"Several groups of runs have these settings ({names}); name the folders of one of them."
             return Verdict(self.name, "not comparable", reason)
         return judge(self.name, self.group, self.ours, self.reference, band)

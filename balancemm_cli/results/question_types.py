@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from balancemm_cli.data.datasets.music_avqa import TYPES
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import Group, Selection, columns_apart
+from balancemm_cli.results.groups import Group, columns_apart
 from balancemm_cli.results.statistics import format_summary, summarize
+from balancemm_cli.runs.schema import Selection
 
 KINDS = ("Audio", "Visual", "Audio-Visual")
 

@@ -4,12 +4,13 @@ import json
 import shlex
 from pathlib import Path
 
+from balancemm_cli.config.run import settings_by_key
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
 from balancemm_cli.results.formats import to_markdown
-from balancemm_cli.results.groups import Group, describe, settings_by_key
+from balancemm_cli.results.groups import Group, describe
 
 
 def write_report(contents: Contents, left_out: list[str], folder: Path) -> list[str]:
@@ -45,7 +46,7 @@ def _reproduction(groups: list[Group]) -> str:
         "A row's protocol is the hash of its settings without the seed, and of its data.\n",
     ]
     for group in groups:
-        name = ", ".join((*group.names, *filter(None, [describe(group.settings)])))
+        name = ", ".join((*group.names, *filter(None, [describe(group.differences)])))
         protocol = group.first.hashes.protocol[:8]
         lines.append(f"- {name} (protocol {protocol}):\n\n  ```\n  {train_command(group)}\n  ```\n")
     return "\n".join(lines)
@@ -73,7 +74,7 @@ def train_command(group: Group) -> str:
 
 def _overrides(group: Group) -> dict[str, object]:
     """The settings of the first run that its recipe does not give, by their --set key."""
-    from balancemm_cli.engine.config import all_keys, resolve  # imports torch
+    from balancemm_cli.config.run import all_keys, resolve  # imports torch
 
     first, run = group.first, group.runs[0]
     if not run.settings:

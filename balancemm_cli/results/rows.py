@@ -6,11 +6,12 @@ from functools import cached_property
 
 from balancemm_cli.results import literature
 from balancemm_cli.results.gains import Gain, gains
-from balancemm_cli.results.groups import Group, Selection, describe
+from balancemm_cli.results.groups import Group, describe
 from balancemm_cli.results.literature import Place
 from balancemm_cli.results.published import PAPER, Published, lookup
 from balancemm_cli.results.statistics import Summary, summarize
 from balancemm_cli.results.verdicts import Verdict, interval_of, judge
+from balancemm_cli.runs.schema import Selection
 
 REGRESSION = ("mae", "correlation", "accuracy_7")
 
@@ -41,7 +42,7 @@ class Row:
         """Whether the published accuracy was reproduced; None beside a gap."""
         if self.published is None:
             return None
-        name = " ".join((*self.group.names[:3], *filter(None, [describe(self.group.settings)])))
+        name = " ".join((*self.group.names[:3], *filter(None, [describe(self.group.differences)])))
         return judge(name, self.group, self.accuracy, self.published)
 
     @property
@@ -111,7 +112,7 @@ def record(one: Row) -> dict[str, object]:
         "method": first.method,
         "variant": first.variant,
         "recipe": first.recipe,
-        "settings": describe(one.group.settings),
+        "settings": describe(one.group.differences),
         "selection": one.selection,
         "n": len(one.group.runs),
         "seeds": one.group.seeds,

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import NAMES, SELECTIONS, Group, Selection, columns_apart, describe
+from balancemm_cli.results.groups import NAMES, Group, columns_apart, describe
 from balancemm_cli.results.statistics import Summary, format_summary, summarize
 from balancemm_cli.results.tables import SELECTION_NOTES, made_with, samples_note
+from balancemm_cli.runs.schema import SELECTIONS, Selection
 
 BEST: Selection = "best-test"
 
@@ -69,7 +70,7 @@ def _record(group: Group) -> dict[str, object]:
 
     return {
         **dict(zip(NAMES, group.names, strict=True)),
-        "settings": describe(group.settings),
+        "settings": describe(group.differences),
         "seeds": group.seeds,
         **{one: plain(accuracy(group, one)) for one in SELECTIONS},
         "optimism": {one: plain(optimism(group, one)) for one in SELECTIONS if one != BEST},

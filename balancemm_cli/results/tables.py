@@ -13,12 +13,14 @@ from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
-from balancemm_cli.results.groups import Group, Result, Run, Selection, columns_apart, describe
+from balancemm_cli.results.groups import Group, columns_apart, describe
 from balancemm_cli.results.published import PAPER, covers
 from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.rows import Row, rows
 from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, Summary, format_summary
 from balancemm_cli.results.verdicts import Verdict, band_of
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.schema import Result, Selection
 
 NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tell rows apart
 ON_DEMAND = {"interval"}  # of --columns
@@ -176,8 +178,8 @@ def reasons_note(verdicts: Iterable[Verdict]) -> list[str]:
 
 def _apart_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
     return [
-        f"No gain of {' '.join(filter(None, (*one.names[1:3], describe(one.settings))))}: it shares no seed with its "
-        "baseline."
+        f"No gain of {' '.join(filter(None, (*one.names[1:3], describe(one.differences))))}: it shares no seed with "
+        "its baseline."
         for one in groups
         if one.first.dataset == dataset
     ]

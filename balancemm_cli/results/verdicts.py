@@ -10,11 +10,11 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
+from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, settings_by_key
+from balancemm_cli.config.suites import BAND, Suite, load_suite
 from balancemm_cli.data.datasets.lists import OTHER_LISTS
-from balancemm_cli.engine.config import WITHOUT_EFFECT, RunConfig
-from balancemm_cli.engine.suites import BAND, Suite, load_suite
 from balancemm_cli.resources import suites
-from balancemm_cli.results.groups import Group, settings_by_key
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import PAPER, Published, fills
 from balancemm_cli.results.statistics import Summary, wilson
 

@@ -41,12 +41,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data import store
 from balancemm_cli.data.loading import Source, make_resident
-from balancemm_cli.data.media import encode_jpeg
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import resolve
+from balancemm_cli.data.reading.media import encode_jpeg
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.random_streams import RandomStreams
 
 RATE, SECONDS, FRAMES = 16000, 3, 3
 HEIGHT, WIDTH = 360, 480
@@ -180,8 +180,8 @@ def ours(source: Source, inputs: Inputs, batch: int, epoch: int) -> Iterator[dic
     """Network inputs of one epoch, as the trainer makes them."""
     order = np.random.default_rng(epoch).permutation(len(source))
     rows = np.split(order, range(batch, len(order), batch))
-    draws = [Draws(0, epoch, step) for step in range(len(rows))]
-    for drawn, (raw, _) in zip(draws, source.batches(rows, draws, CPU), strict=True):
+    streams = [RandomStreams(0, epoch, step) for step in range(len(rows))]
+    for drawn, (raw, _) in zip(streams, source.batches(rows, streams, CPU), strict=True):
         yield inputs(raw, drawn)
 
 

@@ -20,11 +20,11 @@ from collections import defaultdict
 
 import torch
 
-from balancemm_cli.draws import Draws
-from balancemm_cli.engine.config import OptimizerSettings, resolve
+from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.methods.base import Step
+from balancemm_cli.random_streams import RandomStreams
 
 METHODS = ("baseline", "opm", "ogm", "opm+ogm")
 UNMEASURED = "unmeasured"  # the baseline without uni-modal logits
@@ -57,7 +57,7 @@ class Contender:
         """Train one step; the seconds it took."""
         started = time.perf_counter()
         progress = torch.full((), 0.5, device=labels.device)
-        step = Step(0, Draws(0, 0, index), labels, progress)
+        step = Step(0, RandomStreams(0, 0, index), labels, progress)
         train_step(self.network, self.methods, self.optimizer, inputs, step, self.discrepancy)
         if labels.is_cuda:
             torch.cuda.synchronize()

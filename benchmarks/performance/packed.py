@@ -27,13 +27,13 @@ import torch
 from input import FRAMES, HEIGHT, RATE, SECONDS, WIDTH, make_samples, write_set
 from step import EPOCHS, RUNS, TEST, TRAIN, as_settings
 
+from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine.config import RunConfig, resolve
 from balancemm_cli.engine.launch import Job, check_jobs, choose_device, run_jobs
 from balancemm_cli.engine.profiling import Profile
-from balancemm_cli.engine.runs import RunFolder
 from balancemm_cli.engine.trainer import Trainer
 from balancemm_cli.errors import BmmError, InputError
+from balancemm_cli.runs.folder import RunFolder
 
 METHODS = ("opm+ogm", "baseline", "opm", "ogm")  # the slowest first, for a single run
 

@@ -39,7 +39,7 @@ import numpy as np
 from PIL import Image
 
 from balancemm_cli.data.datasets.manifest import KINDS
-from balancemm_cli.data.prepare import prepare_dataset
+from balancemm_cli.data.preparing.prepare import prepare_dataset
 
 RATE = KINDS["audio"]["rate"]
 SIZE = KINDS["visual"]["width"], KINDS["visual"]["height"]

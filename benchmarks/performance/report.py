@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from balancemm_cli.engine.config import RunConfig, resolve
-from balancemm_cli.engine.runs import write_table
+from balancemm_cli.config.run import RunConfig, resolve
+from balancemm_cli.runs.folder import write_table
 
 DATASETS = {"crema-d": 6, "kinetics-sounds": 31}
 METHODS = ("baseline", "opm", "ogm", "opm+ogm", "greedy")

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from balancemm_cli.draws import Draws
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import choose_device
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import BmmError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.models import build
+from balancemm_cli.random_streams import RandomStreams
 
 MODALITIES = ["audio", "visual"]
 CLASSES, TRAIN, TEST = 6, 6698, 744
@@ -71,7 +71,7 @@ def measure(switches: str, method: str, batch: int, options: argparse.Namespace)
     labels = torch.randint(CLASSES, (batch,), device=device)
 
     def step(index: int) -> None:
-        stepper(inputs, Step(0, Draws(0, 0, index), labels))
+        stepper(inputs, Step(0, RandomStreams(0, 0, index), labels))
 
     for index in range(options.warmup):
         step(index)

@@ -15,15 +15,17 @@ from balancemm_cli.data.datasets import (
     kinetics_sounds,
     manifest,
     music_avqa,
+    ucf_101,
+    ucf_101_three,
+    vggsound,
+)
+from balancemm_cli.data.made import (
     synthetic,
     synthetic_ave,
     synthetic_cmu_mosi,
     synthetic_modalities,
     synthetic_music_avqa,
     synthetic_ucf_101_three,
-    ucf_101,
-    ucf_101_three,
-    vggsound,
 )
 
 DATASETS: dict[str, ModuleType] = {

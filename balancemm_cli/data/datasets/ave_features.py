@@ -40,8 +40,8 @@ class FeatureRow(Clip):
         """float32 [10, …]. MediaError for numbers that are not finite."""
         import numpy as np
 
-        from balancemm_cli.data import hdf5
-        from balancemm_cli.data.media import MediaError
+        from balancemm_cli.data.reading import hdf5
+        from balancemm_cli.data.reading.media import MediaError
 
         with np.errstate(over="ignore", invalid="ignore"):
             values = hdf5.read(self.path, NAME, HOW_TO_GET, self.row).astype(np.float32)
@@ -58,7 +58,7 @@ def are_in(root: Path) -> bool:
 def modalities(root: Path, rows: int, allow_other: bool, notes: list[str]) -> dict[str, Spec]:
     """The specs of the modalities. InputError for files of another form than described above, or of fewer rows than
     Annotations.txt has; for other sizes than the official ones unless `allow_other`, which notes them."""
-    from balancemm_cli.data import hdf5
+    from balancemm_cli.data.reading import hdf5
 
     specs = {}
     for modality, name in FILES.items():
@@ -77,7 +77,7 @@ def modalities(root: Path, rows: int, allow_other: bool, notes: list[str]) -> di
 
 def orders(root: Path, rows: int) -> dict[str, list[int]]:
     """The rows of each set. InputError for numbers that are no rows, and for a row that comes twice."""
-    from balancemm_cli.data import hdf5
+    from balancemm_cli.data.reading import hdf5
 
     found, seen = {}, set()
     for split in ("train", "val", "test"):
@@ -101,7 +101,7 @@ def check_labels(root: Path, events: list[tuple[str, list[bool]]]) -> None:
     """
     import numpy as np
 
-    from balancemm_cli.data import hdf5
+    from balancemm_cli.data.reading import hdf5
 
     path = root / "labels.h5"
     labels = hdf5.read(path, NAME, HOW_TO_GET)

@@ -28,7 +28,7 @@ from balancemm_cli.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from balancemm_cli.data.verify import Published
+    from balancemm_cli.data.preparing.verify import Published
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}  # of each modality in the pickle
 PICKLES = frozenset({".pkl", ".pickle"})
@@ -136,7 +136,7 @@ def plan(source: Path, splits: Path | None, allow_missing: bool, labels: str = "
 
 def official_files(source: Path, plan: Plan) -> "Published | None":
     """What the README of MMSA says of its pickles; None for those of MulT, of which nobody published hashes."""
-    from balancemm_cli.data.verify import Facts, Published
+    from balancemm_cli.data.preparing.verify import Facts, Published
 
     if plan.modalities["text"]["features"] != "bert-768":
         return None
@@ -179,7 +179,7 @@ def _find(source: Path) -> tuple[Path, str]:
 
 def _read(path: Path) -> dict[str, Part]:
     """The folds of a pickle, checked. InputError where it is of another form."""
-    from balancemm_cli.data import unpickle
+    from balancemm_cli.data.reading import unpickle
 
     content = unpickle.load(path)
     if not isinstance(content, dict):

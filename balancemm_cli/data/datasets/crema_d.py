@@ -28,7 +28,7 @@ from balancemm_cli.data.datasets.tree import files_below, need_folder
 from balancemm_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from balancemm_cli.data.verify import Published
+    from balancemm_cli.data.preparing.verify import Published
 
 OPTIONS = {"split": ("official", "speaker-independent", "relearn")}
 PROTOCOLS = {
@@ -129,7 +129,7 @@ def plan(source: Path, splits: Path | None, allow_missing: bool, split: str = "o
 def official_files(source: Path, plan: Plan) -> "Published":
     """What the pointers in the user's clone say of the files: their size and SHA-256. InputError where there
     is no clone."""
-    from balancemm_cli.data.verify import clone_files
+    from balancemm_cli.data.preparing.verify import clone_files
 
     how = f"`git clone --bare --depth 1 {REPOSITORY} {source}/.git` puts the official one (without media) there."
     return clone_files(source, [folder for folder, _ in FOLDERS.values()], how)

@@ -131,7 +131,7 @@ class Features(Clip):
         not finite."""
         import numpy as np
 
-        from balancemm_cli.data.media import MediaError
+        from balancemm_cli.data.reading.media import MediaError
 
         try:
             # Mapped, so that a header that lies about the size takes no memory. Never runs a pickle.

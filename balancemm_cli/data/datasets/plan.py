@@ -47,7 +47,7 @@ class Clip:
 
         `waived` as in Sample. Raises media.MediaError.
         """
-        from balancemm_cli.data import media
+        from balancemm_cli.data.reading import media
 
         whole = "truncated" not in waived
         if spec["kind"] == "waveform":

@@ -65,7 +65,7 @@ class Video(Clip):
 
     def read(self, spec: Spec, waived: frozenset[str]) -> list[bytes]:
         """JPEG files of frames, or of the motion from each to the next one. Raises media.MediaError."""
-        from balancemm_cli.data import media
+        from balancemm_cli.data.reading import media
 
         if "content" not in spec:
             return Clip.read(self, spec, waived)
@@ -83,7 +83,7 @@ class Pictures(Clip):
 
     def read(self, spec: Spec, waived: frozenset[str]) -> list[bytes]:
         """JPEG files as those of a video. Raises media.MediaError."""
-        from balancemm_cli.data import media
+        from balancemm_cli.data.reading import media
 
         paths = _whole(self.root, self.name)
         step = round(PICTURES_A_SECOND / spec["fps"])
@@ -115,7 +115,7 @@ class StoredFlow(Clip):
         """JPEG files with two channels. Raises media.MediaError."""
         import numpy as np
 
-        from balancemm_cli.data import media
+        from balancemm_cli.data.reading import media
 
         u, v = (_whole(self.root, name) for name in self._names())
         if len(u) != len(v):
@@ -190,7 +190,7 @@ def plan(
 
 def _about_flow(origin: str, method: str) -> str:
     """What to tell about the flow. InputError where it has to be computed and OpenCV is absent."""
-    from balancemm_cli.data.flow import load_opencv
+    from balancemm_cli.data.reading.flow import load_opencv
 
     if not origin.startswith(COMPUTED):
         return f"Flow is stored ({origin})."
@@ -282,7 +282,7 @@ def _pictures(root: Path, name: str) -> list[str]:
 
 def _whole(root: Path, name: str) -> list[Path]:
     """The pictures of a clip in the order of their numbers. MediaError where there is none, or one is missing."""
-    from balancemm_cli.data.media import MediaError
+    from balancemm_cli.data.reading.media import MediaError
 
     numbers = {int(re.findall("[0-9]+", file)[0]): file for file in _pictures(root, name)}
     if not numbers:
@@ -295,7 +295,7 @@ def _whole(root: Path, name: str) -> list[Path]:
 
 def _read(path: Path, spec: Spec) -> "np.ndarray":
     """A picture, uint8 RGB [height, width, 3]. MediaError with its name."""
-    from balancemm_cli.data import media
+    from balancemm_cli.data.reading import media
 
     try:
         return media.read_picture(path, spec["height"], spec["width"])
@@ -307,7 +307,7 @@ def _motion(first: "np.ndarray", second: "np.ndarray", spec: Spec) -> bytes:
     """The JPEG file of what changes from one picture to the next: flow, or the absolute difference."""
     import numpy as np
 
-    from balancemm_cli.data import flow, media
+    from balancemm_cli.data.reading import flow, media
 
     if spec["content"] == "flow":
         motion = flow.compute(first, second, spec["source"].removeprefix(COMPUTED))

@@ -24,7 +24,8 @@ from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.panels import Panel, panels
 from balancemm_cli.results.figures.probes import draw_probes
 from balancemm_cli.results.figures.sensitivity import draw_sensitivity
-from balancemm_cli.results.groups import Group, Selection
+from balancemm_cli.results.groups import Group
+from balancemm_cli.runs.schema import Selection
 
 Draw = Callable[[Panel], Figure]
 

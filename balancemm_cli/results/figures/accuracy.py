@@ -7,8 +7,9 @@ from matplotlib.lines import Line2D
 
 from balancemm_cli.results.figures.drawing import LINES, MARKERS, colour, over_seeds
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Group, Selection, labels
+from balancemm_cli.results.groups import Group, labels
 from balancemm_cli.results.statistics import Summary, summarize
+from balancemm_cli.runs.schema import Selection
 
 
 def draw_accuracy(panel: Panel) -> Figure:

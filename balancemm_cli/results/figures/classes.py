@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from balancemm_cli.engine.runs import read_predictions
+from balancemm_cli.metrics.classification import by_class
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Run, Selection, labels
-from balancemm_cli.results.metrics import by_class
+from balancemm_cli.results.groups import labels
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.folder import read_predictions
+from balancemm_cli.runs.schema import Selection
 
 SHOWN = 35
 """At most so many classes: more have no room on a page."""

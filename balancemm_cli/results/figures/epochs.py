@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from balancemm_cli.results.figures.curves import aligned, band
 from balancemm_cli.results.figures.drawing import Array, epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Run, labels
+from balancemm_cli.results.groups import labels
+from balancemm_cli.runs.finding import Run
 
 
 def draw_epochs(panel: Panel) -> Figure:

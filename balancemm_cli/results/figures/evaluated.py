@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from balancemm_cli.results.evaluation import RunEvaluation, of_run
 from balancemm_cli.results.figures.drawing import Array
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Group, labels
+from balancemm_cli.runs.evaluation import RunEvaluation, of_run
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def evaluated(panel: Panel, parts: tuple[str, ...], advice: str) -> Evaluated:
     }
 
     def known(group: Group) -> Group:
-        return Group([run for run in group.runs if run.folder in evaluations], group.settings)
+        return Group([run for run in group.runs if run.folder in evaluations], group.differences)
 
     names = labels(panel.groups)
     found = {name: known(group) for name, group in zip(names, panel.groups, strict=True)}

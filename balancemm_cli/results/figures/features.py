@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from balancemm_cli.engine.runs import read_table
-from balancemm_cli.results.evaluation import FEATURES
 from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colour, legend
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
+from balancemm_cli.runs.evaluation import FEATURES
+from balancemm_cli.runs.folder import read_table
 
 SAMPLES = 600
 """At most so many test samples: more can't be told apart on paper, and cost minutes."""

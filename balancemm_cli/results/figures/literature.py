@@ -5,10 +5,11 @@ from matplotlib.figure import Figure
 
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Group, Selection, labels
+from balancemm_cli.results.groups import Group, labels
 from balancemm_cli.results.literature import LATER, values
 from balancemm_cli.results.published import SOURCES
 from balancemm_cli.results.rows import row
+from balancemm_cli.runs.schema import Selection
 
 KINDS = (*SOURCES, LATER)
 OFFSET = 0.28  # of ours, below the strip of printed values

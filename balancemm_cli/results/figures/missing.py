@@ -5,11 +5,11 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.evaluation import RunEvaluation
 from balancemm_cli.results.figures.curves import beside, range_curve
 from balancemm_cli.results.figures.drawing import Array, legend, note, over_seeds
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
+from balancemm_cli.runs.evaluation import RunEvaluation
 
 AMOUNTS = {"missing": "test samples without {} (%)", "noise": "noise on {} (standard deviations)"}
 ADVICE = "Run `bmm eval` with --missing MODALITY=0:1:0.2 for each modality."

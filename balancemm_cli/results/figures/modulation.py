@@ -4,11 +4,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.engine.runs import read_table
 from balancemm_cli.results.figures.curves import aligned, band, mark_balance
 from balancemm_cli.results.figures.drawing import Array, legend, note, over_seeds, windows
 from balancemm_cli.results.figures.panels import Panel
-from balancemm_cli.results.groups import Run, labels
+from balancemm_cli.results.groups import labels
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.folder import read_table
 
 
 def draw_modulation(panel: Panel) -> Figure:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from balancemm_cli.results.groups import Group, Selection
+from balancemm_cli.results.groups import Group
+from balancemm_cli.runs.schema import Selection
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.evaluation import RunEvaluation
 from balancemm_cli.results.figures.curves import marked_band
 from balancemm_cli.results.figures.drawing import epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
+from balancemm_cli.runs.evaluation import RunEvaluation
 
 ADVICE = (
     "Train with --set snapshots=N to keep each N-th epoch, then `bmm eval` with --probe linear --epochs all."

@@ -71,7 +71,7 @@ def _sweeps(groups: list[Group], key: str) -> list[Sweep]:
 def _names(sweeps: list[Sweep], key: str) -> list[str]:
     """What tells the sweeps over one setting apart."""
     firsts = [next(iter(sweep.values())) for sweep in sweeps]
-    others = [{name: value for name, value in group.settings.items() if name != key} for group in firsts]
+    others = [{name: value for name, value in group.differences.items() if name != key} for group in firsts]
     return labels([Group(group.runs, rest) for group, rest in zip(firsts, others, strict=True)])
 
 

@@ -1,4 +1,4 @@
-"""Rehearsals: plain trainings before a run, on which a method measures what it needs (`Method.on_start`)."""
+"""Pilot trainings: plain trainings before a run, on which a method measures what it needs (`Method.on_start`)."""
 
 import copy
 import math
@@ -8,24 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Source
-from balancemm_cli.draws import Draws
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.batches import training_batches
-from balancemm_cli.engine.config import RunConfig
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Losses, Step
 from balancemm_cli.models import UNIMODAL
 from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
 
 BATCH = 128  # of an evaluation
 HELD_OUT = 0.2  # of the training samples, where there is no val split
 
 
-class Rehearsal:
+class PilotTraining:
     """Trains fresh networks by the plain loss under a run's recipe; the test split is not touched.
 
     Held out is the val split, else a fifth of the training samples, drawn by the run's seed.
@@ -49,7 +49,7 @@ class Rehearsal:
         if "val" in sources:
             self.rows, self.held_out, self.held_rows = rows, sources["val"], np.arange(len(sources["val"]))
         else:
-            shuffled = np.random.default_rng(Draws(config.seed).key("held-out")).permutation(rows)
+            shuffled = np.random.default_rng(RandomStreams(config.seed).key("held-out")).permutation(rows)
             count = math.ceil(HELD_OUT * len(rows))
             self.rows, self.held_out, self.held_rows = shuffled[count:], self.train, shuffled[:count]
 
@@ -92,8 +92,10 @@ class Rehearsal:
         source = _only(self.train, network.modalities)
         for epoch in range(epochs):
             set_learning_rate(optimizer, learning_rate(recipe.optimizer, epoch))
-            draws = Draws(self.config.seed, epoch)
-            batches = training_batches(source, self.rows, self.inputs, recipe.batch_size, draws, self.device)
+            streams = RandomStreams(self.config.seed, epoch)
+            batches = training_batches(
+                source, self.rows, self.inputs, recipe.batch_size, streams, self.device
+            )
             for inputs, labels, drawn in batches:
                 stepper(inputs, Step(epoch, drawn, labels, task=self.config.task, total=distributed.total))
             self.samples += len(self.rows)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
-from balancemm_cli.data.finish import fingerprint, head_of, same_plan
-from balancemm_cli.data.prepare import Request, Sizes, check, cut, files_of, sizes_of, source_of
-from balancemm_cli.data.work import is_free
-from balancemm_cli.data.workers import cores
+from balancemm_cli.data.preparing.finish import fingerprint, head_of, same_plan
+from balancemm_cli.data.preparing.prepare import Request, Sizes, check, cut, files_of, sizes_of, source_of
+from balancemm_cli.data.preparing.work import is_free
+from balancemm_cli.data.preparing.workers import cores
 from balancemm_cli.errors import InputError
 
 # Bytes of a stored frame for each of its height × width pixels, at the JPEG quality of data/media.py: about the

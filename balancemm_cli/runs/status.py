@@ -4,9 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from balancemm_cli.engine.launch import Job
-from balancemm_cli.engine.runs import is_locked, read_result
 from balancemm_cli.errors import InputError
+from balancemm_cli.runs.folder import is_locked, read_result
 
 
 @dataclass(frozen=True)
@@ -18,9 +17,8 @@ class Status:
     accuracy: float | None = None  # on the test split after the last of them, in 0–1
 
 
-def read_status(job: Job) -> Status:
-    """The state of a job's run. "stopped" is a run that was killed: it says "running", but nothing trains it."""
-    folder = job.folder().path
+def read_status(folder: Path) -> Status:
+    """The state of the run in a folder; "stopped" is one that was killed: it says "running", but nothing trains it."""
     try:
         result = read_result(folder)
         history = _history(folder)

@@ -17,13 +17,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from balancemm_cli.data import media, parts, store
+from balancemm_cli.data import store
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
-from balancemm_cli.data.finish import Head, fingerprint, finish, head_of, same_set, settings, tools
-from balancemm_cli.data.parts import Part
-from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.data.work import (
+from balancemm_cli.data.preparing import parts
+from balancemm_cli.data.preparing.finish import Head, fingerprint, finish, head_of, same_set, settings, tools
+from balancemm_cli.data.preparing.parts import Part
+from balancemm_cli.data.preparing.work import (
     Progress,
     disk_full,
     interruption,
@@ -32,7 +32,9 @@ from balancemm_cli.data.work import (
     work_beside,
     work_folder,
 )
-from balancemm_cli.data.workers import cores, run, tick
+from balancemm_cli.data.preparing.workers import cores, run, tick
+from balancemm_cli.data.reading import media
+from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.errors import InputError, UsageError, unknown
 
 SHARD_SAMPLES = 256

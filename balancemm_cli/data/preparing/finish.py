@@ -15,9 +15,10 @@ import av
 import PIL
 
 from balancemm_cli import __version__
-from balancemm_cli.data import media, store
+from balancemm_cli.data import store
 from balancemm_cli.data.datasets.plan import COMPUTED, Plan, Spec
-from balancemm_cli.data.flow import load_opencv
+from balancemm_cli.data.reading import media
+from balancemm_cli.data.reading.flow import load_opencv
 from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.errors import InputError
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Plan
-from balancemm_cli.data.work import Progress
-from balancemm_cli.data.workers import run, tick
+from balancemm_cli.data.preparing.work import Progress
+from balancemm_cli.data.preparing.workers import run, tick
 from balancemm_cli.errors import InputError, UsageError
 
 BATCH = 32  # files that a worker process hashes at a time

@@ -86,7 +86,7 @@ def make(
     `on_progress("write", done, total)` is called while clips are written. InputError where the folder holds
     another design.
     """
-    from balancemm_cli.data import workers as pool
+    from balancemm_cli.data.preparing import workers as pool
     from balancemm_cli.data.store import write_csv, write_json
 
     if not (source / "design.json").exists():
@@ -168,7 +168,7 @@ def _blob(
 
 
 def _write_clips(task: _Task) -> list[tuple[str, str, int]]:
-    from balancemm_cli.data.workers import tick
+    from balancemm_cli.data.preparing.workers import tick
 
     truth = []
     for number in task.numbers:

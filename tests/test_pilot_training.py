@@ -10,10 +10,10 @@ import torch
 from test_distributed import Pair, float64
 from test_resume import assert_same_run
 
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import checkpoint
-from balancemm_cli.engine.config import resolve
 from balancemm_cli.engine.launch import Job, run_job
-from balancemm_cli.engine.rehearsal import Rehearsal
+from balancemm_cli.engine.pilot_training import PilotTraining
 from balancemm_cli.engine.run_evaluation import evaluate_run
 from balancemm_cli.engine.trainer import Interrupted, Trainer, train_step
 from balancemm_cli.errors import InputError
@@ -40,12 +40,12 @@ def run(job, on_event=lambda event: None, on_message=lambda sentence: None):
     return run_job(job, lambda _, event: on_event(event), on_message)
 
 
-def rehearsal(prepared, runs, without_val=False):
+def pilot(prepared, runs, without_val=False):
     trainer = Trainer(job(prepared, runs).folder(), CPU)
     sources = {name: source for name, source in trainer.sources.items() if name != "test"}
     if without_val:
         del sources["val"]
-    return Rehearsal(train_step, trainer.config, trainer.inputs, sources, trainer.data.classes, CPU)
+    return PilotTraining(train_step, trainer.config, trainer.inputs, sources, trainer.data.classes, CPU)
 
 
 def scores_of(model, prepared, runs, split, rows):
@@ -61,36 +61,36 @@ def scores_of(model, prepared, runs, split, rows):
 
 
 def test_a_rehearsal_is_the_plain_training(prepared, tmp_path):
-    rehearse = rehearsal(prepared, tmp_path)
+    train_pilot = pilot(prepared, tmp_path)
     for modalities, model in ((["audio"], "unimodal-audio"), (["audio", "visual"], "concat")):
-        before, after = rehearse(modalities)
+        before, after = train_pilot(modalities)
         assert all(math.isfinite(loss) for loss in before) and after[0] < before[0]
         expected = [
             scores_of(model, prepared, tmp_path, split, np.arange(count))
             for split, count in (("train", 96), ("val", 48))
         ]
         assert after == pytest.approx(expected, rel=1e-5)
-    assert rehearse.samples == 2 * 2 * 96
+    assert train_pilot.samples == 2 * 2 * 96
 
 
 def test_without_a_val_split_a_fifth_of_the_training_samples_is_held_out(prepared, tmp_path):
-    rehearse = rehearsal(prepared, tmp_path, without_val=True)
-    assert rehearse.held_out is rehearse.train and len(rehearse.held_rows) == 20
-    assert sorted([*rehearse.rows, *rehearse.held_rows]) == list(range(96))
-    before, after = rehearse(["visual"], epochs=1)
-    assert before != after and rehearse.samples == 76
-    again = rehearsal(prepared, tmp_path, without_val=True)
+    train_pilot = pilot(prepared, tmp_path, without_val=True)
+    assert train_pilot.held_out is train_pilot.train and len(train_pilot.held_rows) == 20
+    assert sorted([*train_pilot.rows, *train_pilot.held_rows]) == list(range(96))
+    before, after = train_pilot(["visual"], epochs=1)
+    assert before != after and train_pilot.samples == 76
+    again = pilot(prepared, tmp_path, without_val=True)
     assert again(["visual"], epochs=1) == (before, after)
 
 
-def rehearse_visual(prepared, runs):
+def pilot_visual(prepared, runs):
     with float64():
-        return rehearsal(prepared, runs, without_val=True)(["visual"], epochs=1)
+        return pilot(prepared, runs, without_val=True)(["visual"], epochs=1)
 
 
 def test_two_processes_rehearse_as_one(prepared, tmp_path):
-    pair = Pair(rehearse_visual, prepared, tmp_path)
-    alone = np.array(rehearse_visual(prepared, tmp_path))
+    pair = Pair(pilot_visual, prepared, tmp_path)
+    alone = np.array(pilot_visual(prepared, tmp_path))
     for found in pair.results():
         np.testing.assert_allclose(found, alone, rtol=1e-9)
 

@@ -20,13 +20,13 @@ from pydantic import (
 )
 
 from balancemm_cli import models
-from balancemm_cli.draws import Draws
 from balancemm_cli.errors import InputError, UsageError, unknown
-from balancemm_cli.methods import METHODS, VARIANTS, Method, parts
+from balancemm_cli.methods import METHODS, VARIANTS, Method, method_names
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import Shape
 from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.resources import benchmarks_folder
 from balancemm_cli.tasks import TASKS, Task
 
@@ -194,12 +194,12 @@ class RunConfig(Section):
 
         The weights depend on the seed alone. UsageError where the model can't take the inputs.
         """
-        draws, outputs = Draws(self.seed), self.task.outputs(classes)
-        encoder, seed = self.settings.encoder, draws.key("weights")
+        streams, outputs = RandomStreams(self.seed), self.task.outputs(classes)
+        encoder, seed = self.settings.encoder, streams.key("weights")
         network = models.build(self.model, encoder, shapes, outputs, seed, self.model_settings)
         for name, method in zip(self.methods, methods, strict=True):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(draws.key(f"weights/{name}"))
+                torch.manual_seed(streams.key(f"weights/{name}"))
                 module = method.attach(network, outputs)
             if module is not None:
                 network.extras[name] = module
@@ -228,7 +228,7 @@ def resolve(
     """
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    names = parts(method)
+    names = method_names(method)
     name, content, source = load_recipe(dataset, recipe)
     for override in overrides:
         key, value = parse_override(override) if isinstance(override, str) else override
@@ -341,3 +341,24 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
         found += keys(kind, f"{prefix}{name}.") if is_section else [prefix + name]  # pyright: ignore[reportArgumentType]
     return found
+
+
+def settings_by_key(config: str) -> dict[str, object]:
+    """The text of a config.toml by dotted keys, those of model and methods by the keys that --set takes.
+
+    ValueError where it is no TOML.
+    """
+    content = tomllib.loads(config)
+    of_methods, of_model = content.pop("methods", {}), content.pop("model_settings", {})
+    return flatten({**content, **of_methods, str(content.get("model")): of_model})
+
+
+def flatten(tree: Mapping[str, object], separator: str = ".") -> dict[str, object]:
+    """Nested tables as one, their keys joined: {"train": {"lr": 1}} → {"train.lr": 1}."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}{separator}{inner}": item for inner, item in flatten(value, separator).items()}
+        else:
+            flat[key] = value
+    return flat

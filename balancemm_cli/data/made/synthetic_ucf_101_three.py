@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from balancemm_cli.data.datasets import ucf_101_three
 from balancemm_cli.data.datasets.lists import no_lists
-from balancemm_cli.data.datasets.made import as_made, check_made, generator, make_once
 from balancemm_cli.data.datasets.plan import Plan
+from balancemm_cli.data.made.common import as_made, check_made, generator, make_once
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def scene(background: np.ndarray, place: tuple[int, int], colour: int) -> np.nda
 
 
 def _write(folder: Path, counts: dict[str, int]) -> None:
-    from balancemm_cli.data.flow import as_picture
+    from balancemm_cli.data.reading.flow import as_picture
 
     lists = folder / "ucfTrainTestlist"
     lists.mkdir(exist_ok=True)

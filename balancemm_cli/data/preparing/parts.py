@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from balancemm_cli.data import store
-from balancemm_cli.data.finish import Head, Records, fingerprint, finish, same_set
+from balancemm_cli.data.preparing.finish import Head, Records, fingerprint, finish, same_set
+from balancemm_cli.data.preparing.work import Progress, disk_full, interruption, is_free, work_folder
 from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.data.work import Progress, disk_full, interruption, is_free, work_folder
 from balancemm_cli.errors import InputError, UsageError
 
 PART = "part.json"

@@ -12,9 +12,10 @@ import pyarrow as pa
 from pydantic import BaseModel, Field, ValidationError
 
 from balancemm_cli.data.store import write_json
-from balancemm_cli.engine.runs import write_table
 from balancemm_cli.errors import InputError
-from balancemm_cli.results.groups import Fraction, Metrics, Run, first_fault
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.folder import write_table
+from balancemm_cli.runs.schema import Fraction, Metrics, first_fault
 
 FILE, FEATURES = "evaluation.json", "features.arrow"
 
@@ -45,7 +46,7 @@ class Bin(BaseModel):
 
 
 class Calibration(BaseModel):
-    """See results.calibration."""
+    """See metrics.calibration."""
 
     ece: Fraction
     bins: list[Bin]
@@ -59,7 +60,7 @@ class Subset(BaseModel):
 
 
 class Contribution(BaseModel):
-    """See results.shapley; the values add up to the accuracy of all modalities less that of none."""
+    """See metrics.contribution; the values add up to the accuracy of all modalities less that of none."""
 
     shapley: dict[str, float]
     subsets: list[Subset]
@@ -100,9 +101,9 @@ def keep(folder: Path, evaluation: RunEvaluation, features: pa.Table | None = No
 
     InputError where the one that is there is damaged: it is left as it is.
     """
-    before, found = read_evaluation(folder), parts(evaluation)
+    before, found = read_evaluation(folder), evaluated(evaluation)
     if before is not None and before.checkpoint == evaluation.checkpoint:
-        old = parts(before)
+        old = evaluated(before)
         merged = {
             key: {**old.get(key, {}), **value} for key, value in found.items() if isinstance(value, dict)
         }
@@ -112,7 +113,7 @@ def keep(folder: Path, evaluation: RunEvaluation, features: pa.Table | None = No
     write_json(folder / FILE, found)
 
 
-def parts(evaluation: RunEvaluation) -> dict[str, Any]:
+def evaluated(evaluation: RunEvaluation) -> dict[str, Any]:
     """The parts that were evaluated, as plain values for JSON."""
     return {"format": evaluation.format, **json.loads(evaluation.model_dump_json(exclude_unset=True))}
 

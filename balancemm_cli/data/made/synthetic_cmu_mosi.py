@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from balancemm_cli.data.datasets import cmu_mosi
 from balancemm_cli.data.datasets.lists import no_lists
-from balancemm_cli.data.datasets.made import as_made, check_made, generator, make_once, patterns
 from balancemm_cli.data.datasets.plan import Plan
+from balancemm_cli.data.made.common import as_made, check_made, generator, make_once, patterns
 
 if TYPE_CHECKING:
     import numpy as np

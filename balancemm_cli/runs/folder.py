@@ -15,9 +15,8 @@ import pyarrow.compute as pc
 import torch
 
 from balancemm_cli import __version__
+from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, read_toml
 from balancemm_cli.data.store import PreparedSet, atomic_file, write_json
-from balancemm_cli.engine import distributed
-from balancemm_cli.engine.config import WITHOUT_EFFECT, RunConfig, read_toml
 from balancemm_cli.errors import InputError
 from balancemm_cli.resources import PACKAGE
 
@@ -29,7 +28,7 @@ class RunFolder:
 
     config.toml, environment.json, history.jsonl (a line an epoch), steps.arrow (a row a step),
     predictions.arrow (test scores of each selection), result.json, checkpoints/ (the last two states; of the epochs
-    that `snapshots` names the weights); from `bmm eval` evaluation.json, features.arrow (see results.evaluation).
+    that `snapshots` names the weights); from `bmm eval` evaluation.json, features.arrow (see runs.evaluation).
     """
 
     def __init__(self, root: Path, config: RunConfig, data: PreparedSet, suite: str | None = None) -> None:
@@ -70,8 +69,8 @@ class RunFolder:
         """The content of result.json, or None. InputError when it is damaged."""
         return read_result(self.path)
 
-    def write_environment(self, device: torch.device) -> None:
-        """Record the versions, the device, the threads and the hashes that the run uses."""
+    def write_environment(self, device: torch.device, processes: int) -> None:
+        """Record the versions, the device, the threads, the processes and the hashes that the run uses."""
         write_json(
             self.path / "environment.json",
             {
@@ -81,15 +80,15 @@ class RunFolder:
                 "platform": platform.platform(),
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
                 "threads": torch.get_num_threads(),  # of each process
-                "processes": distributed.processes(),
+                "processes": processes,
                 "git": git_state(),
                 "data": self.data.content_hash,
                 "splits": self.data.splits_hash,
             },
         )
 
-    def write_result(self, status: str, epochs: int, **parts: Any) -> None:  # noqa: ANN401 - plain values
-        """Write result.json. `parts` are selections, rho, time and what else the status needs."""
+    def write_result(self, status: str, epochs: int, processes: int, **parts: Any) -> None:  # noqa: ANN401
+        """Write result.json. `parts` are selections, rho, time and what else the status needs, plain values."""
         config = self.config
         write_json(
             self.path / "result.json",
@@ -103,7 +102,7 @@ class RunFolder:
                 "epochs": epochs,
                 "speed": config.settings.speed.model_dump(),
                 **parts,
-                "processes": distributed.processes(),
+                "processes": processes,
                 "split": self.data.protocol,
                 "samples": {name: [n, self.data.expected[name]] for name, n in self.data.counts.items()},
                 "hashes": {

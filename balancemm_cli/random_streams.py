@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomStreams:
     """The random numbers of one step. Each purpose ("drop", "noise", …) has a stream of its own."""
 
     seed: int

@@ -19,9 +19,9 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
-from balancemm_cli.data.flow import LIMIT
+from balancemm_cli.data.preparing.work import Progress, disk_full, interruption, work_folder
+from balancemm_cli.data.reading.flow import LIMIT
 from balancemm_cli.data.store import PreparedSet, atomic_file
-from balancemm_cli.data.work import Progress, disk_full, interruption, work_folder
 from balancemm_cli.errors import InputError
 
 SAMPLES = 4  # of a class
