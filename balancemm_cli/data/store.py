@@ -112,8 +112,10 @@ class PreparedSet:
     `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`,
     `{"kind": "features", "length": steps, "width": n}`, where a step holds several vectors also with `"positions": n`,
     or `{"kind": "tokens", "length": n, "words": […]}`.
-    `extras` maps further columns to one of EXTRAS. `protocol` says whose split it is. `counts` are the samples
-    in the shards of each split, `expected` those that the lists ask for.
+    `extras` maps further columns to one of EXTRAS. `protocol` says whose split it is. `reader` is the data set whose
+    class made it, `split_name` the name of its split, `official_lists` whether its lists are the published ones; None
+    where a former version did not record it. `counts` are the samples in the shards of each split, `expected` those
+    that the lists ask for.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -124,6 +126,9 @@ class PreparedSet:
         self.modalities: dict[str, dict[str, Any]] = manifest["modalities"]
         self.extras: dict[str, str] = manifest.get("extras", {})
         self.protocol: str = manifest.get("protocol", "")
+        self.reader: str | None = manifest.get("reader")
+        self.split_name: str | None = manifest.get("split_name")
+        self.official_lists: bool | None = manifest.get("official_lists")
         self.counts: dict[str, int] = {name: part["prepared"] for name, part in manifest["splits"].items()}
         self.expected: dict[str, int] = {name: part["expected"] for name, part in manifest["splits"].items()}
         self.content_hash: str = manifest["content_hash"]

@@ -104,6 +104,11 @@ class RunFolder:
                 **parts,
                 "processes": processes,
                 "split": self.data.protocol,
+                "data": {
+                    "reader": self.data.reader,
+                    "split_name": self.data.split_name,
+                    "official_lists": self.data.official_lists,
+                },
                 "samples": {name: [n, self.data.expected[name]] for name, n in self.data.counts.items()},
                 "hashes": {
                     "config": self.hash,

@@ -46,6 +46,19 @@ class Hashes(BaseModel, frozen=True):
     splits: str | None = None
 
 
+class DataIdentity(BaseModel, frozen=True):
+    """Which data a run was trained on, as its prepared set says; None where a former version did not record it.
+
+    `reader` is the data set whose class read the media ("manifest" for a CSV of the user's own), never the name of a
+    folder; `split_name` names the split, such as "official" or "speaker-independent"; `official_lists` says whether
+    its lists are those that the source publishes, by SHA-256 or count.
+    """
+
+    reader: str | None = None
+    split_name: str | None = None
+    official_lists: bool | None = None
+
+
 class Result(BaseModel):
     """A result.json of format 1; keys that the tables do not use are ignored."""
 
@@ -63,6 +76,7 @@ class Result(BaseModel):
     time: dict[str, FiniteFloat | None] = {}  # seconds, samples_per_second
     split: str = ""  # whose split it is, in words
     samples: dict[str, tuple[int, int]] = {}
+    data: DataIdentity = DataIdentity()
     hashes: Hashes
 
 
