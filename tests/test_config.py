@@ -4,9 +4,8 @@ import tomllib
 
 import pytest
 
-from balancemm_cli.config.run import recipes, resolve
+from balancemm_cli.config.run import read_config, recipes, resolve
 from balancemm_cli.config.suites import load_suite
-from balancemm_cli.engine.restore import read_config
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.resources import benchmarks_folder, suites
 
@@ -89,7 +88,7 @@ def test_config_toml_gives_the_config_back(tmp_path, variant):
         "crema-d", "mlp", "opm+ogm", variant, seed=3, overrides=["discrepancy.bias_split=[0.3, 0.7]"]
     )
     (tmp_path / "config.toml").write_text(config.to_toml())
-    assert read_config(tmp_path) == config
+    assert read_config(tmp_path / "config.toml") == config
 
 
 def test_hashes():

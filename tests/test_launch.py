@@ -191,10 +191,10 @@ def test_runs_keep_their_state_and_end_when_their_parent_is_killed(prepared, tmp
     suite = write_suite(tmp_path, KILLED.replace("[10]", "[0, 1]").replace("20", "4000"))
     command = [sys.executable, "-m", "balancemm_cli", *train_arguments(suite, prepared, tmp_path / "runs")]
     parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(list(tmp_path.glob("runs/twelve/concat/*/history.jsonl"))) == 2)
+    wait_for(lambda: len(list(tmp_path.glob("runs/synthetic/concat/*/history.jsonl"))) == 2)
     parent.kill()
     parent.wait()
-    for folder in tmp_path.glob("runs/twelve/concat/*"):
+    for folder in tmp_path.glob("runs/synthetic/concat/*"):
         with (folder / ".lock").open() as lock:
             wait_for(lambda lock=lock: is_free(lock))
         assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"

@@ -140,7 +140,7 @@ def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prep
     local = [*longer, "--jobs", "2", "--data", str(prepared), "--runs", str(tmp_path / "local")]
     subprocess.run([sys.executable, "-m", "balancemm_cli", *local], check=True, timeout=300)
     for run in jobs.values():
-        assert_same_run(run, tmp_path / "local" / "mine" / "concat" / run.name)
+        assert_same_run(run, tmp_path / "local" / "synthetic" / "concat" / run.name)
     status, out, _ = bmm(*longer, "--status")
     assert status == 0 and re.fullmatch(r"(finished +45/45 +[01]\.\d{3}  concat opm\+ogm \(.*\)\n){3}", out)
     wait_for("an empty queue", lambda: not slurm("squeue", "-h"))

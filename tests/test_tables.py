@@ -12,6 +12,7 @@ from run_folders import write_demo, write_run
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.groups import collect, labels
+from balancemm_cli.runs.folder import ALIVE
 from balancemm_cli.runs.schema import selection_named
 
 
@@ -63,13 +64,17 @@ def test_runs_of_other_settings_or_data_are_never_averaged(tmp_path):
     assert len(set(labels(groups))) == 3
 
 
-def test_groups_that_no_setting_tells_apart_show_their_protocol(tmp_path):
+def test_groups_that_no_setting_tells_apart_show_their_settings_hash(tmp_path):
     for protocol in ("1111" * 16, "2222" * 16):
         folder = write_run(tmp_path / protocol[:4])
+        (folder / "config.toml").unlink()
         result = json.loads((folder / "result.json").read_text())
         edit_result(folder, hashes=result["hashes"] | {"protocol": protocol})
     groups = collect([tmp_path], "last").groups
-    assert [group.differences for group in groups] == [{"protocol": "11111111"}, {"protocol": "22222222"}]
+    assert [group.differences for group in groups] == [
+        {"settings hash": "11111111"},
+        {"settings hash": "22222222"},
+    ]
 
 
 def test_the_same_seed_twice_is_named_and_counted_once(tmp_path):
@@ -113,7 +118,7 @@ def test_unfinished_runs_are_listed_and_not_averaged(tmp_path, status):
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"format": 1}', "'status'"),
-        ('{"format": 2, "status": "finished"}', "'format'"),
+        ('{"format": 3, "status": "finished"}', "'format'"),
     ],
 )
 def test_a_damaged_result_is_named_and_the_rest_is_shown(tmp_path, content, reason):
@@ -255,7 +260,7 @@ def test_csv_and_json_hold_the_same_in_full_precision(tmp_path):
         assert float(line["accuracy_mean"]) == one["accuracy"]["mean"]
         assert line["seeds"] == "0 1 2"
         assert line["published_accuracy"] == "" and one["published"]["accuracy"] is None
-        assert one["hashes"]["protocol"] == line["hashes_protocol"] == group.first.hashes.protocol
+        assert one["hashes"]["settings"] == line["hashes_settings"] == group.first.hashes.settings
 
 
 def test_classes_left_out_of_map_are_said(tmp_path):
@@ -270,7 +275,7 @@ def test_classes_left_out_of_map_are_said(tmp_path):
 def test_a_run_whose_process_was_killed_is_told_from_one_that_runs(tmp_path):
     write_run(tmp_path, seed=0)
     killed = write_run(tmp_path, seed=1, status="running")
-    with (killed / ".lock").open("w") as lock:
+    with (killed / ALIVE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as the process that trains it does, as long as it lives
         assert collect([tmp_path], "last").left_out == [f"{killed}: running, not averaged."]
     (line,) = collect([tmp_path], "last").left_out

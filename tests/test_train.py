@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 
 from balancemm_cli.cli import main
 from balancemm_cli.cli.train import parse_seeds
-from balancemm_cli.engine.restore import read_config
+from balancemm_cli.config.run import read_config
 from balancemm_cli.errors import UsageError
 from balancemm_cli.metrics.classification import evaluate_scores
 
@@ -71,7 +71,7 @@ def test_one_run_and_its_folder(bmm, tmp_path, prepared):
     labels = last.label.to_numpy()
     expected = log_loss(labels, scores, labels=range(scores.shape[1]))
     assert history[1]["losses"]["test"] == pytest.approx(expected, rel=1e-5)
-    assert read_config(folder).seed == 3
+    assert read_config(folder / "config.toml").seed == 3
 
 
 def test_eval(bmm, tmp_path):
@@ -132,7 +132,7 @@ def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
     status, out, err = bmm("train", "--suite", suite, "--jobs", "2")
     assert status == 3 and len(out.splitlines()) == 4
     assert "1 of 5 runs failed" in err and "seed 7): failed: The loss is not finite" in err
-    assert all(f"{tmp_path}/runs/mine/concat/" in line for line in out.splitlines())
+    assert all(f"{tmp_path}/runs/synthetic/concat/" in line for line in out.splitlines())
     started = time.monotonic()
     again = bmm("train", "--suite", suite, "--jobs", "2")
     assert again[0] == 3 and sorted(again[1].splitlines()) == sorted(out.splitlines())
@@ -177,10 +177,12 @@ def test_ctrl_c_on_a_suite_keeps_every_run(prepared, tmp_path):
     command += ["--data", str(prepared), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("runs/mine/concat/*/history.jsonl"))) < 2 and time.monotonic() < deadline:
+    while (
+        len(list(tmp_path.glob("runs/synthetic/concat/*/history.jsonl"))) < 2 and time.monotonic() < deadline
+    ):
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "run the same command to go on" in err and "Traceback" not in err
-    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mine/concat/*/result.json")]
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/synthetic/concat/*/result.json")]
     assert len(results) == 2 and {result["status"] for result in results} == {"interrupted"}

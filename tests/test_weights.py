@@ -13,9 +13,8 @@ from torch import nn
 from torchvision.models import resnet18, resnet34
 
 from balancemm_cli.cli import main
-from balancemm_cli.config.run import resolve
+from balancemm_cli.config.run import read_config, resolve
 from balancemm_cli.engine.launch import Job, check_jobs
-from balancemm_cli.engine.restore import read_config
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.models import build
@@ -199,7 +198,7 @@ def test_the_file_is_part_of_what_a_run_is(bmm, tmp_path):
     one, other = small(tmp_path / "one.pt", 1), small(tmp_path / "other.pt", 2)
     status, first, err = bmm("--weights", str(one), "--model", "sum")
     assert status == 0 and f"The encoders of audio, visual start from {one}." in err
-    config = read_config(Path(first))
+    config = read_config(Path(first) / "config.toml")
     assert config.weights == digest(one) and config.settings.pretrained
     folders = {first, *(bmm("--weights", str(path), "--model", "sum")[1] for path in (one, other))}
     folders.add(bmm("--model", "sum")[1])
@@ -268,4 +267,7 @@ def test_a_suite_gives_the_file_to_those_that_ask(bmm, tmp_path):
     path = small(tmp_path / "w.pt")
     status, out, _ = bmm("--suite", str(suite), "--weights", str(path))
     assert status == 0
-    assert {read_config(Path(run)).weights for run in out.splitlines()} == {None, digest(path)}
+    assert {read_config(Path(run) / "config.toml").weights for run in out.splitlines()} == {
+        None,
+        digest(path),
+    }

@@ -1,11 +1,13 @@
 """`bmm train --launcher slurm` and `bmm train --status`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from balancemm_cli.cli.progress import say
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
+    from balancemm_cli.config.run import RunConfig
     from balancemm_cli.engine.launch import Job
 
 
@@ -36,19 +38,22 @@ def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None
         raise InputError(f"{failed} of {len(work)} runs failed; the reasons stand above.")
 
 
-def show_status(work: "list[Job]") -> None:
-    """Print a line a run: its state, epochs, test accuracy and name, and what Slurm says of its job."""
+def show_status(runs: "Sequence[tuple[RunConfig, Job | None]]") -> None:
+    """Print a line a run: its state, epochs, test accuracy and name, and what Slurm says of its job. A run without a
+    job waits for its data to be prepared."""
     from balancemm_cli.engine.slurm import last_job
-    from balancemm_cli.runs.status import read_status
+    from balancemm_cli.runs.status import Status, read_status
 
-    last = [last_job(job) for job in work]
+    last = [last_job(job) if job else None for _, job in runs]
     states = _queue() if any(last) else {}
-    for job, record in zip(work, last, strict=True):
-        status = read_status(job.folder().path)
+    for (config, job), record in zip(runs, last, strict=True):
+        status = read_status(job.folder().path) if job else Status("waiting")
         accuracy = "—" if status.accuracy is None else f"{status.accuracy:.3f}"
-        epochs = f"{status.epochs}/{job.config.settings.epochs}"
+        epochs = f"{status.epochs}/{config.settings.epochs}"
         note = _job_note(record, states) if record and status.state != "finished" else ""
-        print(f"{status.state:<11}  {epochs:>9}  {accuracy:>5}  {job.name}{note}")
+        if job is None:
+            note = f" ({config.dataset} is not prepared)"
+        print(f"{status.state:<11}  {epochs:>9}  {accuracy:>5}  {config.name}{note}")
 
 
 def _queue() -> dict[str, str] | None:

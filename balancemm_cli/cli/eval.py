@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from balancemm_cli.cli.progress import say
 from balancemm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def evaluate(
 ) -> None:
     """Evaluate the last checkpoint of runs on the test split; kept in their folders as evaluation.json.
 
-    Example: `bmm eval runs/demo/concat/* --missing audio=0:1:0.2`
+    Example: `bmm eval runs/synthetic/concat/* --missing audio=0:1:0.2`
     """
     from balancemm_cli.engine.launch import choose_device
     from balancemm_cli.engine.run_evaluation import evaluate_run
@@ -71,6 +72,10 @@ def evaluate(
     for run in runs:
         read_evaluation(run)  # refuses a damaged one before the work
         evaluation, table = evaluate_run(run, data, choose_device(device), wanted)
+        if evaluation.status != "finished":
+            say(
+                f"{run} is not finished ({evaluation.status}): this is its state after {evaluation.epochs} epochs."
+            )
         if format_ == "json":
             print(json.dumps({"run": str(run), **evaluated(evaluation)}))
         else:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from balancemm_cli.cli.progress import say
-from balancemm_cli.errors import CheckError, InputError, UsageError, unknown
+from balancemm_cli.errors import CheckError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from balancemm_cli.config.suites import Suite
     from balancemm_cli.results.contents import Contents
     from balancemm_cli.results.groups import Collection, Group
     from balancemm_cli.runs.schema import Selection
@@ -30,7 +31,8 @@ def report(
         ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Only the runs of this suite, under runs/SUITE.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Only the runs of this suite, wherever under RUNS they lie."),
     ] = None,
     table: Annotated[
         str | None,
@@ -116,23 +118,27 @@ def report(
     }
     beside = selection == "all"
     _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns, beside)
-    places = list(runs or []) or ([] if suite else [RUNS])
-    places += _suite_folders(suite, optional=bool(runs)) if suite else []
-    home = out or (places[-1].parent if places[-1].is_file() else places[-1])  # of what is written
+    places = list(runs or [RUNS])
 
+    from balancemm_cli.config.suites import load_suite
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.groups import choose, collect
+    from balancemm_cli.results.groups import choose, collect, of_suite
     from balancemm_cli.results.published import named
     from balancemm_cli.runs.schema import selection_named
 
     which = selection_named("last" if beside else selection)
     source = named(against)
+    name, planned = load_suite(suite) if suite else ("", None)
+    home = out or (places[-1].parent if places[-1].is_file() else places[-1]) / name  # of what is written
+    wanted = of_suite(name, planned) if planned else (lambda _: True)
     with _unpacked(places) as folders:
         if check:
-            assert suite is not None
-            _check(suite, collect(folders, which, may_be_empty=True), which, home, chosen)
+            assert planned is not None
+            _check(
+                name, planned, collect(folders, which, may_be_empty=True, wanted=wanted), which, home, chosen
+            )
             return
-        collection = collect(folders, which)
+        collection = collect(folders, which, wanted=wanted)
         left_out = [*collection.left_out, *collection.twins]
         for line in left_out:
             say(f"Left out: {line}")
@@ -184,14 +190,14 @@ def _unpacked(places: list[Path]) -> Iterator[list[Path]]:
         yield folders
 
 
-def _check(suite: str, collection: "Collection", selection: "Selection", out: Path, chosen: str) -> None:
+def _check(
+    name: str, suite: "Suite", collection: "Collection", selection: "Selection", out: Path, chosen: str
+) -> None:
     """Print a verdict a line, write check.xml and check.json into `out`. CheckError where one does not pass."""
-    from balancemm_cli.config.suites import load_suite
     from balancemm_cli.data.store import atomic_file
     from balancemm_cli.results import checks, formats
 
-    name, loaded = load_suite(suite)
-    verdicts = checks.check(loaded, collection, selection)
+    verdicts = checks.check(suite, collection, selection)
     if not verdicts:
         raise UsageError(f"Suite '{name}' names neither a table nor expected numbers to hold runs against.")
     records = formats.to_json(checks.to_records(verdicts))
@@ -240,19 +246,6 @@ def _print_places(groups: "list[Group]", selection: "Selection") -> None:
         if ours.place:
             name = ", ".join(filter(None, (group.first.dataset, *texts)))
             print(f"{name}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values")
-
-
-def _suite_folders(suite: str, optional: bool) -> list[Path]:
-    """Where the runs of a suite are: one folder, or none where it is `optional` and absent."""
-    folder = RUNS / Path(suite).stem if suite.endswith(".toml") else RUNS / suite
-    if not folder.is_dir():
-        from balancemm_cli.config.suites import load_suite  # imports torch
-
-        load_suite(suite)
-        if optional:
-            return []
-        raise InputError(f"There are no runs in {folder}. Run 'bmm train --suite {suite}' first.")
-    return [folder]
 
 
 def _write(contents: "Contents", left_out: list[str], out: Path) -> None:

@@ -102,10 +102,12 @@ def train(
 
     Example: `bmm train --method opm+ogm --seeds 0-2`
     """
-    from balancemm_cli.config.run import resolve
+    from balancemm_cli.config.run import resolve, settings_in_words
     from balancemm_cli.config.suites import load_suite
+    from balancemm_cli.data.store import open_set
     from balancemm_cli.engine import distributed
     from balancemm_cli.engine.launch import Job, check_jobs
+    from balancemm_cli.runs.places import Places
 
     name = None
     changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
@@ -119,7 +121,7 @@ def train(
         ]
         listing = [config.title for config in configs]
     if dry_run:
-        print("\n".join(listing))
+        print("\n".join([*settings_in_words(configs), *listing]))
         say(f"{len(listing)} runs.")
         return
     file = None
@@ -136,17 +138,25 @@ def train(
             f"--profile looks at one run, and these are {len(configs)}. Name one seed and method."
         )
     device = distributed.device_name(device)
+
+    def job(config: "RunConfig", prepared: Path) -> "Job":
+        place = places.of(config, open_set(prepared).content_hash)
+        return Job(config, prepared, runs, name, device, threads, loading, profile, file, place)
+
+    places = Places(runs)
+    if status:
+        known = {config.dataset: _folder(config.dataset, data) for config in configs}
+        say("\n".join(settings_in_words(configs)))
+        show_status(
+            [(config, job(config, place) if (place := known[config.dataset]) else None) for config in configs]
+        )
+        return
     with distributed.joined(device):
         with distributed.first_before_others():
             folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
-        work = [
-            Job(config, folders[config.dataset], runs, name, device, threads, loading, profile, file)
-            for config in configs
-        ]
+        work = [job(config, folders[config.dataset]) for config in configs]
         check_jobs(work)
-        if status:
-            show_status(work)
-        elif launcher == "slurm":
+        if launcher == "slurm":
             given = context.get_parameter_source("jobs")
             submit_all(work, slurm or [], jobs if given and given.name == "COMMANDLINE" else None)
         elif distributed.rank():
@@ -194,24 +204,35 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _prepared(dataset: str, data: Path) -> Path:
-    """The folder of a prepared data set; embedded ones are prepared when they are absent."""
+def _folder(dataset: str, data: Path) -> Path | None:
+    """The folder of a prepared data set, None where it is not prepared yet. UsageError for a name that is none."""
     from balancemm_cli.data.datasets import DATASETS
     from balancemm_cli.data.preparing.prepare import embedded
 
     folder = data / dataset
     if folder.exists():
         return folder
-    if request := embedded(folder):
-        from balancemm_cli.cli.prepare import run_prepare
-
-        say(f"{folder} is absent: preparing the embedded data first.")
-        run_prepare(request)
-        return folder
-    prepared = [path.name for path in data.glob("*") if path.is_dir()]
-    if dataset not in DATASETS:
+    if dataset not in DATASETS and not embedded(folder):
+        prepared = [path.name for path in data.glob("*") if path.is_dir()]
         raise unknown("data set", dataset, {*DATASETS, *prepared})
-    raise InputError(f"{folder} is absent. Prepare it first: bmm prepare {dataset}.")
+    return None
+
+
+def _prepared(dataset: str, data: Path) -> Path:
+    """The folder of a prepared data set; embedded ones are prepared when they are absent."""
+    from balancemm_cli.data.preparing.prepare import embedded
+
+    if folder := _folder(dataset, data):
+        return folder
+    folder = data / dataset
+    request = embedded(folder)
+    if request is None:
+        raise InputError(f"{folder} is absent. Prepare it first: bmm prepare {dataset}.")
+    from balancemm_cli.cli.prepare import run_prepare
+
+    say(f"{folder} is absent: preparing the embedded data first.")
+    run_prepare(request)
+    return folder
 
 
 def _train_one(job: "Job") -> None:

@@ -23,7 +23,7 @@ from balancemm_cli import models
 from balancemm_cli.errors import InputError, UsageError, unknown
 from balancemm_cli.methods import METHODS, VARIANTS, Method, method_names
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
-from balancemm_cli.models import MODELS
+from balancemm_cli.models import MODELS, UNIMODAL
 from balancemm_cli.models.encoders import Shape
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
@@ -141,12 +141,31 @@ class RunConfig(Section):
     model_settings: dict[str, Any] = Field(default_factory=dict)  # resolved settings of the model
     methods: dict[str, dict[str, Any]]  # resolved settings of each method in use
 
+    @property
+    def computed(self) -> dict[str, Any]:
+        """What a run computes, besides the seed and the data: the model, the methods, and each setting that is not
+        its default.
+
+        The names of data set, recipe and variant are not part of it: where all settings agree, so do the numbers.
+        A setting that is added with a default changes nothing here; one whose default is changed parts runs of before
+        from those of after, since config.toml holds every setting.
+        """
+        content = {
+            "model": self.model,
+            "methods": {
+                name: _not_default(METHODS[name].Settings, settings)
+                for name, settings in self.methods.items()
+            },
+            "settings": self.settings.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT),
+        }
+        if self.model in MODELS:
+            content["model_settings"] = _not_default(MODELS[self.model].Settings, self.model_settings)
+        return content | ({"weights": self.weights} if self.weights else {})
+
     def hash(self, data_hash: str, *, with_seed: bool = True) -> str:
-        """SHA-256 over this configuration and the content of the data; without the seed: of the protocol."""
-        content = self.model_dump(exclude={"settings": WITHOUT_EFFECT})
-        if not with_seed:
-            del content["seed"]
-        return hashlib.sha256(json.dumps([content, data_hash], sort_keys=True).encode()).hexdigest()
+        """SHA-256 over what is computed and the content of the data; without the seed: the settings hash."""
+        content = [self.computed, self.seed if with_seed else None, data_hash]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def starting_from(self, weights: str) -> "RunConfig":
         """This configuration with the file of that SHA-256, or as it is where its encoders start from none."""
@@ -164,9 +183,12 @@ class RunConfig(Section):
     @property
     def title(self) -> str:
         """The run's names and seed on one line."""
-        return (
-            f"{self.dataset} ({self.recipe}): {self.model} {self.method} ({self.variant}, seed {self.seed})"
-        )
+        return f"{self.dataset} ({self.recipe}): {self.name}"
+
+    @property
+    def name(self) -> str:
+        """A short name for progress and messages."""
+        return f"{self.model} {self.method} ({self.variant}, seed {self.seed})"
 
     @property
     def task(self) -> Task:
@@ -212,6 +234,21 @@ class RunConfig(Section):
         return tomli_w.dumps({**content, **settings})
 
 
+def read_config(path: Path) -> RunConfig:
+    """The configuration in a config.toml. InputError where the file is absent or damaged, UsageError where a setting
+    in it is not one of this version, or a method or model is not installed."""
+    content = read_toml(path)
+    names = {key: content.pop(key) for key in RunConfig.model_fields if key in content and key != "settings"}
+    for kind, given, known in (
+        ("method", names.get("methods", {}), METHODS),
+        ("model", [names.get("model")], MODELS),
+    ):
+        for name in given:
+            if name not in known and not str(name).startswith(UNIMODAL):
+                raise unknown(f"{kind} (in {path})", str(name), known)
+    return validate(RunConfig, {**names, "settings": content}, str(path))
+
+
 def resolve(
     dataset: str,
     model: str = "concat",
@@ -228,6 +265,7 @@ def resolve(
     """
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
+    dataset = plain_name(dataset)
     names = method_names(method)
     name, content, source = load_recipe(dataset, recipe)
     for override in overrides:
@@ -251,6 +289,23 @@ def resolve(
     )
 
 
+def plain_name(dataset: str) -> str:
+    """The name of a data set's folder without a slash behind it. UsageError where it is a path or hidden: what is
+    named so would be written outside of the folder of runs."""
+    name = dataset.removesuffix("/")
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0"):
+        raise UsageError(
+            f"'{dataset}' is not the name of a data set, which is that of a folder under --data. Name the folder that "
+            "holds it with --data, and the folder itself with --dataset."
+        )
+    return name
+
+
+def _not_default(kind: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not the defaults of their class, as plain values."""
+    return kind.model_validate(given).model_dump(mode="json", exclude_defaults=True)
+
+
 def _method_settings(name: str, variant: str, given: dict[str, Any], source: str) -> dict[str, Any]:
     method = METHODS[name]
     shared = {key: value for key, value in given.items() if key not in VARIANTS}
@@ -259,7 +314,9 @@ def _method_settings(name: str, variant: str, given: dict[str, Any], source: str
 
 
 def _model_settings(name: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
-    if name not in MODELS:  # a modality alone
+    if name not in MODELS:
+        if not name.startswith(UNIMODAL):
+            raise unknown("model", name, [*MODELS, f"{UNIMODAL}<modality>"])
         return {}
     return validate(MODELS[name].Settings, given, source, prefix=f"{name}.").model_dump(exclude_none=True)
 
@@ -304,6 +361,25 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+def settings_in_words(configs: Iterable[RunConfig]) -> list[str]:
+    """The resolved settings of runs, each set of them once, as lines of a comment: those of a recipe, of a model, of a
+    method."""
+    lines: dict[str, None] = {}
+    for config in configs:
+        plain = config.settings.model_dump(mode="json", exclude_none=True)
+        found = {f"{config.dataset} ({config.recipe})": plain, f"model {config.model}": config.model_settings}
+        found |= {f"method {name} ({config.variant})": settings for name, settings in config.methods.items()}
+        for name, settings in found.items():
+            if settings:
+                lines[f"# {name}: {describe(flatten(settings))}"] = None
+    return list(lines)
+
+
+def describe(settings: Mapping[str, object]) -> str:
+    """Settings as a person reads them: "optimizer.lr=0.02, epochs=24"."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - any TOML value

@@ -1,6 +1,8 @@
 """Suites: a list of runs as data, benchmarks/suites/<name>.toml."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,17 +90,34 @@ class Suite(Section):
         ]
 
     def _planned(self, overrides: Sequence[str]) -> Iterable[tuple[RunConfig, RunGroup]]:
-        """The runs by their hash: two groups may come to the same one, as where a sweep passes the default."""
-        found: dict[str, tuple[RunConfig, RunGroup]] = {}
+        """The runs, each once: two groups may come to the same one, as where a sweep passes the default."""
+        found: dict[tuple[str, str], tuple[RunConfig, RunGroup]] = {}
         for group in self.runs:
             for config in group.configs(overrides):
-                found.setdefault(config.hash(""), (config, group))
+                found.setdefault((config.dataset, config.hash("")), (config, group))
         return found.values()
+
+    def plans(self, config: RunConfig) -> bool:
+        """Whether a run of these settings and seed is one of the suite's, whatever its weights start from."""
+        return config.hash("") in {
+            one.starting_from(str(config.weights)).hash("") for one in self._by_names.get(_names(config), [])
+        }
+
+    @cached_property
+    def _by_names(self) -> dict[tuple, list[RunConfig]]:
+        found: dict[tuple, list[RunConfig]] = defaultdict(list)
+        for config in self.configs():
+            found[_names(config)].append(config)
+        return found
 
     def mini(self) -> "Suite":
         """Every row of the suite on embedded data, in minutes on a CPU."""
         groups = tuple(group for group in (group.mini() for group in self.runs) if group.models)
         return Suite(title=f"{self.title} (embedded data)", runs=groups)
+
+
+def _names(config: RunConfig) -> tuple:
+    return config.dataset, config.model, config.method, config.seed
 
 
 def load_suite(suite: str) -> tuple[str, Suite]:

@@ -34,22 +34,22 @@ class Job:
     config: RunConfig
     data: Path  # the prepared folder
     runs: Path
-    suite: str | None = None
+    suite: str | None = None  # that it is trained for, which is recorded
     device: str = "auto"
     threads: int | None = None
     loading: Loading = "auto"
     profile: bool = False
     weights: Path | None = None  # the file; only a run that has no checkpoint yet reads it
+    place: Path | None = None  # of the run folder, where it is known already
 
     @property
     def name(self) -> str:
         """A short name for progress and messages."""
-        config = self.config
-        return f"{config.model} {config.method} ({config.variant}, seed {config.seed})"
+        return self.config.name
 
     def folder(self) -> RunFolder:
         """The run's folder."""
-        return RunFolder(self.runs, self.config, open_set(self.data), self.suite)
+        return RunFolder(self.runs, self.config, open_set(self.data), self.suite, self.place)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from balancemm_cli import models
-from balancemm_cli.config.run import RunConfig, read_toml, validate
+from balancemm_cli.config.run import read_config
 from balancemm_cli.data.loading import Source, make_resident
 from balancemm_cli.data.store import PreparedSet, file_hash, open_set
 from balancemm_cli.engine import checkpoint
@@ -30,6 +30,7 @@ class Restored:
     task: Task
     checkpoint: str  # SHA-256 of its file
     epochs: int  # whole ones that it was trained for
+    status: str  # of the run: finished, interrupted, running, …
     device: torch.device
 
     @cached_property
@@ -63,7 +64,7 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
     state = checkpoint.load_last(run / "checkpoints")
     if result is None or state is None:
         raise InputError(f"{run} is no run folder with a checkpoint. Train it with `bmm train` first.")
-    config = read_config(run)
+    config = read_config(run / "config.toml")
     prepared = open_set(data / config.dataset)
     if prepared.content_hash != result["hashes"]["data"]:
         raise InputError(
@@ -75,12 +76,6 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
     network = config.build_network(inputs.shapes, prepared.classes, methods).to(device)
     network.load_state_dict(state["network"])
     digest = file_hash(checkpoint.checkpoints(run / "checkpoints")[-1])
-    return Restored(run, prepared, inputs, network, config.task, digest, state["epoch"], device)
-
-
-def read_config(run: Path) -> RunConfig:
-    """The configuration of a run folder. InputError when config.toml is absent or damaged."""
-    path = run / "config.toml"
-    content = read_toml(path)
-    identity = {key: content.pop(key, None) for key in RunConfig.model_fields if key != "settings"}
-    return validate(RunConfig, {**identity, "settings": content}, str(path))
+    return Restored(
+        run, prepared, inputs, network, config.task, digest, state["epoch"], result["status"], device
+    )

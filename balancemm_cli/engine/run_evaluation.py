@@ -69,7 +69,7 @@ def evaluate_run(
         found["features"] = {name: values.shape[1] for name, values in features.items()}
     if wanted.probe:
         found["probe"] = _probe(run, wanted.kept_epochs)  # the last, for it leaves other weights
-    evaluation = RunEvaluation(checkpoint=run.checkpoint, epochs=run.epochs, **found)
+    evaluation = RunEvaluation(checkpoint=run.checkpoint, epochs=run.epochs, status=run.status, **found)
     return evaluation, _table(run, features) if features else None
 
 

@@ -5,12 +5,13 @@ does not enter a group is named, with its reason, in `Collection.left_out`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from balancemm_cli.config.run import WITHOUT_EFFECT
+from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import InputError, UsageError, first_of, unknown
 from balancemm_cli.runs.finding import ADVICE, Run, read_all, state_of
 from balancemm_cli.runs.schema import Hashes, Result, Selection
@@ -66,13 +67,20 @@ class Collection:
     twins: list[str] = field(default_factory=list)
 
 
-def collect(folders: Sequence[Path], selection: Selection, *, may_be_empty: bool = False) -> Collection:
-    """Read every run under `folders` and group the finished ones that have this selection.
+def collect(
+    folders: Sequence[Path],
+    selection: Selection,
+    *,
+    may_be_empty: bool = False,
+    wanted: Callable[[Run], bool] = lambda _: True,
+) -> Collection:
+    """Read every run under `folders` and group the finished ones that are `wanted` and have this selection.
 
     InputError where a folder does not exist, or, unless it `may_be_empty`, where not one run can be shown (the
     message names why).
     """
     runs, left_out = read_all(folders)
+    runs = [run for run in runs if wanted(run)]
     if not runs and not left_out and not may_be_empty:
         places = ", ".join(str(folder) for folder in folders)
         raise InputError(f"There are no runs under {places}. {ADVICE}")
@@ -125,7 +133,7 @@ def _with_differences(family: list[Group]) -> list[Group]:
         Group(
             group.runs,
             {key: group.common.get(key, missing) for key in differing}
-            or {"protocol": group.first.hashes.protocol[:8]},
+            or {"settings hash": group.first.hashes.settings[:8]},
         )
         for group in family
     ]
@@ -144,8 +152,20 @@ def _order(group: Group) -> tuple:
         variant,
         recipe,
         str(group.differences),
-        group.first.hashes.protocol,
+        group.first.hashes.settings,
     )
+
+
+def of_suite(name: str, suite: Suite) -> Callable[[Run], bool]:
+    """Whether a run belongs to a suite: it is one that the suite plans, or was trained for it as it was then, which its
+    folder tells; former versions put it into a folder of the suite's name."""
+
+    def belongs(run: Run) -> bool:
+        return name in (run.suite, *run.folder.parts[-3:-2]) or (
+            run.config is not None and suite.plans(run.config)
+        )
+
+    return belongs
 
 
 def choose(groups: Sequence[Group], where: Sequence[str]) -> list[Group]:

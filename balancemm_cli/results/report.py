@@ -43,12 +43,12 @@ def _reproduction(groups: list[Group]) -> str:
     lines = [
         "## How to make each row again\n",
         "Prepare the data set with `bmm prepare` first, unless it is the embedded one.",
-        "A row's protocol is the hash of its settings without the seed, and of its data.\n",
+        "A row's settings hash is of its settings without the seed, and of its data.\n",
     ]
     for group in groups:
         name = ", ".join((*group.names, *filter(None, [describe(group.differences)])))
-        protocol = group.first.hashes.protocol[:8]
-        lines.append(f"- {name} (protocol {protocol}):\n\n  ```\n  {train_command(group)}\n  ```\n")
+        settings = group.first.hashes.settings[:8]
+        lines.append(f"- {name} (settings hash {settings}):\n\n  ```\n  {train_command(group)}\n  ```\n")
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ def _planned_settings(number: Published) -> dict[str, object]:
 def follows(group: Group, config: RunConfig) -> bool:
     """Whether a group has exactly these settings, but for the seed."""
     started = config.starting_from(str(group.runs[0].settings.get("weights")))
-    return started.hash(group.first.hashes.data, with_seed=False) == group.first.hashes.protocol
+    return started.hash(group.first.hashes.data, with_seed=False) == group.first.hashes.settings
 
 
 def judge(

@@ -4,6 +4,7 @@ Fractions are in 0–1. A part is there once it has been evaluated; evaluated ag
 same name. What was said of another checkpoint is dropped.
 """
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from balancemm_cli.runs.finding import Run
 from balancemm_cli.runs.folder import write_table
 from balancemm_cli.runs.schema import Fraction, Metrics, first_fault
 
-FILE, FEATURES = "evaluation.json", "features.arrow"
+FILE, FEATURES, LOCK = "evaluation.json", "features.arrow", ".evaluation.lock"
 
 
 class Point(Metrics):
@@ -72,6 +73,7 @@ class RunEvaluation(BaseModel):
     format: Literal[1] = 1
     checkpoint: str  # SHA-256 of the file
     epochs: int  # that it was trained for
+    status: str = "finished"  # of the run at that time
     test: Metrics
     disturbed: dict[str, Metrics] = {}  # by the amounts in words
     missing: dict[str, list[Point]] = {}  # by modality
@@ -99,8 +101,15 @@ def read_evaluation(folder: Path) -> RunEvaluation | None:
 def keep(folder: Path, evaluation: RunEvaluation, features: pa.Table | None = None) -> None:
     """Add the parts that `evaluation` has to the run folder's evaluation.json, and write features.arrow.
 
-    InputError where the one that is there is damaged: it is left as it is.
+    Of two evaluations that end at once, one waits for the other, and nothing is lost. InputError where the one that is
+    there is damaged: it is left as it is.
     """
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _merge(folder, evaluation, features)
+
+
+def _merge(folder: Path, evaluation: RunEvaluation, features: pa.Table | None) -> None:
     before, found = read_evaluation(folder), evaluated(evaluation)
     if before is not None and before.checkpoint == evaluation.checkpoint:
         old = evaluated(before)

@@ -3,8 +3,6 @@
 import fcntl
 import json
 import platform
-import subprocess
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,41 +13,54 @@ import pyarrow.compute as pc
 import torch
 
 from balancemm_cli import __version__
-from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, read_toml
-from balancemm_cli.data.store import PreparedSet, atomic_file, write_json
+from balancemm_cli.config.run import RunConfig, read_config
+from balancemm_cli.data.store import PreparedSet, atomic_file, file_hash, write_json
 from balancemm_cli.errors import InputError
-from balancemm_cli.resources import PACKAGE
+from balancemm_cli.resources import commit
+from balancemm_cli.runs.places import Places
+from balancemm_cli.runs.schema import Result
 
-FORMAT = 1
+FORMAT = 2
+LOCK, ALIVE = ".lock", ".alive"
 
 
 class RunFolder:
-    """`<runs>/<suite or dataset>/<model>/<method>-<variant>-s<seed>-<hash8>/` and its files.
+    """The folder of a run under `root` and its files; see `places` for where it lies.
 
-    config.toml, environment.json, history.jsonl (a line an epoch), steps.arrow (a row a step),
+    config.toml, environment.json (each environment that it was trained in), history.jsonl (a line an epoch),
+    steps.arrow (a row a step),
     predictions.arrow (test scores of each selection), result.json, checkpoints/ (the last two states; of the epochs
     that `snapshots` names the weights); from `bmm eval` evaluation.json, features.arrow (see runs.evaluation).
     """
 
-    def __init__(self, root: Path, config: RunConfig, data: PreparedSet, suite: str | None = None) -> None:
-        self.config, self.data = config, data
+    def __init__(
+        self,
+        root: Path,
+        config: RunConfig,
+        data: PreparedSet,
+        suite: str | None = None,
+        place: Path | None = None,
+    ) -> None:
+        self.config, self.data, self.suite = config, data, suite
         self.hash = config.hash(data.content_hash)
-        name = f"{config.method}-{config.variant}-s{config.seed}-{self.hash[:8]}"
-        self.path = root / (suite or config.dataset) / config.model / name
+        self.path = place or Places(root).of(config, data.content_hash)
         self.checkpoints = self.path / "checkpoints"
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Make the folder, or check that an existing one is of the same run; keep other processes out.
 
-        InputError when config.toml differs or is damaged, or when the run is being trained elsewhere.
+        InputError when config.toml differs or is damaged, or when the run is being trained elsewhere. Two files are
+        locked: LOCK keeps other trainers out, and ALIVE, which `is_locked` looks at, tells that there is one. So a look
+        at it, which takes a lock for a moment, never stands in a trainer's way.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / LOCK).open("w") as lock, (self.path / ALIVE).open("w") as alive:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.path} is being trained by another process. Wait for it.") from None
+            fcntl.flock(alive, fcntl.LOCK_EX)
             for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink()
             self._check_or_write_config()
@@ -60,7 +71,7 @@ class RunFolder:
         if not path.exists():
             with atomic_file(path) as file:
                 file.write(self.config.to_toml().encode())
-        elif _decisive(read_toml(path)) != _decisive(tomllib.loads(self.config.to_toml())):
+        elif read_config(path).hash(self.data.content_hash) != self.hash:
             raise InputError(
                 f"{path} holds other settings than this run's. Restore it, or delete the folder to train again."
             )
@@ -70,54 +81,52 @@ class RunFolder:
         return read_result(self.path)
 
     def write_environment(self, device: torch.device, processes: int) -> None:
-        """Record the versions, the device, the threads, the processes and the hashes that the run uses."""
-        write_json(
-            self.path / "environment.json",
-            {
-                "version": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "platform": platform.platform(),
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-                "threads": torch.get_num_threads(),  # of each process
-                "processes": processes,
-                "git": git_state(),
-                "data": self.data.content_hash,
-                "splits": self.data.splits_hash,
-            },
-        )
+        """Add to environment.json the versions, the device, the threads and the processes that the run uses from now
+        on, unless they are those it had."""
+        own = {
+            "version": __version__,
+            "git": commit(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),  # of each process
+            "processes": processes,
+            "suite": self.suite,
+        }
+        before = read_environments(self.path)
+        if own not in before[-1:]:
+            write_json(self.path / "environment.json", {"environments": [*before, own]})
 
     def write_result(self, status: str, epochs: int, processes: int, **parts: Any) -> None:  # noqa: ANN401
         """Write result.json. `parts` are selections, rho, time and what else the status needs, plain values."""
-        config = self.config
-        write_json(
-            self.path / "result.json",
-            {
-                "format": FORMAT,
-                "status": status,
-                **{
-                    key: getattr(config, key)
-                    for key in ("dataset", "model", "method", "variant", "recipe", "seed")
-                },
-                "epochs": epochs,
-                "speed": config.settings.speed.model_dump(),
-                **parts,
-                "processes": processes,
-                "split": self.data.protocol,
-                "data": {
-                    "reader": self.data.reader,
-                    "split_name": self.data.split_name,
-                    "official_lists": self.data.official_lists,
-                },
-                "samples": {name: [n, self.data.expected[name]] for name, n in self.data.counts.items()},
-                "hashes": {
-                    "config": self.hash,
-                    "protocol": config.hash(self.data.content_hash, with_seed=False),
-                    "data": self.data.content_hash,
-                    "splits": self.data.splits_hash,
-                },
+        config, data = self.config, self.data
+        names = ("dataset", "model", "method", "variant", "recipe", "seed")
+        content = {
+            "format": FORMAT,
+            "status": status,
+            **{key: getattr(config, key) for key in names},
+            "epochs": epochs,
+            "speed": config.settings.speed.model_dump(),
+            **parts,
+            "processes": processes,
+            "split": data.protocol,
+            "data": {
+                "reader": data.reader,
+                "split_name": data.split_name,
+                "official_lists": data.official_lists,
             },
-        )
+            "samples": {name: [count, data.expected[name]] for name, count in data.counts.items()},
+            "hashes": {
+                "run": self.hash,
+                "settings": config.hash(data.content_hash, with_seed=False),
+                "data": data.content_hash,
+                "splits": data.splits_hash,
+            },
+            "config_hash": file_hash(self.path / "config.toml"),
+        }
+        Result.model_validate(content)
+        write_json(self.path / "result.json", content)
 
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Write history.jsonl, a line an epoch."""
@@ -133,29 +142,35 @@ class RunFolder:
         write_table(self.path / "predictions.arrow", table)
 
 
-def _decisive(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a config.toml that change the run's numbers."""
-    return {key: value for key, value in content.items() if key not in WITHOUT_EFFECT}
-
-
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of a run folder's result.json, or None where there is none. InputError when damaged."""
     path = folder / "result.json"
     try:
-        result = json.loads(path.read_text("utf-8"))
-        if result["format"] == FORMAT:
-            return result
+        content = path.read_bytes()
+        Result.model_validate_json(content)
+        return json.loads(content)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except ValueError:  # ValidationError is one, too
         pass
     raise InputError(f"{path} is damaged or of another format. Delete the run folder to train it again.")
 
 
+def read_environments(folder: Path) -> list[dict[str, Any]]:
+    """The environments that a run was trained in, the last one last; none where environment.json is absent or damaged.
+    Former versions kept the last one alone."""
+    try:
+        content = json.loads((folder / "environment.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    found = content.get("environments", [content]) if isinstance(content, dict) else []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
 def is_locked(folder: Path) -> bool:
-    """Whether a process has a run folder open, on this machine or wherever the file system passes locks on.
+    """Whether a process trains the run of a folder, on this machine or wherever the file system passes locks on.
     OSError where there is no lock that can be read."""
-    with (folder / ".lock").open() as lock:
+    with (folder / ALIVE).open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -186,18 +201,3 @@ def read_predictions(folder: Path, selection: str) -> pa.Table:
     table = read_table(folder / "predictions.arrow")
     of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
     return table.select(["id", "label", "scores"]).filter(of_selection)
-
-
-def git_state() -> str | None:
-    """The commit of the program's checkout, with `+` behind it where files were changed; None outside one."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=PACKAGE,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() or None if described.returncode == 0 else None

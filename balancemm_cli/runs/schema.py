@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, FiniteFloat, ValidationError
 
 from balancemm_cli.errors import unknown
 
@@ -39,9 +39,12 @@ class Selected(Metrics):
 
 
 class Hashes(BaseModel, frozen=True):
-    """The hashes of result.json. `protocol` is of the settings without the seed, and of the data."""
+    """The hashes of result.json: of the settings without the seed, with the data; of the data; of the split lists.
 
-    protocol: str
+    In format 1 `settings` was called `protocol`.
+    """
+
+    settings: str = Field(validation_alias=AliasChoices("settings", "protocol"))
     data: str
     splits: str | None = None
 
@@ -60,9 +63,9 @@ class DataIdentity(BaseModel, frozen=True):
 
 
 class Result(BaseModel):
-    """A result.json of format 1; keys that the tables do not use are ignored."""
+    """A result.json of format 1 or 2; keys that nothing reads are ignored."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     status: Literal["finished", "diverged", "running", "interrupted"]
     dataset: str
     model: str
@@ -78,6 +81,7 @@ class Result(BaseModel):
     samples: dict[str, tuple[int, int]] = {}
     data: DataIdentity = DataIdentity()
     hashes: Hashes
+    config_hash: str | None = None  # SHA-256 of the file config.toml
 
 
 def selection_named(name: str) -> Selection:

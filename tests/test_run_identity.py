@@ -1,0 +1,306 @@
+"""What makes a run the same run: its hash, its place, its environments, its lock."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from small_training import CPU, SMALL
+
+from balancemm_cli import resources
+from balancemm_cli.config.run import Recipe, read_config, resolve
+from balancemm_cli.config.suites import load_suite
+from balancemm_cli.data.store import open_set
+from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.methods import METHODS
+from balancemm_cli.results.groups import collect, of_suite
+from balancemm_cli.runs.evaluation import RunEvaluation, keep, read_evaluation
+from balancemm_cli.runs.finding import read_run
+from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked, read_environments
+from balancemm_cli.runs.places import Places
+from balancemm_cli.runs.schema import Metrics
+
+# A hash here moves only where a run means something else: then say in CHANGELOG that runs of before are other ones.
+PINNED = {
+    ("synthetic", "concat", "baseline", "paper"): "61d45a9c1b279d79",
+    ("synthetic", "concat", "opm+ogm", "paper"): "b6345fed751b9b5a",
+    ("synthetic", "concat", "opm+ogm", "official"): "854bd05c5b8ae87d",
+    ("crema-d", "film", "agm", "paper"): "0851ce832c24103e",
+    ("cmu-mosi", "unimodal-text", "baseline", "paper"): "ce8e200dbdc1b10f",
+}
+
+
+@pytest.mark.parametrize("names", PINNED, ids=lambda names: "-".join(names))
+def test_hashes_are_pinned(names):
+    dataset, model, method, variant = names
+    assert resolve(dataset, model, method, variant, seed=1).hash("data")[:16] == PINNED[names]
+
+
+def test_a_new_setting_with_a_default_changes_no_hash(monkeypatch):
+    config = resolve("synthetic", method="opm")
+
+    class Later(Recipe):
+        """The recipe of a later version."""
+
+        label_smoothing: float = 0.0
+
+    class LaterOPM(METHODS["opm"].Settings):
+        """OPM's settings in a later version."""
+
+        share: float = 1.0
+
+    later = config.model_copy(update={"settings": Later(**config.settings.model_dump())})
+    monkeypatch.setattr(METHODS["opm"], "Settings", LaterOPM)
+    later.methods["opm"]["share"] = 1.0
+    assert later.hash("data") == config.hash("data")
+    smoothed = config.model_copy(
+        update={"settings": Later(**config.settings.model_dump(), label_smoothing=0.1)}
+    )
+    assert smoothed.hash("data") != config.hash("data")
+
+
+def test_names_that_change_no_number_change_no_hash():
+    """A baseline is the same in both variants, a recipe of one's own with the same settings the same recipe."""
+    official, paper = (resolve("synthetic", variant=variant) for variant in ("official", "paper"))
+    assert official.hash("data") == paper.hash("data")
+    assert paper.model_copy(update={"recipe": "mine"}).hash("data") == paper.hash("data")
+    of_opm = {
+        resolve("synthetic", method="opm", variant=variant).hash("data") for variant in ("official", "paper")
+    }
+    assert len(of_opm) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_the_hash_is_that_of_config_toml(tmp_path, method, variant):
+    config = resolve("synthetic", method=method, variant=variant)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert read_config(tmp_path / "config.toml").hash("data") == config.hash("data")
+
+
+def test_weights_are_part_of_what_a_run_is():
+    config = resolve("ucf-101")
+    assert config.hash("data") != config.starting_from("a" * 64).hash("data")
+
+
+@pytest.mark.parametrize("name", ["../x", "my/deep", ".hidden", "", "..", "a\\b", "/abs"])
+def test_a_data_set_that_is_a_path_is_refused(name):
+    with pytest.raises(UsageError, match="not the name of a data set"):
+        resolve(name)
+
+
+def test_a_slash_behind_the_name_is_no_other_data_set():
+    assert resolve("synthetic/") == resolve("synthetic")
+
+
+def test_an_unknown_model_is_refused_before_anything_is_planned():
+    with pytest.raises(UsageError, match="concatt"):
+        resolve("synthetic", model="concatt")
+
+
+@pytest.fixture(scope="module")
+def data(prepared):
+    return open_set(prepared / "synthetic")
+
+
+def small(method="baseline", seed=0, **names):
+    return resolve("synthetic", method=method, seed=seed, overrides=SMALL, **names)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data):
+    """One trained run, which tests copy."""
+    root = tmp_path_factory.mktemp("runs")
+    folder = RunFolder(root, small(), data, "some-suite")
+    train_run(folder, CPU)
+    return folder
+
+
+def copied(trained, root, *place):
+    """The trained run as it lies elsewhere."""
+    target = root.joinpath(*place)
+    target.parent.mkdir(parents=True)
+    subprocess.run(["cp", "-r", trained.path, target], check=True)
+    return target
+
+
+def test_a_run_lies_where_it_belongs_and_is_found_elsewhere(trained, data, tmp_path):
+    own = Places(tmp_path).of(small(), data.content_hash)
+    assert own.relative_to(tmp_path).parts[:2] == ("synthetic", "concat")
+    assert own.name == f"baseline-paper-s0-{small().hash(data.content_hash)[:8]}"
+    old = copied(trained, tmp_path, "demo", "concat", "baseline-paper-s0-0ld0ld00")
+    assert Places(tmp_path).of(small(), data.content_hash) == old
+    assert Places(tmp_path).of(small(variant="official"), data.content_hash) == old
+    for other in (small(seed=1), small("opm"), small(model="sum")):
+        assert Places(tmp_path).of(other, data.content_hash) != old
+    assert Places(tmp_path).of(small(), "other data") != old
+    assert RunFolder(tmp_path, small(), data).path == old
+
+
+def test_a_run_of_a_former_version_is_read_and_not_trained_again(trained, data, tmp_path):
+    """Format 1: hashes over all settings, one environment, a suite's folder, no setting that came later."""
+    old = copied(trained, tmp_path, "demo", "concat", "baseline-paper-s0-0ld0ld00")
+    result = json.loads((old / "result.json").read_text())
+    hashes = {"config": "c" * 64, "protocol": "9" * 64, "data": data.content_hash, "splits": data.splits_hash}
+    del result["data"], result["config_hash"]
+    (old / "result.json").write_text(json.dumps(result | {"format": 1, "hashes": hashes}))
+    config = (old / "config.toml").read_text()
+    (old / "config.toml").write_text(config.replace("snapshots = 0\n", ""))
+    (old / "environment.json").write_text(json.dumps({"version": "0.1.0", "threads": 3}))
+    folder = RunFolder(tmp_path, small(), data)
+    assert folder.path == old and train_run(folder, CPU)["format"] == 1  # as it was: nothing was trained
+    run = read_run(old)
+    assert run.result.hashes.settings == small().hash(data.content_hash, with_seed=False)
+    assert run.environment == {"version": "0.1.0", "threads": 3} and run.result.data.reader is None
+
+
+def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
+    values = "epochs = 1, encoder = 'small', batch_size = 4, 'frames.size' = 32, 'waveform.n_fft' = 128"
+    text = 'title = "t"\n[[runs]]\ndatasets = ["synthetic"]\nmethods = [{}]\nseeds = [0]\nsettings = {{ values }}\n'
+    text = text.replace("values", values)
+    for name, methods in (("one", '"baseline"'), ("two", '"baseline", "opm"')):
+        (tmp_path / f"{name}.toml").write_text(text.format(methods))
+    places = ["--data", prepared, "--runs", tmp_path / "runs"]
+    status, out, _ = bmm("train", "--suite", tmp_path / "one.toml", *places, "--device", "cpu")
+    assert status == 0
+    status, lines, err = bmm("train", "--suite", tmp_path / "two.toml", "--status", *places)
+    assert status == 0 and [line.split()[0] for line in lines.splitlines()] == ["finished", "waiting"]
+    assert "# synthetic (tuned): " in err and "epochs=1" in err and "# method opm (paper): q_base=0.5" in err
+    (folder,) = map(str.strip, out.splitlines())
+    collection = collect(
+        [tmp_path / "runs"], "last", wanted=of_suite(*load_suite(str(tmp_path / "two.toml")))
+    )
+    assert [str(run.folder) for group in collection.groups for run in group.runs] == [folder]
+    status, out, _ = bmm("report", tmp_path / "runs", "--suite", tmp_path / "two.toml", "--format", "csv")
+    assert status == 0 and len(out.splitlines()) == 2
+    (tmp_path / "three.toml").write_text(text.format('"ogm"'))
+    status, _, err = bmm("report", tmp_path / "runs", "--suite", tmp_path / "three.toml")
+    assert status == 3 and "no runs" in err.lower()
+
+
+def test_status_and_dry_run_prepare_nothing(bmm, tmp_path):
+    places = ["--data", tmp_path / "data", "--runs", tmp_path / "runs"]
+    status, out, _ = bmm("train", "--suite", "demo", "--status", *places)
+    assert status == 0 and len(out.splitlines()) == 18
+    assert all(
+        line.startswith("waiting") and "(synthetic is not prepared)" in line for line in out.splitlines()
+    )
+    status, out, _ = bmm("train", "--suite", "demo", "--dry-run", *places)
+    assert status == 0 and "# synthetic (tuned): task=classification, encoder=" in out
+    assert not list(tmp_path.iterdir())
+    status, _, err = bmm("train", "--dataset", "synthetik", "--status", *places)
+    assert status == 2 and "synthetic" in err
+
+
+def test_the_shipped_suites_plan_many_runs_once():
+    planned = [config for name in resources.suites() for config in load_suite(name)[1].configs()]
+    once = {(config.dataset, config.hash("")) for config in planned}
+    assert (
+        len(planned) - len(once) > 100
+    )  # each of these was trained twice where suites had folders of their own
+
+
+def test_a_changed_config_is_noticed(trained, tmp_path):
+    folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
+    path = folder / "config.toml"
+    path.write_text(path.read_text().replace("batch_size = 4", "batch_size = 8"))
+    with pytest.raises(InputError, match="was changed after the run was trained"):
+        read_run(folder)
+    (line,) = collect([tmp_path], "last", may_be_empty=True).left_out
+    assert "config.toml" in line
+
+
+# ---- environments ----------------------------------------------------------------------------------------------
+
+
+def test_every_environment_is_kept(trained, tmp_path, data):
+    folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
+    (first,) = read_environments(folder)
+    assert first["suite"] == "some-suite" and first["processes"] == 1 and "commit" not in first
+    again = RunFolder(tmp_path, small(), data, "some-suite")
+    assert again.path == folder
+    again.write_environment(CPU, 1)
+    assert read_environments(folder) == [first]
+    again.write_environment(CPU, 2)
+    assert [one["processes"] for one in read_environments(folder)] == [1, 2]
+    for damaged in ("{", "[]", '{"environments": 3}'):
+        (folder / "environment.json").write_text(damaged)
+        assert read_environments(folder) == []
+
+
+def test_the_commit_is_the_programs_own(tmp_path):
+    """A repository around the environment is not the program's."""
+    assert resources.checkout_commit(tmp_path) is None
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    inner = tmp_path / "venv" / "site-packages"
+    inner.mkdir(parents=True)
+    assert resources.checkout_commit(inner) is None
+
+
+# ---- locks -----------------------------------------------------------------------------------------------------
+
+
+def test_a_status_poll_never_stops_a_trainer(tmp_path, data):
+    folder = RunFolder(tmp_path, small(), data)
+    with folder.open():
+        assert is_locked(folder.path)
+    assert not is_locked(folder.path)
+    with (folder.path / ALIVE).open() as poll:
+        fcntl.flock(poll, fcntl.LOCK_SH)  # as is_locked does, but for as long as a busy machine takes
+        with ThreadPoolExecutor(1) as pool:
+            entered = pool.submit(_open_and_close, folder)
+            assert not entered.done()
+            fcntl.flock(poll, fcntl.LOCK_UN)
+            assert entered.result(timeout=30)
+
+
+def _open_and_close(folder):
+    with folder.open():
+        return True
+
+
+def test_another_trainer_is_refused(tmp_path, data):
+    folder = RunFolder(tmp_path, small(), data)
+    with folder.open(), (folder.path / LOCK).open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_two_evaluations_at_once_lose_nothing(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from balancemm_cli.runs.evaluation import *\n"
+        "from balancemm_cli.runs.schema import Metrics\n"
+        "one = Metrics(accuracy=0.5, map=0.5, macro_f1=0.5)\n"
+        "for number in range(25):\n"
+        "    name = f'{sys.argv[2]}{number}'\n"
+        "    found = RunEvaluation(checkpoint='c', epochs=1, test=one, disturbed={name: one})\n"
+        "    keep(Path(sys.argv[1]), found)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen([*command, name], env={**os.environ}) for name in "ab"]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    found = read_evaluation(tmp_path)
+    assert found is not None and len(found.disturbed) == 50
+
+
+def test_an_evaluation_keeps_what_was_there(tmp_path):
+    one = Metrics(accuracy=0.5, map=0.5, macro_f1=0.5)
+    keep(tmp_path, RunEvaluation(checkpoint="c", epochs=1, test=one, noise={}))
+    keep(tmp_path, RunEvaluation(checkpoint="c", epochs=1, test=one, probe={1: {"audio": 0.5}}))
+    found = read_evaluation(tmp_path)
+    assert found is not None and found.noise == {} and found.probe == {1: {"audio": 0.5}}
+
+
+def test_an_unfinished_run_is_evaluated_as_one(bmm, trained, tmp_path, prepared):
+    folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"status": "interrupted"}))
+    status, _, err = bmm("eval", folder, "--data", prepared, "--device", "cpu")
+    assert status == 0 and "is not finished (interrupted): this is its state after 1 epochs" in err
+
+
+def test_the_config_of_a_run_is_its_own(trained):
+    assert read_config(trained.path / "config.toml") == small()
