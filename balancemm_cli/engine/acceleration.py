@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from balancemm_cli.config.run import Recipe, SpeedSettings
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.profiling import Mark, no_mark
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.models.network import Network
@@ -76,23 +77,22 @@ class Stepper:
 
     def __init__(
         self,
-        train_step: Callable[..., Tensor],
         network: Network,
         methods: Sequence[Method],
         optimizer: Optimizer,
-        recipe: Recipe,
+        settings: Recipe,
         mark: Mark = no_mark,
     ) -> None:
-        self.batch_size, self.mark = recipe.batch_size, mark
-        if recipe.speed.compile and any(method.two_backwards for method in methods):
+        self.batch_size, self.mark = settings.batch_size, mark
+        if settings.speed.compile and any(method.two_backwards for method in methods):
             raise UsageError(
                 "speed.compile makes encoders that go backward once, and a method of this run needs it twice. "
                 "Leave speed.compile out."
             )
-        self._encode = Encode(network, recipe.speed)
-        self._take = partial(train_step, network, methods, optimizer, discrepancy=recipe.discrepancy)
+        self._encode = Encode(network, settings.speed)
+        self._take = partial(train_step, network, methods, optimizer, discrepancy=settings.discrepancy)
         self._graphs = None
-        if recipe.speed.cuda_graphs:
+        if settings.speed.cuda_graphs:
             self._graphs = Graphs(partial(self._take, encode=self._encode), methods, optimizer)
 
     def __call__(self, inputs: Inputs, step: Step) -> tuple[Tensor, Step]:

@@ -1,20 +1,19 @@
 """Pilot trainings: plain trainings before a run, on which a method measures what it needs (`Method.on_start`)."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Source
 from balancemm_cli.engine import distributed
-from balancemm_cli.engine.acceleration import Stepper, arrange
+from balancemm_cli.engine.acceleration import Stepper
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
+from balancemm_cli.engine.state import build_network
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Losses, Step
 from balancemm_cli.models import UNIMODAL
@@ -33,7 +32,6 @@ class PilotTraining:
 
     def __init__(
         self,
-        train_step: Callable[..., Tensor],
         config: RunConfig,
         inputs: Inputs,
         sources: Mapping[str, Source],
@@ -41,7 +39,7 @@ class PilotTraining:
         device: torch.device,
         on_message: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.train_step, self.config, self.inputs, self.classes = train_step, config, inputs, classes
+        self.config, self.inputs, self.classes = config, inputs, classes
         self.device, self.on_message = device, on_message
         self.samples = 0  # trained on, by all processes
         self.train = sources["train"]
@@ -80,21 +78,18 @@ class PilotTraining:
         if len(modalities) == 1:
             changed |= {"model": UNIMODAL + modalities[0], "model_settings": {}}
         shapes = {name: self.inputs.shapes[name] for name in modalities}
-        network = self.config.model_copy(update=changed).build_network(shapes, self.classes, [])
-        network = arrange(network.to(self.device), self.config.settings.speed)
-        distributed.synchronise_batch_norm(network)
-        return network
+        return build_network(self.config.model_copy(update=changed), shapes, self.classes, [], self.device)
 
     def _train(self, network: Network, epochs: int) -> None:
-        recipe = self.config.settings
-        optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
-        stepper = Stepper(self.train_step, network, [], optimizer, recipe)
-        source = _only(self.train, network.modalities)
+        settings = self.config.settings
+        optimizer = build_optimizer(network, settings.optimizer, settings.speed)
+        stepper = Stepper(network, [], optimizer, settings)
+        source = self.train.only(*network.modalities)
         for epoch in range(epochs):
-            set_learning_rate(optimizer, learning_rate(recipe.optimizer, epoch))
+            set_learning_rate(optimizer, learning_rate(settings.optimizer, epoch))
             streams = RandomStreams(self.config.seed, epoch)
             batches = training_batches(
-                source, self.rows, self.inputs, recipe.batch_size, streams, self.device
+                source, self.rows, self.inputs, settings.batch_size, streams, self.device
             )
             for inputs, labels, drawn in batches:
                 stepper(inputs, Step(epoch, drawn, labels, task=self.config.task, total=distributed.total))
@@ -114,17 +109,9 @@ class PilotTraining:
         ]
         network.eval()
         total = torch.zeros((), device=self.device)
-        for raw, labels in _only(source, network.modalities).batches(
-            batches, [None] * len(batches), self.device
-        ):
+        served = source.only(*network.modalities).batches(batches, [None] * len(batches), self.device)
+        for raw, labels in served:
             logits = network(self.inputs(raw))
             total = total + self.config.task.loss(logits, labels)
         network.train()
         return distributed.total(total).item() / len(rows)
-
-
-def _only(source: Source, modalities: list[str]) -> Source:
-    """The same samples with these modalities alone."""
-    part = copy.copy(source)
-    part.columns = {name: source.columns[name] for name in modalities}
-    return part

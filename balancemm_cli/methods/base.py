@@ -37,7 +37,9 @@ class Step:
     total: Callable[[Tensor], Tensor] = lambda values: (
         values
     )  # adds up over the processes that share the batch
-    figures: dict[str, Tensor] = field(default_factory=dict)  # [M] each, written to steps.arrow
+    metrics: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [M] each: what methods record, see Method.METRICS
 
     def losses(self, logits: Tensor) -> Tensor:
         """The loss of each sample [B] under the task, of logits [B, …, C]."""
@@ -84,6 +86,9 @@ class Method:
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     VARIANTS: ClassVar[dict[str, dict]] = {"paper": {}, "official": {}}
+    METRICS: ClassVar[
+        tuple[str, ...]
+    ] = ()  # what every step of it puts into `Step.metrics`; columns of steps.arrow
     two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
 
