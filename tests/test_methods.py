@@ -79,7 +79,7 @@ def test_paper_uses_the_q_of_the_step_before():
     first, second = step_at(0, rho=(3.0, 0.3)), step_at(1, rho=(0.3, 3.0))
     assert opm.on_features(features(), first)["audio"].eq(1).all() and first.keep is None
     opm.on_features(features(), second)
-    assert second.figures["q"].tolist() == pytest.approx([0.5 * (1 + 0.5 * math.tanh(2)), 0])
+    assert second.metrics["q"].tolist() == pytest.approx([0.5 * (1 + 0.5 * math.tanh(2)), 0])
 
 
 def test_official_uses_the_q_of_the_step_itself_and_rescales():
@@ -103,7 +103,7 @@ def test_official_executes_on_seven_batches_in_ten_after_the_warm_up():
     assert sum(executed) / 600 == pytest.approx(0.7, abs=0.06)
     warm = step_at(0, epoch=5)
     opm.on_features(features(), warm)
-    assert warm.keep is None and warm.figures["q"].tolist() == [0, 0]
+    assert warm.keep is None and warm.metrics["q"].tolist() == [0, 0]
 
 
 def test_opm_state_is_taken_up_again():

@@ -25,9 +25,9 @@ HELD_OUT = 0.2  # of the training samples, where there is no val split
 
 
 class PilotTraining:
-    """Trains fresh networks by the plain loss under a run's recipe; the test split is not touched.
+    """Trains fresh networks without methods under a run's settings. The test split is not used.
 
-    Held out is the val split, else a fifth of the training samples, drawn by the run's seed.
+    Held out is the val split, or, where there is none, a fifth of the training samples, drawn by the run's seed.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class PilotTraining:
             self.rows, self.held_out, self.held_rows = shuffled[count:], self.train, shuffled[:count]
 
     def __call__(self, modalities: list[str], epochs: int | None = None) -> tuple[Losses, Losses]:
-        """(training, held-out) loss before and after training the run's model, or one modality alone.
+        """The (training, held-out) losses before and after training the run's model, or one modality alone.
 
-        `epochs`: None, as many as the run's. InputError when the training diverges.
+        `epochs` is that of the run where it is None. InputError when the training diverges.
         """
         network, name = self._network(modalities), " and ".join(modalities)
         epochs = self.config.settings.epochs if epochs is None else epochs
@@ -103,7 +103,7 @@ class PilotTraining:
 
     @torch.no_grad()
     def _loss(self, network: Network, source: Source, rows: np.ndarray) -> float:
-        """The mean loss of `rows` of a source, in evaluation mode; processes share the batches."""
+        """The mean loss over `rows` of a source, in evaluation mode; processes share the batches."""
         batches = np.split(rows, range(BATCH, len(rows), BATCH))[
             distributed.rank() :: distributed.processes()
         ]
