@@ -4,7 +4,7 @@ import torch
 
 from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
@@ -23,7 +23,7 @@ def steps_with_opm_and_ogm(network, inputs, steps=3, labels=None, task=TASKS["cl
     for index in range(steps):
         step = Step(0, RandomStreams(0, 0, index), labels, task=task)
         loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
-        assert loss.isfinite() and step.figures["q"].shape == step.figures["k"].shape == (len(names),)
+        assert loss.isfinite() and step.metrics["q"].shape == step.metrics["k"].shape == (len(names),)
     assert all(
         weight.isfinite().all() and not torch.equal(weight, before[name])
         for name, weight in network.named_parameters()

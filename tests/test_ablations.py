@@ -7,7 +7,7 @@ import torch
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.methods.ogm import OGM
@@ -88,7 +88,7 @@ def trained(method, *overrides):
     for index in range(4):
         step = Step(0, RandomStreams(0, 0, index), labels)
         train_step(network, methods, optimizer, inputs, step, settings.discrepancy)
-        figures.append(step.figures["q" if method == "opm" else "k"])
+        figures.append(step.metrics["q" if method == "opm" else "k"])
     return torch.cat([weight.flatten() for weight in network.state_dict().values()]), torch.stack(figures)
 
 

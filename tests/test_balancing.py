@@ -10,7 +10,7 @@ from torch import nn
 
 from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.agm import AGM, ratios, shapley, shapley_weights
@@ -194,7 +194,7 @@ def test_the_faster_modality_is_cut_off_for_the_window():
         features.append(copy.deepcopy(network).encode(inputs)["audio"].detach())
         before = copy.deepcopy(network.encoders)
         _, step = take((network, of, optimizer), inputs, labels, index=index)
-        cut = step.figures["q"].tolist()
+        cut = step.metrics["cut"].tolist()
         cuts.append(cut)
         for name, off in zip(TWO, cut, strict=True):
             weights = zip(network.encoders[name].parameters(), before[name].parameters(), strict=True)
@@ -217,7 +217,7 @@ def test_greedy_measures_before_its_first_epoch_but_cuts_nothing_off():
     setup = set_up(Greedy, first_epoch=1)
     for index in range(3):
         _, step = take(setup, *batch(seed=index), index=index)
-        assert not step.figures["q"].any()
+        assert not step.metrics["cut"].any()
     assert setup[1].state["rates"].min() > 0
 
 
@@ -284,7 +284,7 @@ def test_agm_scales_what_flows_through_each_response():
     responses = [(total - visual + audio) / 2, (total - audio + visual) / 2]
     scores = torch.stack([cross_entropy(response, labels) for response in responses]).detach()
     kappa = torch.exp(ratios(before["mean"]) - ratios(scores))
-    torch.testing.assert_close(step.figures["k"], kappa)
+    torch.testing.assert_close(step.metrics["kappa"], kappa)
     for response, factor in zip(responses, kappa, strict=True):
         response.register_hook(lambda gradient, factor=factor: gradient * factor)
     expected = cross_entropy(sum(responses), labels)

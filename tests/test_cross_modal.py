@@ -11,7 +11,7 @@ from balancemm_cli.data.made import synthetic
 from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
@@ -239,7 +239,7 @@ def switched(model, *switches, steps=3):
     network = arrange(make(model, names), recipe.speed)
     methods = resolve("crema-d", method="opm+ogm", overrides=["opm.first_epoch=0"]).build_methods(names)
     optimizer = build_optimizer(network, OptimizerSettings(lr=0.01), recipe.speed)
-    stepper = Stepper(train_step, network, methods, optimizer, recipe)
+    stepper = Stepper(network, methods, optimizer, recipe)
     labels, losses = torch.tensor([0, 1, 2, 0, 1]), []
     for index in range(steps):
         losses.append(stepper(inputs(names), Step(0, RandomStreams(0, 0, index), labels))[0])

@@ -25,7 +25,7 @@ from balancemm_cli.data.transforms import LogSpectrogram, Numbers, Pictures
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import BmmError
 from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
@@ -218,8 +218,7 @@ def _take_steps(steps, model, method, variant, modalities, emptied, task="classi
             methods[0].q = torch.full((modalities,), 0.9)
         loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
         kept = torch.tensor(len(labels)) if step.kept is None else step.kept
-        shown = [loss[None], kept[None], step.discrepancy.rho]
-        shown += [step.figures[name] for name in ("q", "k") if name in step.figures]
+        shown = [loss[None], kept[None], step.discrepancy.rho, *step.metrics.values()]
         figures.append(torch.cat([values.double() for values in shown]))
     return torch.stack(figures), {name: value.clone() for name, value in network.state_dict().items()}
 

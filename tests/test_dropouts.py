@@ -10,7 +10,7 @@ from torch.nn import functional
 from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
@@ -164,7 +164,7 @@ def test_each_modality_is_dropped_with_its_own_probability():
     step = step_at(batch=3000)
     features = {name: torch.ones(3000, 2, 3) for name in names}
     found = method(ModDrop, names, probability=[0.3, 0, 0.8]).on_features(features, step)
-    assert step.figures["q"].tolist() == pytest.approx([0.3, 0, 0.8])
+    assert step.metrics["p"].tolist() == pytest.approx([0.3, 0, 0.8])
     for (name, feature), kept, q in zip(found.items(), step.keep.unbind(1), (0.3, 0, 0.8), strict=True):
         assert torch.equal(feature, features[name] * kept[:, None, None])
         assert 1 - kept.float().mean().item() == pytest.approx(q, abs=5 * math.sqrt(q * (1 - q) / 3000))

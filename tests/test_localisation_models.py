@@ -5,7 +5,7 @@ import pytest
 import torch
 from task_models import steps_with_opm_and_ogm, zeroed_alone
 
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
@@ -79,7 +79,7 @@ def test_paper_uses_the_q_of_the_step_before():
     first, second = step_at(0, rho=(3.0, 0.3)), step_at(1, rho=(0.3, 3.0))
     assert opm.on_features(features(), first)["audio"].eq(1).all() and first.keep is None
     opm.on_features(features(), second)
-    assert second.figures["q"].tolist() == pytest.approx([0.5 * (1 + 0.5 * math.tanh(2)), 0])
+    assert second.metrics["q"].tolist() == pytest.approx([0.5 * (1 + 0.5 * math.tanh(2)), 0])
 
 
 def test_official_uses_the_q_of_the_step_itself_and_rescales():
@@ -87,7 +87,7 @@ def test_official_uses_the_q_of_the_step_itself_and_rescales():
     step = step_at(rho=(3.0, 0.3), batch=200)
     dropped = opm.on_features(features(200), step)
     q = 0.5 * (1 + 0.5 * math.tanh(2))
-    assert step.figures["q"].tolist() == pytest.approx([q, 0])
+    assert step.metrics["q"].tolist() == pytest.approx([q, 0])
     assert dropped["visual"].unique().tolist() == pytest.approx([1 / (1 - q / 2)])
     assert dropped["audio"].unique().tolist() == pytest.approx([0, 1 / (1 - q / 2)])
     assert 1 - step.keep[:, 0].float().mean().item() == pytest.approx(q, abs=0.12)
@@ -103,7 +103,7 @@ def test_official_executes_on_seven_batches_in_ten_after_the_warm_up():
     assert sum(executed) / 600 == pytest.approx(0.7, abs=0.06)
     warm = step_at(0, epoch=5)
     opm.on_features(features(), warm)
-    assert warm.keep is None and warm.figures["q"].tolist() == [0, 0]
+    assert warm.keep is None and warm.metrics["q"].tolist() == [0, 0]
 
 
 def test_opm_state_is_taken_up_again():
@@ -148,7 +148,7 @@ def modulate(ogm, rho=(2.0, 0.5), epoch=0):
 def test_gradients_scaled_by_hand():
     before, after, step = modulate(method(OGM, noise="none", alpha=0.5))
     k = 1 - 0.5 * math.tanh(1)
-    assert step.figures["k"].tolist() == pytest.approx([k, 1])
+    assert step.metrics["k"].tolist() == pytest.approx([k, 1])
     for name, gradient in after.items():
         scaled = name.startswith("encoders.audio") and gradient.ndim == 4
         torch.testing.assert_close(gradient, before[name] * (k if scaled else 1.0))
@@ -157,7 +157,7 @@ def test_gradients_scaled_by_hand():
 @pytest.mark.parametrize("noise", ["gaussian", "uniform", "laplace"])
 def test_noise_has_zero_mean_and_the_variance_of_the_gradient(noise):
     before, after, step = modulate(method(OGM, noise=noise, noise_scale=1.5))
-    k = dict(zip(("audio", "visual"), step.figures["k"].tolist(), strict=True))
+    k = dict(zip(("audio", "visual"), step.metrics["k"].tolist(), strict=True))
     large = [name for name, gradient in before.items() if gradient.ndim == 4 and gradient.numel() > 5000]
     assert large
     for name in large:
@@ -209,7 +209,7 @@ def test_opm_and_ogm_share_one_rho_of_undropped_features():
         step = Step(0, RandomStreams(0, 0, index), labels)
         train_step(network, [opm, ogm], optimizer, inputs, step, PLAIN)
         assert torch.equal(step.discrepancy.rho, expected.rho)
-        assert torch.equal(step.figures["k"], ogm.coefficient(expected))
+        assert torch.equal(step.metrics["k"], ogm.coefficient(expected))
         assert torch.equal(opm.q, opm.drop_probability(expected))
     assert step.keep is not None and not step.keep.all()
 
@@ -217,7 +217,7 @@ def test_opm_and_ogm_share_one_rho_of_undropped_features():
 def test_ogm_goes_on_while_opm_warms_up():
     _, seen = train([method(OPM, "official"), method(OGM, "official")], epoch=2)
     assert all(step.keep is None for step in seen)
-    assert all(step.figures["k"].min() < 1 for step in seen)
+    assert all(step.metrics["k"].min() < 1 for step in seen)
 
 
 class NothingKept(RandomStreams):

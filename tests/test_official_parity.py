@@ -14,7 +14,7 @@ import torch
 
 from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
@@ -127,9 +127,9 @@ def test_trajectory(name):
             assert scores == close([case["score_audio"][index], case["score_visual"][index]])
         if "ratio_visual_over_audio" in case:
             assert rho[1] == close(case["ratio_visual_over_audio"][index])
-            assert step.figures["k"].tolist() == close([case["k_audio"][index], case["k_visual"][index]])
+            assert step.metrics["k"].tolist() == close([case["k_audio"][index], case["k_visual"][index]])
         if "q" in case:
-            assert step.figures["q"].tolist() == close(case["q"][index])
+            assert step.metrics["q"].tolist() == close(case["q"][index])
             assert step.keep.int().tolist() == case["keep"][index]
         if "kept" in case:
             kept = len(step.labels) if step.keep is None else int(step.keep.any(1).sum())

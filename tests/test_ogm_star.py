@@ -56,7 +56,7 @@ def modulate(ogm, epoch=0):
 
 def test_the_weaker_modalitys_gradient_is_raised():
     before, after, step = modulate(method(noise="none"))
-    assert step.figures["k"].tolist() == [1, 4]
+    assert step.metrics["k_star"].tolist() == [1, 4]
     for name, gradient in after.items():
         raised = name.startswith("encoders.visual") and gradient.ndim == 4
         torch.testing.assert_close(gradient, before[name] * (4 if raised else 1))

@@ -15,7 +15,7 @@ from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.pilot_training import PilotTraining
 from balancemm_cli.engine.run_evaluation import evaluate_run
-from balancemm_cli.engine.trainer import Interrupted, Trainer, train_step
+from balancemm_cli.engine.trainer import Interrupted, Trainer
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.g_blending import GBlending
 
@@ -45,7 +45,7 @@ def pilot(prepared, runs, without_val=False):
     sources = {name: source for name, source in trainer.sources.items() if name != "test"}
     if without_val:
         del sources["val"]
-    return PilotTraining(train_step, trainer.config, trainer.inputs, sources, trainer.data.classes, CPU)
+    return PilotTraining(trainer.config, trainer.inputs, sources, trainer.data.classes, CPU)
 
 
 def scores_of(model, prepared, runs, split, rows):
@@ -53,7 +53,7 @@ def scores_of(model, prepared, runs, split, rows):
     of = job(prepared, runs, "baseline", model)
     run(of)
     trainer = Trainer(of.folder(), CPU)
-    trainer._resume()
+    trainer.resume()
     source, network = trainer.sources[split], trainer.network.eval()
     with torch.no_grad():
         raw, labels = next(source.batches([rows], [None], CPU))

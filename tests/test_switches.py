@@ -21,7 +21,6 @@ from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
 from balancemm_cli.engine.launch import Job, check_jobs, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.profiling import Profile
-from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods import ogm
 from balancemm_cli.methods.base import Step
@@ -93,7 +92,7 @@ def train(
     attach(network, methods, classes)
     network = arrange(network.to(device), recipe.speed)
     optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
-    stepper = Stepper(train_step, network, methods, optimizer, recipe)
+    stepper = Stepper(network, methods, optimizer, recipe)
     generator = torch.Generator().manual_seed(0)
     figures = []
     for index in range(steps):
@@ -106,7 +105,7 @@ def train(
         loss, step = stepper(
             inputs, Step(0, RandomStreams(0, 0, index), labels.to(device), progress, TASKS[task])
         )
-        found = [loss[None], step.discrepancy.rho, *step.figures.values()]
+        found = [loss[None], step.discrepancy.rho, *step.metrics.values()]
         assert all(figure.dtype == torch.float32 for figure in found)
         figures.append(torch.cat(found).cpu())
     return {name: value.cpu().clone() for name, value in network.state_dict().items()}, figures
@@ -278,7 +277,7 @@ def test_a_new_learning_rate_is_captured_anew(monkeypatch):
         config = resolve("crema-d", overrides=["batch_size=2", "speed.cuda_graphs=true"])
         network = build("concat", "small", {"audio": 1, "visual": 3}, 4, seed=0)
         optimizer = build_optimizer(network, config.settings.optimizer)
-        stepper = Stepper(train_step, network, [], optimizer, config.settings)
+        stepper = Stepper(network, [], optimizer, config.settings)
         inputs = {"audio": torch.randn(2, 1, 16, 16), "visual": torch.randn(2, 3, 16, 16)}
         for index in range(9):
             if index == 5:

@@ -12,7 +12,8 @@ from task_sets import SETS, write_set
 from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.inputs import segments
 from balancemm_cli.engine.run_evaluation import Wanted, evaluate_run
-from balancemm_cli.engine.trainer import train_run, train_step
+from balancemm_cli.engine.step import train_step
+from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Step

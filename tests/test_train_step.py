@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.data.transforms import LogSpectrogram, Pictures
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS, method_names
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses

@@ -13,7 +13,7 @@ from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Step
@@ -168,7 +168,7 @@ def train(*switches, steps=3):
     network = arrange(make("audio", "visual"), config.settings.speed)
     optimizer = build_optimizer(network, config.settings.optimizer, config.settings.speed)
     methods = config.build_methods(["audio", "visual"])
-    stepper = Stepper(train_step, network, methods, optimizer, config.settings)
+    stepper = Stepper(network, methods, optimizer, config.settings)
     labels = torch.arange(6) % 4
     losses = [
         stepper(inputs("audio", "visual"), Step(0, RandomStreams(0, 0, index), labels))[0].clone()

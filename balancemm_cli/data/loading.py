@@ -220,11 +220,11 @@ class Source:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def only(self, modality: str) -> "Source":
-        """The same samples with one modality alone."""
-        alone = copy(self)
-        alone.columns = {modality: self.columns[modality]}
-        return alone
+    def only(self, *modalities: str) -> "Source":
+        """The same samples with these modalities alone."""
+        part = copy(self)
+        part.columns = {name: self.columns[name] for name in modalities}
+        return part
 
     def size(self, ready: bool) -> int:
         """Bytes of memory that the split takes when resident."""

@@ -1,6 +1,7 @@
-"""The switches of section `speed`: how a step is computed, not what (but for rounding).
+"""The switches of section `speed`. They change how a step is computed, and its result by rounding alone.
 
-bf16 and torch.compile concern the encoders, where the time is; fusion, ρ, q, k and the loss stay in float32.
+bf16 and torch.compile apply to the encoders, which take most of the time; fusion, ρ, the methods' coefficients and the
+loss stay in float32.
 Evaluation is always float32 and uncompiled, so that `bmm eval` of a checkpoint gives the run's own numbers.
 """
 
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from balancemm_cli.config.run import Recipe, SpeedSettings
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.profiling import Mark, no_mark
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.models.network import Network
@@ -26,7 +28,7 @@ Inputs = Mapping[str, Tensor]
 
 
 def check_speed(speed: SpeedSettings, device: torch.device) -> None:
-    """Refuse switches that can't work on `device`: UsageError without a GPU, InputError without a compiler."""
+    """Check that the switches work on `device`. UsageError where they need a GPU, InputError without a compiler."""
     if speed.cuda_graphs and device.type != "cuda":
         raise UsageError("speed.cuda_graphs needs a GPU, and this run is on the CPU. Leave it out.")
     if speed.cuda_graphs and distributed.processes() > 1:
@@ -39,18 +41,18 @@ def check_speed(speed: SpeedSettings, device: torch.device) -> None:
 
 
 def arrange(network: Network, speed: SpeedSettings) -> Network:
-    """The network with its weights in the asked memory format; to be called before the optimiser is built."""
+    """The network with its weights in the memory format of `speed`. Call it before the optimiser is built."""
     return network.to(memory_format=torch.channels_last) if speed.channels_last else network  # pyright: ignore[reportCallIssue]
 
 
 def channels_last(values: Tensor) -> Tensor:
-    """`values` [B, C, H, W] or [B, C, T, H, W] with C innermost in memory; everything else as it is."""
+    """`values` [B, C, H, W] or [B, C, T, H, W] with C innermost in memory; other shapes are returned as they are."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return values.contiguous(memory_format=formats[values.ndim]) if values.ndim in formats else values
 
 
 class Encode:
-    """A network's `encode` under the switches. What it gives is of the default dtype."""
+    """A network's `encode` under the switches. Its features are of the default dtype."""
 
     def __init__(self, network: Network, speed: SpeedSettings) -> None:
         self.network, self.speed = network, speed
@@ -68,35 +70,34 @@ class Encode:
 
 
 class Stepper:
-    """Takes a run's training steps, captured as CUDA graphs where the switches say so.
+    """Takes a run's training steps. They are captured as CUDA graphs where the switches ask for it.
 
-    Only batches of the full size are compiled or captured: an epoch's last, smaller one is not worth a second
-    compilation.
+    Only batches of the full size are compiled or captured, because the smaller last batch of an epoch would need a
+    compilation of its own. UsageError where a method goes backward twice and the encoders are to be compiled.
     """
 
     def __init__(
         self,
-        train_step: Callable[..., Tensor],
         network: Network,
         methods: Sequence[Method],
         optimizer: Optimizer,
-        recipe: Recipe,
+        settings: Recipe,
         mark: Mark = no_mark,
     ) -> None:
-        self.batch_size, self.mark = recipe.batch_size, mark
-        if recipe.speed.compile and any(method.two_backwards for method in methods):
+        self.batch_size, self.mark = settings.batch_size, mark
+        if settings.speed.compile and any(method.two_backwards for method in methods):
             raise UsageError(
                 "speed.compile makes encoders that go backward once, and a method of this run needs it twice. "
                 "Leave speed.compile out."
             )
-        self._encode = Encode(network, recipe.speed)
-        self._take = partial(train_step, network, methods, optimizer, discrepancy=recipe.discrepancy)
+        self._encode = Encode(network, settings.speed)
+        self._take = partial(train_step, network, methods, optimizer, discrepancy=settings.discrepancy)
         self._graphs = None
-        if recipe.speed.cuda_graphs:
+        if settings.speed.cuda_graphs:
             self._graphs = Graphs(partial(self._take, encode=self._encode), methods, optimizer)
 
     def __call__(self, inputs: Inputs, step: Step) -> tuple[Tensor, Step]:
-        """One update. The loss (0-dim) and the step as it went; both are to be read before the next call."""
+        """One update. Returns the loss (0-dim) and the step with what was recorded; read both before the next call."""
         full = step.streams.samples(len(step.labels))[0] == self.batch_size
         if self._graphs is None or not full:
             encode = partial(self._encode, compiled=full)
@@ -111,11 +112,11 @@ class Stepper:
 
 @dataclass(frozen=True)
 class LastingStreams(RandomStreams):
-    """The numbers of `RandomStreams`, from generators that outlive the step: a graph reads their
-    seeds at each replay."""
+    """The numbers of `RandomStreams` from generators that outlive the step, since a graph reads their seeds at each
+    replay."""
 
     generators: dict[str, torch.Generator] = field(default_factory=dict)
-    seeded: bool = False  # while a step is captured its generators may not be seeded
+    seeded: bool = False  # already; while a step is captured, its generators must not be seeded
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator of `purpose`, at the start of this step's stream."""
@@ -146,10 +147,10 @@ class Captured:
 class Graphs:
     """Training steps as CUDA graphs: forward, modulation, backward and optimiser in one launch.
 
-    A graph repeats what Python once decided, so there is one for each case: of the learning rate, of what the
-    methods decide on the host (`Method.branch`), and of the shapes. The first step of a case runs eagerly,
-    which allocates and tunes what a capture can't; the second is captured. What a method carries from step to
-    step (its `state_dict`) lives in tensors that the graph reads and overwrites.
+    A graph repeats what Python decided once. So there is one for each case, which is a learning rate, what the
+    methods decide on the host (`Method.branch`), and the shapes. The first step of a case runs eagerly, to allocate
+    and tune what a capture cannot; the second one is captured. What a method carries from step to step (its
+    `state_dict`) is kept in tensors that the graph reads and overwrites.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class Graphs:
         streams = LastingStreams(of.seed, of.epoch, of.step, of.batch, of.first, self._generators)
         step.streams = streams
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        if rates != self._rates:  # the graphs of another learning rate won't come back
+        if rates != self._rates:  # a learning rate that is over does not come back
             self._rates, self._cases = rates, {}
         case = self._case(inputs, step)
         if case not in self._cases:
@@ -223,14 +224,14 @@ class Graphs:
 
 
 class Recorder:
-    """Captures work on a stream of its own; all graphs share one memory pool, for they run one at a time."""
+    """Captures on a stream of its own. All graphs share one memory pool, because they run one at a time."""
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
         self.pool = torch.cuda.graph_pool_handle()
 
     def run(self, function: Callable[[], Tensor]) -> Tensor:
-        """Call `function` on the stream that captures use, as autograd ties gradients to the stream."""
+        """Call `function` on the stream that captures use, because autograd ties gradients to the stream."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             result = function()

@@ -1,4 +1,4 @@
-"""What a trained network makes of its modalities: missing ones, what each contributes, what its encoders know."""
+"""Analyses of a trained network: missing modalities, the contribution of each, and linear probes of its encoders."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,8 @@ def missing_curve(
 ) -> list[list[Evaluation]]:
     """For each amount, the evaluations of so many draws of the samples that lack a modality (Fig. 6).
 
-    In evaluation mode no sample sees another one. So the scores of each with its modality (`whole`) and without it
-    serve all amounts and draws: each is what `evaluate` gives under that corruption and draw.
+    In evaluation mode a sample's scores do not depend on other samples. So two evaluations, with the modality (`whole`)
+    and without it, serve all amounts and draws. Each result is what `evaluate` gives under that corruption and draw.
     """
     without = evaluate(network, source, inputs, device, whole.task, Corruption({modality: 1}, {}))
     sizes = [len(rows) for rows in batch_rows(source)]
@@ -50,8 +50,8 @@ def linear_probe(
 ) -> dict[str, float]:
     """Test accuracy of a new linear classifier on each frozen encoder's features (footnote 1, Fig. 1).
 
-    scikit-learn's logistic regression on standardised features; the training pictures are not augmented. Of a task
-    with several answers a sample each is told from its part of the features.
+    The classifier is scikit-learn's logistic regression on standardised features of inputs that are not augmented. In a
+    task with several answers a sample, each answer is predicted from its part of the features.
     """
     train_features, test_features = (encode(network, source, inputs, device) for source in (train, test))
     train_labels, test_labels = (
@@ -71,8 +71,8 @@ def contribution(
 ) -> tuple[dict[str, float], dict[frozenset[str], float]]:
     """Each modality's Shapley value, and the accuracy of each subset of modalities that they come from, in 0–1.
 
-    The features of absent modalities are set to zero, as in zero-out estimation (Sec. 4.3.7); SHAPE (Hu, Li, Zhou,
-    IJCAI 2022) does so with the inputs, which would add what an encoder makes of nothing.
+    The features of absent modalities are set to zero, as in zero-out estimation (Sec. 4.3.7). SHAPE (Hu, Li, Zhou,
+    IJCAI 2022) sets the inputs to zero, whose features need not be zero.
     """
     network.eval()
     predicted = {present: [] for present in subsets(network.modalities)}

@@ -1,4 +1,4 @@
-"""A training epoch's batches: which samples, in which order, and this process's part of each."""
+"""The batches of a training epoch: their samples, their order, and this process's part of each batch."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ def training_batches(
         RandomStreams(streams.seed, streams.epoch, index, len(batch), part.start)
         for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
     ]
-    # A process that a small batch left without samples reads one in vain: not every transform works on none.
+    # A process without samples of a small batch still reads one, because not every transform accepts an empty batch.
     batches = [
         batch[part] if part.stop > part.start else batch[:1]
         for batch, part in zip(batches, parts, strict=True)

@@ -1,4 +1,7 @@
-"""Checkpoints: tensors and plain values, written whole or not at all, the last two kept; and snapshots of weights."""
+"""Checkpoints of a run, of which the last two are kept, and snapshots of its weights.
+
+They hold tensors and plain values. A file is written whole or not at all.
+"""
 
 import io
 import zipfile
@@ -30,7 +33,7 @@ def save_snapshot(folder: Path, epochs: int, network: dict[str, Any]) -> Path:
 
 def _write(path: Path, state: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()  # torch turns a disk that is full into an error without that word
+    content = io.BytesIO()  # torch's own error for a full disk does not say that it is full
     torch.save({"format": FORMAT, **state}, content)
     with atomic_file(path) as file:
         file.write(content.getbuffer())
@@ -43,13 +46,13 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
-    """The kept states of a run's network, by the epochs that it was trained for, in their order."""
+    """The snapshots of a run's network by the number of epochs that it was trained for, in ascending order."""
     found = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.pt")}
     return dict(sorted(found.items()))
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
-    """A kept state of a network, on the CPU. InputError when it is damaged or of another format."""
+    """The network's state of a snapshot, on the CPU. InputError when it is damaged or of another format."""
     state = _read(path)
     if state is None or state["format"] != FORMAT:
         raise InputError(
@@ -61,8 +64,8 @@ def load_snapshot(path: Path) -> dict[str, Any]:
 def load_last(folder: Path, warn: Callable[[str], None] | None = None) -> dict[str, Any] | None:
     """The newest checkpoint's state, on the CPU, or None when there is none.
 
-    With `warn` a damaged one is passed over for the one before, and `warn` is told so. InputError without it, or
-    when none is whole.
+    With `warn`, a damaged checkpoint is passed over for the one before, and `warn` is called with a sentence that says
+    so. InputError for a damaged one without `warn`, and when every one is damaged.
     """
     found = checkpoints(folder)
     for path in reversed(found):
@@ -91,7 +94,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """A checkpoint's content; None when it is damaged."""
     content = io.BytesIO(
         path.read_bytes()
-    )  # apart from what follows: a disk's error is no damage of the file
+    )  # outside the try below, since an error of the disk does not mean that the file is damaged
     try:
         with zipfile.ZipFile(content) as archive:  # torch.load does not compare the checksums
             if archive.testzip() is not None:

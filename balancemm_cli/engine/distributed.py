@@ -1,11 +1,12 @@
-"""One run over several processes (torchrun): what they share, and how they stay one run.
+"""One run in several processes started by torchrun: what they share, and how their results stay those of one run.
 
-Every process holds the whole network and takes its part of each batch of the recipe's size. Losses are sums over
-the own samples divided by the count of the whole batch, so gradients are added up, not averaged, and methods see
-the gradient of the whole batch. DistributedDataParallel would average, and give no such place to modulate. Batch
-normalisation takes its statistics from the whole batch as well, so that the numbers are those of one process.
+Every process holds the whole network and takes its part of each batch. Its loss is the sum over its own samples
+divided by the number of samples in the whole batch. So gradients are added up, not averaged, and methods see the
+gradient of the whole batch. DistributedDataParallel would average them, and has no place between the sum and the update
+for methods to modulate. Batch normalisation takes its statistics from the whole batch too, so that the numbers are
+those of one process.
 
-Without torchrun there is one process, and nothing here does anything.
+Without torchrun there is one process, and nothing is exchanged.
 """
 
 import os
@@ -39,12 +40,12 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """This process's number; the first, 0, is the one that writes and talks."""
+    """This process's number. Process 0 is the one that writes files and messages."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def device_name(name: str) -> str:
-    """The device of this process: each of a machine's processes has a GPU of its own, or all use the CPU.
+    """The device of this process. On a machine with GPUs each process has one of its own, else all use the CPU.
 
     UsageError when a machine has fewer GPUs than processes.
     """
@@ -63,7 +64,7 @@ def device_name(name: str) -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Join the processes that torchrun started; a process that loses the others ends with a sentence."""
+    """Join the processes that torchrun started. InputError in a process that loses the others."""
     if launched() == 1:
         yield
         return
@@ -71,7 +72,7 @@ def joined(device: str) -> Iterator[None]:
     if on_gpu:
         torch.cuda.set_device(device)
     with _lost_peers_explained():
-        # Tensors of the host go by gloo also where those of the GPUs go by NCCL: then nothing waits for a GPU.
+        # Tensors in host memory are sent by gloo, also beside NCCL, so that sending them does not wait for a GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
         yield
     dist.destroy_process_group()
@@ -92,7 +93,7 @@ def _lost_peers_explained() -> Iterator[None]:
 
 
 def said_once(error: InputError | KeyboardInterrupt) -> BaseException:
-    """What to raise for an `error` that all processes come to at once: only the first one says it."""
+    """What to raise for an `error` that all processes meet at once, so that only the first one reports it."""
     if rank() == 0:
         return error
     return OfFirstProcess(error.exit_status if isinstance(error, InputError) else 130)
@@ -109,7 +110,7 @@ def first_before_others() -> Iterator[None]:
 
 
 def check_same(state: Any, folder: object) -> None:  # noqa: ANN401 - plain values
-    """InputError unless all processes found the same `state` in the run folder. They wait for each other here."""
+    """InputError unless all processes found the same `state` in the run folder. The processes wait for each other."""
     if processes() == 1:
         return
     states: list[Any] = [None] * processes()
@@ -122,9 +123,10 @@ def check_same(state: Any, folder: object) -> None:  # noqa: ANN401 - plain valu
 
 
 def agreed(asked: Callable[[], bool], device: torch.device) -> Callable[[], bool]:
-    """Whether any process was asked to stop: the same answer in all of them, which must ask equally often.
+    """A function that says whether any process was asked to stop. All processes get the same answer, and all must call
+    it equally often.
 
-    On a GPU only every 16th question is passed on, for each makes the processes wait for each other.
+    On a GPU only every 16th call exchanges answers, because the processes wait for each other in it.
     """
     if processes() == 1:
         return asked
@@ -147,7 +149,7 @@ def agreed(asked: Callable[[], bool], device: torch.device) -> Callable[[], bool
 
 
 def part(count: int) -> slice:
-    """Which of `count` samples this process takes: consecutive ones, as many as the others' or one more."""
+    """The samples of a batch of `count` that this process takes. Parts are consecutive and differ by at most one."""
     return slice(rank() * count // processes(), (rank() + 1) * count // processes())
 
 
@@ -161,10 +163,10 @@ def interleaved(own: list[Tensor]) -> list[Tensor]:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum of `values` over all processes; its gradient goes to the own values unchanged.
+    """The sum of `values` over all processes. Its gradient goes to this process's values unchanged.
 
-    What comes of the sum is the same in every process, and so is its gradient: to add that up again over the
-    processes, as torch's own differentiable sum does, would count it several times.
+    What is computed from the sum is the same in every process, and so is its gradient. torch's own differentiable sum
+    adds the gradients up over the processes, which would count them several times.
     """
     return values if processes() == 1 else _Total.apply(values)  # pyright: ignore[reportReturnType]
 
@@ -195,7 +197,7 @@ def sum_gradients(network: nn.Module, loss: Tensor) -> Tensor:
 
 
 def of_first(values: Iterable[Tensor]) -> None:
-    """Let all processes have the first one's `values`, in place."""
+    """Replace `values` by those of the first process, in place."""
     if processes() > 1:
         for value in values:
             dist.broadcast(value, 0)
@@ -205,9 +207,9 @@ def of_first(values: Iterable[Tensor]) -> None:
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
-    """Let every batch normalisation of `network` take its statistics from the whole batch.
+    """Make every batch normalisation of `network` take its statistics from the whole batch.
 
-    torch's SyncBatchNorm does not run on a CPU, and on a GPU its step waits for the device.
+    torch's SyncBatchNorm does not run on a CPU, and on a GPU it waits for the device.
     """
     if processes() > 1:
         for module in network.modules():
@@ -241,7 +243,7 @@ class _WholeBatchNorm:
 def whole_statistics(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [C], biased variance [C] and count (0-dim) of inputs [B, C, …] over all processes' samples.
 
-    Each process sends its own mean and variance, not sums of squares, which would cancel. B may be 0 here.
+    Each process sends its own mean and variance. Sums of squares would lose digits by cancellation. B may be 0.
     """
     axes = [axis for axis in range(inputs.ndim) if axis != 1]
     channels, count = inputs.shape[1], inputs.numel() // inputs.shape[1]

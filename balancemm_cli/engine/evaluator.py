@@ -1,4 +1,4 @@
-"""Evaluation of a network on a split: scores and uni-modal accuracies, also of missing or noisy modalities."""
+"""Evaluation of a network on a split: scores and uni-modal accuracies, also with missing or noisy modalities."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to the inputs at test time. Both map a modality to a number."""
+    """How inputs are corrupted at test time. Both fields map a modality to an amount."""
 
     missing: Mapping[str, float]  # the probability that a sample lacks it: its input is set to 0 (Fig. 6)
     noise: Mapping[str, float]  # Gaussian noise, its deviation in units of that of the modality's batch
@@ -34,7 +34,7 @@ class Corruption:
         )
 
     def __call__(self, inputs: dict[str, Tensor], streams: RandomStreams) -> dict[str, Tensor]:
-        """The disturbed inputs."""
+        """The corrupted inputs, of the same shapes."""
         return {name: self._corrupt(name, values, streams) for name, values in inputs.items()}
 
     def _corrupt(self, name: str, values: Tensor, streams: RandomStreams) -> Tensor:
@@ -53,13 +53,13 @@ class Corruption:
 def lacking(
     name: str, count: int, probability: float, streams: RandomStreams, device: torch.device
 ) -> Tensor:
-    """Which of `count` samples lack a modality, bool [B]. Whoever lacks it at one probability does at a higher one."""
+    """Which of `count` samples lack a modality, bool [B]. One that lacks it also does at any higher probability."""
     return streams.uniform((count,), f"missing/{name}", device) < probability
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of a split."""
+    """The predictions of a network on a split, and the metrics that follow from them."""
 
     task: Task
     predictions: np.ndarray  # float32 [N, …], as the task keeps them
@@ -111,8 +111,8 @@ def evaluate(
 ) -> Evaluation:
     """Run `network` over a split, in its order and in evaluation mode; processes of one run share the batches.
 
-    A corruption draws the same random numbers for every network; another `draw` gives others.
-    FloatingPointError where the scores are not finite: the network has diverged.
+    A corruption draws the same random numbers for every network; another `draw` gives other numbers.
+    FloatingPointError where the scores are not finite, that is, where the network has diverged.
     """
     network.eval()
     batches = batch_rows(source)
@@ -139,12 +139,12 @@ def evaluate(
 
 
 def in_order(source: Source, inputs: Inputs, device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Network inputs of a split, batch by batch in its order, not augmented."""
+    """The network inputs of a split, not augmented, batch by batch in the order of its samples."""
     rows = batch_rows(source)
     for raw, _ in source.batches(rows, [None] * len(rows), device):
         yield inputs(raw)
 
 
 def batch_rows(source: Source) -> list[np.ndarray]:
-    """The places of a split's samples, batch by batch."""
+    """The row numbers of a split's samples, batch by batch."""
     return [np.arange(start, min(start + BATCH, len(source))) for start in range(0, len(source), BATCH)]

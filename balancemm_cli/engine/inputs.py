@@ -1,4 +1,4 @@
-"""What a recipe makes of a prepared set: the columns that are read and the transforms on the device."""
+"""What the settings make of a prepared set: the columns that are read and the transforms on the device."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,8 +23,8 @@ DIFFERENCE_MEAN = (0.0, 0.0, 0.0)
 class Inputs:
     """Raw batches of a prepared set to network inputs, for the modalities in use."""
 
-    def __init__(self, prepared: PreparedSet, modalities: list[str], recipe: Recipe) -> None:
-        self.recipe, self.task = recipe, TASKS[recipe.task]
+    def __init__(self, prepared: PreparedSet, modalities: list[str], settings: Recipe) -> None:
+        self.settings, self.task = settings, TASKS[settings.task]
         self.specs = {name: prepared.modalities[name] for name in modalities}
         self._check_task(prepared)
         self.transforms = {name: self._transform(spec) for name, spec in self.specs.items()}
@@ -37,7 +37,7 @@ class Inputs:
         return {name: shape if count is None else segmented(shape, count) for name, shape in shapes.items()}
 
     def source(self, split: PreparedSplit) -> Source:
-        """The split's samples, with the columns that this recipe needs. InputError for labels of another form."""
+        """The split's samples, with the columns that the settings need. InputError for labels of another form."""
         columns = {name: self._column(split, name, spec) for name, spec in self.specs.items()}
         try:
             source = Source(split, columns, self.task.column, self.task.groups)
@@ -45,7 +45,7 @@ class Inputs:
             raise InputError(f"{error} Prepare the data set again.") from None
         if self.task.segments not in (None, *source.labels.shape[1:]):
             raise InputError(
-                f"'{self.task.column}' holds {source.labels.shape[1]} labels a sample, and task {self.recipe.task} "
+                f"'{self.task.column}' holds {source.labels.shape[1]} labels a sample, and task {self.settings.task} "
                 f"takes {self.task.segments}. Prepare the data set again."
             )
         return source
@@ -62,11 +62,11 @@ class Inputs:
         return {name: segments(values, count, self.specs[name]["kind"]) for name, values in ready.items()}
 
     def _check_task(self, prepared: PreparedSet) -> None:
-        """UsageError where the data set or the recipe does not have what the task needs."""
+        """UsageError where the data set or the settings lack what the task needs."""
         wanted = {self.task.column, self.task.groups} - {"label", None, *prepared.extras}
         if wanted:
             raise UsageError(
-                f"Task {self.recipe.task} needs the column '{min(map(str, wanted))}', which {prepared.folder} lacks. "
+                f"Task {self.settings.task} needs the column '{min(map(str, wanted))}', which {prepared.folder} lacks. "
                 "Take another task or data set."
             )
         if self.task.segments is None:
@@ -76,8 +76,8 @@ class Inputs:
                 self._check_seconds(name, spec["kind"], self.task.segments)
             elif spec["kind"] == "tokens" or spec["length"] % self.task.segments:
                 raise UsageError(
-                    f"Task {self.recipe.task} cuts each modality into {self.task.segments} parts of time, and '{name}' "
-                    f"({spec['kind']}, {spec['length']} steps) can't be cut so. Take another task or data set."
+                    f"Task {self.settings.task} cuts each modality into {self.task.segments} parts of time, and "
+                    f"'{name}' ({spec['kind']}, {spec['length']} steps) can't be cut so. Take another task or data set."
                 )
 
     def _check_seconds(self, name: str, kind: str, count: int) -> None:
@@ -87,13 +87,13 @@ class Inputs:
             "frames": {"count": count, "choice": "from-start"},
             "waveform": {"seconds": count, "features": "log-spectrogram"},
         }[kind]
-        given = {key: getattr(getattr(self.recipe, kind), key) for key in needed}
+        given = {key: getattr(getattr(self.settings, kind), key) for key in needed}
         wrong = [key for key in needed if given[key] != needed[key]]
         if wrong:
             found = ", ".join(f"{kind}.{key}={given[key]}" for key in wrong)
             remedy = " ".join(f"--set {kind}.{key}={needed[key]}" for key in wrong)
             raise UsageError(
-                f"Task {self.recipe.task} has a label for each of {count} seconds, and with {found} the parts "
+                f"Task {self.settings.task} has a label for each of {count} seconds, and with {found} the parts "
                 f"of '{name}' are not these seconds. Use {remedy}."
             )
 
@@ -101,11 +101,11 @@ class Inputs:
         if spec["kind"] in ("features", "tokens"):
             return Numbers()
         if spec["kind"] == "waveform":
-            wave = self.recipe.waveform
+            wave = self.settings.waveform
             if wave.features == "fbank":
                 return MelBank(spec["rate"], wave.rate)
             return LogSpectrogram(spec["rate"], wave.rate, wave.n_fft, wave.hop, wave.centred, wave.floor)
-        frames = self.recipe.frames
+        frames = self.settings.frames
         content = spec.get("content", "rgb")
         mean = {"flow": FLOW_MEAN, "rgb-difference": DIFFERENCE_MEAN}.get(content, frames.mean)
         std = FLOW_STD if content == "flow" else frames.std
@@ -125,7 +125,7 @@ class Inputs:
 
     def _column(self, split: PreparedSplit, name: str, spec: dict[str, Any]) -> Column:
         if spec["kind"] == "waveform":
-            length = round(self.recipe.waveform.seconds * spec["rate"])
+            length = round(self.settings.waveform.seconds * spec["rate"])
             transform = self.transforms[name]
             assert isinstance(transform, Waveforms)
             # what a short clip lacks is silent where each second has a label of its own
@@ -133,7 +133,7 @@ class Inputs:
             return NumbersColumn(split, name, (length,), repeat, ready=transform)
         if spec["kind"] == "frames":
             shape = (spec["height"], spec["width"], spec["channels"])
-            return FramesColumn(split, name, shape, self.recipe.frames.count, self.recipe.frames.choice)
+            return FramesColumn(split, name, shape, self.settings.frames.count, self.settings.frames.choice)
         return NumbersColumn(split, name, _numbers(spec), repeat=False)
 
 

@@ -1,4 +1,4 @@
-"""The optimiser: torch's SGD or AdamW, fused or foreach, with an update that the device itself can leave out."""
+"""The optimiser: torch's SGD or AdamW, fused or foreach, with an update that can be skipped on the device."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ def build_optimizer(
     fused = (speed or SpeedSettings()).optimizer == "fused"
     lr, decay = settings.lr, settings.weight_decay
     if settings.name == "adamw":
-        # on a GPU the step counts stay there, or they could be neither skipped nor captured
+        # keeps the step counts on a GPU, so that an update can be skipped and captured there
         optimizer = AdamW(
             parameters,
             lr=lr,
@@ -37,7 +37,7 @@ def build_optimizer(
             foreach=not fused,
         )
         names = ["momentum_buffer"] if settings.momentum else []
-    # torch makes these in the first update, which may be skipped; zeros give the same first update.
+    # torch creates these in the first update, which may be skipped. With zeros the first update is the same.
     for parameter in parameters if names else []:
         optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in names}
         if settings.name == "adamw":
@@ -59,10 +59,10 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
 
 
 def update(optimizer: Optimizer, skip: Tensor) -> None:
-    """Step and clear the gradients; where the 0-dim bool `skip` is true nothing changes.
+    """Update the weights and clear the gradients. Where the 0-dim bool `skip` is true, nothing changes.
 
-    Decided on the device, so Python never waits to know it. Skipping covers weights, weight decay, momentum and
-    step counts.
+    The device decides, so Python does not wait for the value. Skipped are weights, weight decay, momentum and step
+    counts.
     """
     if optimizer.defaults["fused"]:
         optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue] - the kernels read it
@@ -73,7 +73,7 @@ def update(optimizer: Optimizer, skip: Tensor) -> None:
 
 
 def _step_unless(skip: Tensor, optimizer: Optimizer) -> None:
-    """Step, then choose between before and after by a product of bit patterns: exact, and NaN does not spread."""
+    """Update, then choose between the bit patterns of before and after. This is exact, and NaN does not spread."""
     weights = [weight.detach() for group in optimizer.param_groups for weight in group["params"]]
     states = [value for state in optimizer.state.values() for value in state.values()]
     bits = [values.view(BITS[values.dtype]) for values in weights + states]

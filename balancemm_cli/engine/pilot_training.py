@@ -1,20 +1,19 @@
 """Pilot trainings: plain trainings before a run, on which a method measures what it needs (`Method.on_start`)."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Source
 from balancemm_cli.engine import distributed
-from balancemm_cli.engine.acceleration import Stepper, arrange
+from balancemm_cli.engine.acceleration import Stepper
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
+from balancemm_cli.engine.state import build_network
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Losses, Step
 from balancemm_cli.models import UNIMODAL
@@ -26,14 +25,13 @@ HELD_OUT = 0.2  # of the training samples, where there is no val split
 
 
 class PilotTraining:
-    """Trains fresh networks by the plain loss under a run's recipe; the test split is not touched.
+    """Trains fresh networks without methods under a run's settings. The test split is not used.
 
-    Held out is the val split, else a fifth of the training samples, drawn by the run's seed.
+    Held out is the val split, or, where there is none, a fifth of the training samples, drawn by the run's seed.
     """
 
     def __init__(
         self,
-        train_step: Callable[..., Tensor],
         config: RunConfig,
         inputs: Inputs,
         sources: Mapping[str, Source],
@@ -41,7 +39,7 @@ class PilotTraining:
         device: torch.device,
         on_message: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.train_step, self.config, self.inputs, self.classes = train_step, config, inputs, classes
+        self.config, self.inputs, self.classes = config, inputs, classes
         self.device, self.on_message = device, on_message
         self.samples = 0  # trained on, by all processes
         self.train = sources["train"]
@@ -54,9 +52,9 @@ class PilotTraining:
             self.rows, self.held_out, self.held_rows = shuffled[count:], self.train, shuffled[:count]
 
     def __call__(self, modalities: list[str], epochs: int | None = None) -> tuple[Losses, Losses]:
-        """(training, held-out) loss before and after training the run's model, or one modality alone.
+        """The (training, held-out) losses before and after training the run's model, or one modality alone.
 
-        `epochs`: None, as many as the run's. InputError when the training diverges.
+        `epochs` is that of the run where it is None. InputError when the training diverges.
         """
         network, name = self._network(modalities), " and ".join(modalities)
         epochs = self.config.settings.epochs if epochs is None else epochs
@@ -80,21 +78,18 @@ class PilotTraining:
         if len(modalities) == 1:
             changed |= {"model": UNIMODAL + modalities[0], "model_settings": {}}
         shapes = {name: self.inputs.shapes[name] for name in modalities}
-        network = self.config.model_copy(update=changed).build_network(shapes, self.classes, [])
-        network = arrange(network.to(self.device), self.config.settings.speed)
-        distributed.synchronise_batch_norm(network)
-        return network
+        return build_network(self.config.model_copy(update=changed), shapes, self.classes, [], self.device)
 
     def _train(self, network: Network, epochs: int) -> None:
-        recipe = self.config.settings
-        optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
-        stepper = Stepper(self.train_step, network, [], optimizer, recipe)
-        source = _only(self.train, network.modalities)
+        settings = self.config.settings
+        optimizer = build_optimizer(network, settings.optimizer, settings.speed)
+        stepper = Stepper(network, [], optimizer, settings)
+        source = self.train.only(*network.modalities)
         for epoch in range(epochs):
-            set_learning_rate(optimizer, learning_rate(recipe.optimizer, epoch))
+            set_learning_rate(optimizer, learning_rate(settings.optimizer, epoch))
             streams = RandomStreams(self.config.seed, epoch)
             batches = training_batches(
-                source, self.rows, self.inputs, recipe.batch_size, streams, self.device
+                source, self.rows, self.inputs, settings.batch_size, streams, self.device
             )
             for inputs, labels, drawn in batches:
                 stepper(inputs, Step(epoch, drawn, labels, task=self.config.task, total=distributed.total))
@@ -108,23 +103,15 @@ class PilotTraining:
 
     @torch.no_grad()
     def _loss(self, network: Network, source: Source, rows: np.ndarray) -> float:
-        """The mean loss of `rows` of a source, in evaluation mode; processes share the batches."""
+        """The mean loss over `rows` of a source, in evaluation mode; processes share the batches."""
         batches = np.split(rows, range(BATCH, len(rows), BATCH))[
             distributed.rank() :: distributed.processes()
         ]
         network.eval()
         total = torch.zeros((), device=self.device)
-        for raw, labels in _only(source, network.modalities).batches(
-            batches, [None] * len(batches), self.device
-        ):
+        served = source.only(*network.modalities).batches(batches, [None] * len(batches), self.device)
+        for raw, labels in served:
             logits = network(self.inputs(raw))
             total = total + self.config.task.loss(logits, labels)
         network.train()
         return distributed.total(total).item() / len(rows)
-
-
-def _only(source: Source, modalities: list[str]) -> Source:
-    """The same samples with these modalities alone."""
-    part = copy.copy(source)
-    part.columns = {name: source.columns[name] for name in modalities}
-    return part

@@ -9,7 +9,7 @@ import torch
 
 Mark = Callable[[str], None]
 WAITING = 5000  # marks that are kept before their times are fetched
-UNCOUNTED = 1  # steps that are left out: they allocate, tune and compile
+UNCOUNTED = 1  # steps at the start that are left out, because they allocate, tune and compile
 
 
 def no_mark(name: str) -> None:
@@ -17,10 +17,10 @@ def no_mark(name: str) -> None:
 
 
 class Profile:
-    """Marks: the time since the mark before goes to the part that a mark names.
+    """Times of the parts of a run: each mark names the part that took the time since the mark before.
 
-    On a GPU the marks are events of the current stream, so they cost next to nothing and wait for nothing; the
-    time of a part then includes that in which the GPU waited for the host.
+    On a GPU the marks are events of the current stream, which cost next to nothing and do not wait. The time of a part
+    then includes the time in which the GPU waited for the host.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class Profile:
         self._waiting = [("", self._now())]
 
     def mark(self, name: str) -> None:
-        """`name` ends here: input, forward, modulation, backward, optimiser, evaluation, …"""
+        """Part `name` ends here: input, forward, modulation, backward, optimiser, evaluation, …"""
         self._waiting.append((name, self._now()))
         if len(self._waiting) > WAITING:
             self._fetch()

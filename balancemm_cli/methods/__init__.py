@@ -1,4 +1,4 @@
-"""Methods. One file each; several join by `+`, and their hooks run in the order of the table below."""
+"""The methods, one file each. Several are joined by `+`; their hooks run in the order of the table below."""
 
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.extensions import extensions

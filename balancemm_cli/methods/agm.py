@@ -39,6 +39,7 @@ class AGM(Method):
         alpha: float = Field(default=1.0, ge=0)
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"last_epoch": 20}}
+    METRICS: ClassVar = ("kappa",)  # κ; 1 where a step is not modulated
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
@@ -55,11 +56,12 @@ class AGM(Method):
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The same value with the modulated gradient."""
         if not self.settings.active(step.epoch):
+            step.metrics["kappa"] = loss.new_ones(len(self.modalities))
             return loss
         assert self.network is not None
         output, responses = shapley(self.network, step.features)
         kappa = self.coefficient(self._scores(responses.detach(), step))
-        step.figures["k"] = kappa
+        step.metrics["kappa"] = kappa
         scales = kappa.view(-1, *[1] * (responses.ndim - 1))
         modulated = output.detach() + (scales * (responses - responses.detach())).sum(0)
         plain, scaled = (step.mean(step.losses(logits)) for logits in (output, modulated))

@@ -1,4 +1,4 @@
-"""What methods share: the hooks that the engine calls, and the step that they see."""
+"""The interface of methods: the hooks that the engine calls, and the step that they are given."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ TrainPilot = Callable[[list[str], int | None], tuple[Losses, Losses]]
 
 @dataclass
 class Step:
-    """One training step, as methods see it."""
+    """One training step, as methods see it, and what is recorded of it."""
 
     epoch: int
     streams: RandomStreams
@@ -37,7 +37,9 @@ class Step:
     total: Callable[[Tensor], Tensor] = lambda values: (
         values
     )  # adds up over the processes that share the batch
-    figures: dict[str, Tensor] = field(default_factory=dict)  # [M] each, written to steps.arrow
+    metrics: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [M] each: what methods record, see Method.METRICS
 
     def losses(self, logits: Tensor) -> Tensor:
         """The loss of each sample [B] under the task, of logits [B, …, C]."""
@@ -46,8 +48,8 @@ class Step:
     def mean(self, losses: Tensor) -> Tensor:
         """This process's part of the mean of `losses` [B] over the samples that kept a modality.
 
-        For a method's own objectives, once the loss of the prediction is known. A lost sample's loss is left
-        out even if it is not finite.
+        It serves a method's own objectives, after the loss of the prediction was computed. The loss of a sample that
+        lost all modalities is left out even if it is not finite.
         """
         if self.keep is None or self.kept is None:
             return losses.sum() / self.streams.samples(len(losses))[0]
@@ -55,7 +57,7 @@ class Step:
 
 
 def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
-    """Features [B, …] with zeros for the samples that lose a modality; `keep` is [B, M]."""
+    """Features [B, …] with zeros where a sample loses a modality; `keep` is bool [B, M]."""
     return {
         name: feature * kept.view(-1, *[1] * (feature.ndim - 1))
         for (name, feature), kept in zip(features.items(), keep.unbind(1), strict=True)
@@ -63,13 +65,13 @@ def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
 
 
 class MethodSettings(BaseModel):
-    """A method's settings. A method names its own in a subclass; unknown keys are refused."""
+    """Base of a method's settings; a method declares its own in a subclass. Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EpochRange(MethodSettings):
-    """Settings of a method that can be confined to a range of epochs (counted from 0, both ends included)."""
+    """Settings of a method that can be limited to a range of epochs (counted from 0, both ends included)."""
 
     first_epoch: int = Field(default=0, ge=0)
     last_epoch: int | None = Field(default=None, ge=0)
@@ -80,10 +82,13 @@ class EpochRange(MethodSettings):
 
 
 class Method:
-    """Joint training as it is: every hook does nothing (the papers' "concatenation" or "baseline")."""
+    """Joint training without modulation: every hook does nothing (the papers' "concatenation" or "baseline")."""
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     VARIANTS: ClassVar[dict[str, dict]] = {"paper": {}, "official": {}}
+    METRICS: ClassVar[
+        tuple[str, ...]
+    ] = ()  # what every step of it puts into `Step.metrics`; columns of steps.arrow
     two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
 
@@ -91,13 +96,13 @@ class Method:
         self.modalities = modalities
 
     def attach(self, network: Network, classes: int) -> nn.Module | None:
-        """Modules of the method's own, which are trained and kept with the network; called once, before training."""
+        """Modules of the method's own, which are trained and saved with the network. Called once, before training."""
         return None
 
     def on_start(self, train_pilot: TrainPilot) -> None:
-        """Once, when a run starts from nothing: what a method has to measure on other trainings beforehand.
+        """Measure what the method needs on other trainings. Called once, before the first step of a run.
 
-        What it found belongs in `state_dict`; a resumed run does not come here again.
+        The results belong in `state_dict`, because this is not called again when a run is resumed.
         """
 
     def measured(self) -> dict[str, float]:
@@ -105,30 +110,30 @@ class Method:
         return {}
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Before fusion: features [B, …] a modality in, features out."""
+        """Called before fusion, with features [B, …] by modality; returns those that are fused."""
         return features
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
-        """After the loss (a scalar), before backward: a method adds its objectives here."""
+        """Called after the loss (0-dim) and before backward; returns the loss with the method's objectives added."""
         return loss
 
     def on_gradients(self, network: Network, step: Step) -> None:
-        """After backward, before the optimiser: gradients may be changed in place."""
+        """Called after backward and before the optimiser; gradients may be changed in place."""
 
     def on_step_end(self, step: Step) -> None:
-        """After the optimiser."""
+        """Called after the optimiser."""
 
     def branch(self, step: Step) -> Hashable:
-        """What Python decides in this step, before it; steps of one branch launch the same kernels.
+        """What Python decides in this step. Called before the step; steps of one branch launch the same kernels.
 
-        A captured step is repeated for its branch alone, so whatever a hook makes of `step.epoch`, of
-        `step.streams.chance` or of other plain numbers belongs here.
+        A captured CUDA graph is repeated for its branch alone. So whatever a hook decides by `step.epoch`,
+        `step.streams.chance` or other plain numbers has to be part of the branch.
         """
         return None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run needs, and all that a hook passes on to the next step."""
+        """Everything that a hook passes on to later steps, which a resumed run needs."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""

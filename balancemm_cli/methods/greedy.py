@@ -39,6 +39,7 @@ class Greedy(Method):
         window: int = Field(default=5, gt=0)  # Q, in steps
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"tolerance": 0.01 * math.log(10), "first_epoch": 2}}
+    METRICS: ClassVar = ("cut",)  # 1 for the modality that is cut off
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
@@ -55,7 +56,7 @@ class Greedy(Method):
             found, mean = step.total(feature.detach().sum(0)), self.state[f"mean/{name}"]
             self.state[f"mean/{name}"] = mean + (found - count * mean) / samples
         cut = self.state["cut"] & (self.state["left"] > 0)
-        step.figures["q"] = cut.to(samples.dtype)
+        step.metrics["cut"] = cut.to(samples.dtype)
         return {
             name: torch.where(gone, self.state[f"mean/{name}"], feature)
             for (name, feature), gone in zip(features.items(), cut, strict=True)

@@ -11,7 +11,7 @@ OPM with a q that never changes (Table 6).
    alone: `[p, 0]` and `[0, p]`.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -34,6 +34,8 @@ class ModDrop(Method):
 
         probability: Probability | tuple[Probability, ...] = 0.2
 
+    METRICS: ClassVar = ("p",)  # the probability of a drop
+
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
         given = settings.probability
@@ -47,8 +49,8 @@ class ModDrop(Method):
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Drop; what an earlier method dropped stays dropped."""
         u = step.streams.uniform((len(step.labels), len(features)), "moddrop", step.labels.device)
-        q = torch.stack([u.new_full((), probability) for probability in self.probabilities])
-        step.figures["q"] = q
-        keep = u >= q
+        p = torch.stack([u.new_full((), probability) for probability in self.probabilities])
+        step.metrics["p"] = p
+        keep = u >= p
         step.keep = keep if step.keep is None else step.keep & keep
         return drop(features, keep)

@@ -26,7 +26,7 @@ PIECE = 2**20  # numbers drawn by one thread at a time
 
 
 class GradientModulation(Method):
-    """What OGM and OGM* share: g ← k^m · g + h. A subclass says what k is."""
+    """What OGM and OGM* share: g ← k^m · g + h. A subclass says what k is, and under which name it is recorded."""
 
     class Settings(EpochRange):
         """The noise h."""
@@ -43,10 +43,11 @@ class GradientModulation(Method):
     def on_gradients(self, network: Network, step: Step) -> None:
         """Scale the gradients by k, then add the noise."""
         assert step.discrepancy is not None
+        (name,) = self.METRICS
         if not self.settings.active(step.epoch):
+            step.metrics[name] = torch.ones_like(step.discrepancy.rho)
             return
-        k = self.coefficient(step.discrepancy)
-        step.figures["k"] = k
+        k = step.metrics[name] = self.coefficient(step.discrepancy)
         gradients = {
             name: [weight.grad for weight in weights if weight.grad is not None]
             for name, weights in network.modulated().items()
@@ -127,6 +128,7 @@ class OGM(GradientModulation):
         "paper": {},
         "official": {"coefficient": "1-tanh(alpha*rho)", "alpha": 0.8, "last_epoch": 50},
     }
+    METRICS: ClassVar = ("k",)  # 1 where a step is not modulated
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)

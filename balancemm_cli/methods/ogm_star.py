@@ -28,6 +28,7 @@ class OGMStar(GradientModulation):
         factor: float = Field(default=4.0, ge=1)
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"first_epoch": 6, "last_epoch": 60}}
+    METRICS: ClassVar = ("k_star",)  # 1 where a step is not modulated
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)

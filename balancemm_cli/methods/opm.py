@@ -48,6 +48,8 @@ class OPM(Method):
         },
     }
 
+    METRICS: ClassVar = ("q",)  # with which features were dropped; 0 in a step that drops none
+
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
         self.settings = settings
@@ -61,9 +63,9 @@ class OPM(Method):
         q = self.q if self.settings.previous_step else computed
         self.q = computed
         if q is None or not self._executes(step):
-            step.figures["q"] = torch.zeros_like(computed)
+            step.metrics["q"] = torch.zeros_like(computed)
             return features
-        step.figures["q"] = q
+        step.metrics["q"] = q
         if self.settings.theta_gradient:
             attached = measure(step.unimodal, step.labels, step.discrepancy.settings, step.total, step.task)
             self._penalty = self._theta(features, self.drop_probability(attached)) ** 2 / 2

@@ -44,6 +44,7 @@ class PMR(Method):
         "paper": {},
         "official": {"coefficient": "one", "entropy_epochs": 0, "last_epoch": 100},
     }
+    METRICS: ClassVar = ("beta",)  # β; 0 where a step has no objective
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
@@ -82,6 +83,7 @@ class PMR(Method):
         """Add the prototype cross-entropies and, early on, the entropy."""
         features, self._features = self._features, []
         if not self._active(step):
+            step.metrics["beta"] = loss.new_zeros(len(self.modalities))
             return loss
         pairs = zip(features, self.prototypes, strict=True)
         logits = torch.stack(
@@ -90,7 +92,7 @@ class PMR(Method):
         logs = logits.log_softmax(-1)
         of_label = logs.gather(-1, step.labels.expand(len(logs), -1)[..., None])[..., 0]
         scores = step.total(of_label.detach().exp().sum(1))
-        weights = self.weights(scores)
+        weights = step.metrics["beta"] = self.weights(scores)
         for weight, losses in zip(weights, -of_label, strict=True):
             loss = loss + self.settings.alpha * weight * step.mean(losses)
         if self._early(step):

@@ -22,7 +22,7 @@ import torch
 
 from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
+from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods.base import Step
 from balancemm_cli.random_streams import RandomStreams
 

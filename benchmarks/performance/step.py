@@ -25,7 +25,6 @@ from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.acceleration import Stepper, arrange, check_speed
 from balancemm_cli.engine.launch import choose_device
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import BmmError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.models import build
@@ -62,7 +61,7 @@ def measure(switches: str, method: str, batch: int, options: argparse.Namespace)
     shapes = {"audio": 1, "visual": 3}
     network = arrange(build("concat", "resnet18", shapes, CLASSES, seed=0).to(device), recipe.speed)
     optimizer = build_optimizer(network, recipe.optimizer, recipe.speed)
-    stepper = Stepper(train_step, network, config.build_methods(MODALITIES), optimizer, recipe)
+    stepper = Stepper(network, config.build_methods(MODALITIES), optimizer, recipe)
     rows, columns = options.spectrogram
     inputs = {
         "audio": torch.randn(batch, 1, rows, columns, device=device),

@@ -12,17 +12,18 @@ from balancemm_cli.results.groups import Group, labels
 
 
 def draw_drops(panel: Panel) -> Figure:
-    """q and ρ over the epochs, a row each, a column a modality; a line a method that drops features.
+    """q of OPM and ρ over the epochs, a row each, a column a modality; a line a method that drops features by q.
 
-    Means over an epoch's steps; mean and range of runs. ValueError where no method drops features (q is 0 in every
-    step).
+    Means over an epoch's steps; mean and range of runs. ValueError where no run recorded a q above 0.
     """
     names = labels(panel.groups)
     dropping = [
         (index, names[index], group) for index, group in enumerate(panel.groups) if _drops(group, panel)
     ]
     if not dropping:
-        raise ValueError("no run drops features (q is 0 everywhere). Train with --method opm.")
+        raise ValueError(
+            "no run drops features by OPM's q (it is absent, or 0 everywhere). Train with --method opm."
+        )
     modalities = panel.modalities
     figure = Figure(figsize=(1.6 + 2.8 * len(modalities), 5.2))
     grid = figure.subplots(2, len(modalities), sharex=True, sharey="row", squeeze=False)

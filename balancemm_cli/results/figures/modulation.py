@@ -1,4 +1,6 @@
-"""ρ, q and k over the training steps."""
+"""ρ, and what methods record beside it, over the training steps."""
+
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,14 +13,16 @@ from balancemm_cli.results.groups import labels
 from balancemm_cli.runs.finding import Run
 from balancemm_cli.runs.folder import read_table
 
+NAMES = {"rho": "discrepancy ρ", "q": "drop probability q", "k": "gradient factor k"}
+
 
 def draw_modulation(panel: Panel) -> Figure:
-    """ρ, q and k over the training steps, a row each; a column a method, a line a modality (mean, range)."""
+    """Each metric that the runs record of a modality over the training steps, a row each, ρ first; a column a method,
+    a line a modality (mean, range). ValueError where they record none."""
     steps = [[read_steps(run) for run in group.runs] for group in panel.groups]
-    quantities = {"rho": "discrepancy ρ", "q": "drop probability q", "k": "gradient factor k"}
-    shown = [one for one in quantities if any(_columns(runs, one) for runs in steps)]
+    shown = list(dict.fromkeys(name for runs in steps for name in _quantities(runs[0], panel.modalities)))
     if not shown:
-        raise ValueError("no run recorded ρ, q or k.")
+        raise ValueError("no run recorded ρ or what its methods do.")
     names = labels(panel.groups)
     figure = Figure(figsize=(1.3 + 2.1 * len(names), 0.9 + 1.6 * len(shown)))
     grid = figure.subplots(len(shown), len(names), sharex="col", sharey="row", squeeze=False)
@@ -27,7 +31,7 @@ def draw_modulation(panel: Panel) -> Figure:
             if quantity == "rho":
                 mark_balance(grid[line, column], panel.groups[column : column + 1])
             _draw_steps(grid[line, column], runs, quantity, panel.modalities)
-        grid[line, 0].set_ylabel(quantities[quantity])
+        grid[line, 0].set_ylabel(NAMES.get(quantity, quantity))
     for column, name in enumerate(names):
         grid[0, column].set_title(name)
         grid[-1, column].set_xlabel("training step")
@@ -55,16 +59,17 @@ def over_epochs(runs: list[Run], column: str) -> Array:
     return aligned(curves)
 
 
-def _columns(runs: list[dict[str, Array]], quantity: str) -> list[str]:
-    return [name for name in runs[0] if name.startswith(f"{quantity}_")]
+def _quantities(columns: Iterable[str], modalities: list[str]) -> list[str]:
+    """What the columns of steps.arrow hold of each modality: "rho" for rho_audio."""
+    longest = sorted(modalities, key=len, reverse=True)  # the name of one may end as another's
+    ends = {name: next((f"_{of}" for of in longest if name.endswith(f"_{of}")), "") for name in columns}
+    return [name.removesuffix(end) for name, end in ends.items() if end]
 
 
 def _draw_steps(axes: Axes, runs: list[dict[str, Array]], quantity: str, modalities: list[str]) -> None:
-    columns = _columns(runs, quantity)
-    if not columns:
+    found = {of: [run[name] for run in runs if (name := f"{quantity}_{of}") in run] for of in modalities}
+    for index, (modality, recorded) in enumerate(found.items(), 1):
+        if recorded:
+            band(axes, *windows(recorded), index, modality)
+    if not any(found.values()):
         note(axes, "not used")
-    for name in columns:
-        modality = name.removeprefix(f"{quantity}_")
-        index = 1 + modalities.index(modality) if modality in modalities else 0
-        values = windows([run[name] for run in runs if name in run])
-        band(axes, *values, index, modality)

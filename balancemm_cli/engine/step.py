@@ -1,0 +1,70 @@
+"""One training step: forward, modulation, backward and update. Nothing in it waits for the device."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from balancemm_cli.engine import distributed
+from balancemm_cli.engine.optimizer import update
+from balancemm_cli.engine.profiling import Mark, no_mark
+from balancemm_cli.methods.base import Method, Step
+from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
+from balancemm_cli.models.network import Network
+
+
+def train_step(
+    network: Network,
+    methods: Sequence[Method],
+    optimizer: Optimizer,
+    inputs: Mapping[str, Tensor],
+    step: Step,
+    discrepancy: DiscrepancySettings,
+    encode: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None,
+    mark: Mark = no_mark,
+) -> Tensor:
+    """One update. Returns the loss, a 0-dim tensor on the device.
+
+    Where several processes share the batch, each one brings its part, and all of them get the loss of the whole
+    batch. `encode` replaces the network's own (see acceleration); `mark` is called at the end of each part.
+
+    The discrepancy is measured once, on undropped features, and serves every method. A batch that lost all its
+    samples, or whose loss is not finite, changes neither the weights nor the optimiser.
+    """
+    features = step.features = (encode or network.encode)(inputs)
+    mark("forward")
+    if len(features) > 1:
+        step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
+        with torch.no_grad():
+            step.discrepancy = measure(step.unimodal, step.labels, discrepancy, step.total, step.task)
+    for method in methods:
+        features = method.on_features(features, step)
+    mark("modulation")
+    loss, skip = _loss(network.classify(features), step)
+    for logits in network.auxiliary_logits(features):
+        loss = loss + step.mean(step.losses(logits))
+    mark("forward")
+    for method in methods:
+        loss = method.on_loss(loss, step)
+    mark("modulation")
+    loss.backward()
+    loss = distributed.sum_gradients(network, loss.detach())
+    mark("backward")
+    for method in methods:
+        method.on_gradients(network, step)
+    mark("modulation")
+    update(optimizer, skip | ~loss.isfinite())
+    mark("optimiser")
+    for method in methods:
+        method.on_step_end(step)
+    return loss
+
+
+def _loss(logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    """This process's part of the mean loss over the samples that kept a modality, and whether none did."""
+    if step.keep is None:
+        count, _ = step.streams.samples(len(step.labels))
+        return step.task.loss(logits, step.labels) / count, logits.new_zeros((), dtype=torch.bool)
+    step.kept = step.total(step.keep.any(1).sum())
+    return step.mean(step.losses(logits)), step.kept == 0
