@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancemm_cli.data import loading, store
-from balancemm_cli.data.loading import FramesColumn, NumbersColumn, Source, free_memory, make_resident
+from balancemm_cli.data.loading import FramesColumn, NumbersColumn, Room, Source, free_memory, make_resident
 from balancemm_cli.data.reading.media import encode_jpeg
 from balancemm_cli.data.store import open_set
 from balancemm_cli.data.transforms import LogSpectrogram, Pictures
@@ -224,6 +224,16 @@ def test_resident_without_the_memory_says_what_to_do(prepared, monkeypatch):
     with pytest.raises(InputError, match="Use --loading streaming"):
         make_resident([source_of(prepared)], "resident")
     assert make_resident([source_of(prepared)], "auto").startswith("Streaming")
+
+
+def test_runs_beside_each_other_share_the_memory(prepared, monkeypatch):
+    """What fits alone need not fit beside three others, whichever of them decodes first."""
+    source = source_of(prepared)
+    needed = source.size(ready=False)
+    monkeypatch.setattr(loading, "free_memory", lambda: 4 * needed)
+    assert Room.of_each(4, gpus=2) == Room(needed, 0.5) and Room.of_each(3, gpus=0).gpu == 1 / 3
+    assert make_resident([source], "auto", room=Room.of_each(4, 0)).startswith("Streaming")
+    assert make_resident([source], "auto", room=Room.of_each(1, 0)).startswith("Resident")
 
 
 def test_free_memory_is_plausible():

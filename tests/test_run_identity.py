@@ -14,6 +14,7 @@ from balancemm_cli import resources
 from balancemm_cli.config.run import Recipe, read_config, resolve
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.data.store import open_set
+from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods import METHODS
@@ -158,6 +159,24 @@ def test_a_run_of_a_former_version_is_read_and_not_trained_again(trained, data, 
     assert run.environment == {"version": "0.1.0", "threads": 3} and run.result.data.reader is None
 
 
+def test_an_interrupted_run_of_a_former_version_goes_on(trained, data, tmp_path):
+    """Its checkpoint holds the hash of that version, which its result.json has as well."""
+    old = copied(trained, tmp_path, "demo", "concat", "baseline-paper-s0-0ld0ld00")
+    result = json.loads((old / "result.json").read_text())
+    hashes = {"config": "c" * 64, "protocol": "9" * 64, "data": data.content_hash, "splits": data.splits_hash}
+    former = result | {"format": 1, "hashes": hashes, "status": "interrupted"}
+    (old / "result.json").write_text(json.dumps(former))
+    path = checkpoint.checkpoints(old / "checkpoints")[-1]
+    state = checkpoint.load_last(old / "checkpoints")
+    assert state is not None
+    checkpoint.save(old / "checkpoints", int(path.stem.split("-")[1]), state | {"run": "c" * 64})
+    assert train_run(RunFolder(tmp_path, small(), data), CPU)["status"] == "finished"
+    (old / "result.json").write_text(json.dumps(former))
+    checkpoint.save(old / "checkpoints", int(path.stem.split("-")[1]), state | {"run": "d" * 64})
+    with pytest.raises(InputError, match="of another run"):
+        train_run(RunFolder(tmp_path, small(), data), CPU)
+
+
 def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
     values = "epochs = 1, encoder = 'small', batch_size = 4, 'frames.size' = 32, 'waveform.n_fft' = 128"
     text = 'title = "t"\n[[runs]]\ndatasets = ["synthetic"]\nmethods = [{}]\nseeds = [0]\nsettings = {{ values }}\n'
@@ -169,7 +188,9 @@ def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
     assert status == 0
     status, lines, err = bmm("train", "--suite", tmp_path / "two.toml", "--status", *places)
     assert status == 0 and [line.split()[0] for line in lines.splitlines()] == ["finished", "waiting"]
-    assert "# synthetic (tuned): " in err and "epochs=1" in err and "# method opm (paper): q_base=0.5" in err
+    assert (
+        "# synthetic (tuned): " in err and "epochs=1" in err and "# method opm (paper): first_epoch=0" in err
+    )
     (folder,) = map(str.strip, out.splitlines())
     collection = collect(
         [tmp_path / "runs"], "last", wanted=of_suite(*load_suite(str(tmp_path / "two.toml")))

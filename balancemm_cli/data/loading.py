@@ -3,11 +3,13 @@
 Both modes give the same samples and take the same random draws; what follows on the device is in transforms.py.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -294,30 +296,46 @@ def _to_device(raw: Raw, device: torch.device) -> Raw:
     return raw.to(device, non_blocking=True) if isinstance(raw, Tensor) else raw
 
 
-def make_resident(sources: Iterable[Source], loading: Loading, device: torch.device = CPU) -> str:
+@dataclass(frozen=True)
+class Room:
+    """What one of several runs on a machine may take of its memory: bytes of the host's, and a share of a GPU's."""
+
+    host: int
+    gpu: float
+
+    @classmethod
+    def of_each(cls, runs: int, gpus: int) -> "Room":
+        """Equal parts of what is free now, for so many runs at a time over so many GPUs."""
+        return cls(free_memory() // runs, 1 / math.ceil(runs / max(gpus, 1)))
+
+
+def make_resident(
+    sources: Iterable[Source], loading: Loading, device: torch.device = CPU, room: Room | None = None
+) -> str:
     """Decode the sources into memory if `loading` says so, or "auto" finds room. Returns one line on the choice.
 
     For a run on a GPU that is the GPU's memory where GPU_SHARE of what is free suffices, else the host's; for a
     run on a CPU spectrograms are held, where there is room, in place of waveforms. InputError when "resident" is
-    asked for and memory does not suffice.
+    asked for and memory does not suffice. `room` is what the run may take at most where others run beside it.
     """
     sources = list(sources)
     raw, ready = (sum(source.size(ready) for source in sources) for ready in (False, True))
     if device.type == "cuda" and loading != "streaming":
-        free = torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        free = min(free, int(total * room.gpu)) if room else free
         if raw <= GPU_SHARE * free:
             _hold(sources, device, ready=False)
             return f"Resident on the GPU: all samples are decoded once ({_sizes(raw, free)})."
-    free = free_memory()
-    room = free * (1 if loading == "resident" else RESIDENT_SHARE)
-    if loading == "streaming" or raw > room:
+    free = min(free_memory(), room.host) if room else free_memory()
+    most = free * (1 if loading == "resident" else RESIDENT_SHARE)
+    if loading == "streaming" or raw > most:
         if loading == "resident":
             raise InputError(
                 f"Resident data would take {_sizes(raw, free)}. Use --loading streaming, or free some memory."
             )
         return f"Streaming: samples are decoded batch by batch (resident would take {_sizes(raw, free)})."
     # held spectrograms are larger than waveforms: the CPU need not compute them, a GPU would have to fetch them
-    spectrograms = device.type == "cpu" and raw < ready <= room
+    spectrograms = device.type == "cpu" and raw < ready <= most
     _hold(sources, CPU, spectrograms)
     also = ", and spectrograms computed once" if spectrograms else ""
     return f"Resident: all samples are decoded once{also} ({_sizes(ready if spectrograms else raw, free)})."

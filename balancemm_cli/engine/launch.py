@@ -18,7 +18,7 @@ import torch
 
 from balancemm_cli import models
 from balancemm_cli.config.run import RunConfig, SpeedSettings
-from balancemm_cli.data.loading import Loading
+from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.acceleration import check_speed
@@ -41,6 +41,7 @@ class Job:
     profile: bool = False
     weights: Path | None = None  # the file; only a run that has no checkpoint yet reads it
     place: Path | None = None  # of the run folder, where it is known already
+    room: Room | None = None  # memory that it may take, where others run beside it
 
     @property
     def name(self) -> str:
@@ -92,6 +93,7 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
             on_message,
             job.profile,
             job.weights,
+            job.room,
         )
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
@@ -148,8 +150,9 @@ def run_jobs(
     context.set_forkserver_preload(["balancemm_cli.engine.launch"])  # torch is imported once, not once a run
     waiting, running = list(reversed(jobs)), {}
     outcomes: list[Outcome] = []
-    threads = max(1, cores(None) // max(1, min(at_once, len(jobs))))
-    gpus = torch.cuda.device_count()
+    beside = max(1, min(at_once, len(jobs)))
+    threads, gpus = max(1, cores(None) // beside), torch.cuda.device_count()
+    room = Room.of_each(beside, gpus)
     on_terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
@@ -157,7 +160,7 @@ def run_jobs(
                 job = waiting.pop()
                 device = deal_device(job.device, gpus, (of.device for of in running.values()))
                 with interrupts_held():  # one that came while a process starts would leave it to itself
-                    ours, of = _start(context, job, device, threads)
+                    ours, of = _start(context, job, device, threads, room)
                     running[ours] = of
                 on_progress(job, {"device": device})
             for ready in wait(list(running)):
@@ -187,9 +190,11 @@ class _Running:
     process: BaseProcess
 
 
-def _start(context: ForkServerContext, job: Job, device: str, threads: int) -> tuple[Connection, _Running]:
+def _start(
+    context: ForkServerContext, job: Job, device: str, threads: int, room: Room
+) -> tuple[Connection, _Running]:
     ours, theirs = context.Pipe(duplex=False)
-    placed = replace(job, device=device, threads=job.threads or threads)
+    placed = replace(job, device=device, threads=job.threads or threads, room=room)
     process = context.Process(target=_work, args=(placed, theirs))
     process.start()
     theirs.close()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from balancemm_cli import models
-from balancemm_cli.data.loading import Loading, make_resident
+from balancemm_cli.data.loading import Loading, Room, make_resident
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, check_speed
 from balancemm_cli.engine.batches import training_batches
@@ -52,6 +52,7 @@ class Trainer:
         on_message: Callable[[str], None] = lambda _: None,
         mark: Mark = no_mark,
         weights: Path | None = None,
+        room: Room | None = None,
     ) -> None:
         self.mark, self.on_message, self.weights = mark, on_message, weights
         self.folder, self.device, self.on_progress = folder, device, on_progress
@@ -66,7 +67,7 @@ class Trainer:
         self.inputs = Inputs(self.data, modalities, self.settings)
         splits = [name for name in ("train", "val", "test") if self.data.counts.get(name)]
         self.sources = {name: self.inputs.source(self.data.split(name)) for name in splits}
-        on_message(make_resident(self.sources.values(), loading, device))
+        on_message(make_resident(self.sources.values(), loading, device, room))
         self.steps_per_epoch = -(-len(self.sources["train"]) // self.settings.batch_size)
         self.state = RunState(
             self.config, self.inputs.shapes, self.data.classes, self.steps_per_epoch, device
@@ -110,7 +111,7 @@ class Trainer:
         )
         if state is None:
             return False
-        if state["run"] != self.folder.hash:
+        if not self.folder.is_own(state["run"]):
             raise InputError(
                 f"The checkpoints in {self.folder.checkpoints} are of another run. "
                 "Delete the run folder to start again."
@@ -274,10 +275,11 @@ def train_run(
     on_message: Callable[[str], None] = lambda _: None,
     profile: bool = False,
     weights: Path | None = None,
+    room: Room | None = None,
 ) -> dict[str, Any]:
     """Train the run of a folder unless it has finished; returns its result. `profile`: say where the time went.
     `weights`: the file from which the encoders start, where the configuration names one; without need once there is
-    a checkpoint.
+    a checkpoint. `room`: the memory that it may take, where other runs are trained beside it.
 
     InputError when it diverges, or diverged before: then nothing is trained again. Where several processes train
     it, the first one keeps the folder for all of them and writes it.
@@ -293,7 +295,7 @@ def train_run(
             profiled = Profile(device) if profile else None
             mark = profiled.mark if profiled else no_mark
             try:
-                Trainer(folder, device, loading, on_progress, on_message, mark, weights).run()
+                Trainer(folder, device, loading, on_progress, on_message, mark, weights, room).run()
             finally:
                 if profiled:
                     on_message(profiled.report())

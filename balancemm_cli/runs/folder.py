@@ -80,6 +80,13 @@ class RunFolder:
         """The content of result.json, or None. InputError when it is damaged."""
         return read_result(self.path)
 
+    def is_own(self, run_hash: str) -> bool:
+        """Whether a checkpoint with that hash is of this run; a former version's stands in its result.json."""
+        if run_hash == self.hash:
+            return True
+        result = self.result()
+        return result is not None and result["format"] == 1 and result["hashes"]["config"] == run_hash
+
     def write_environment(self, device: torch.device, processes: int) -> None:
         """Add to environment.json the versions, the device, the threads and the processes that the run uses from now
         on, unless they are those it had."""
