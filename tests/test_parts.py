@@ -49,7 +49,7 @@ def planned(source):
     """The plan with a note and two defects that are kept, so that all that a manifest holds is there."""
     plan = Request("manifest", source).plan
     samples = [replace(s, defect="too loud") if s.id in ("5", "42") else s for s in plan.samples]
-    return replace(plan, samples=samples, notes=["A note."], protocol="ours")
+    return replace(plan, samples=samples, notes=["A note."], split_description="ours")
 
 
 def prepare(source, out, number=0, of=0, **options):
@@ -118,7 +118,7 @@ def test_a_part_that_is_there(source, halves, tmp_path):
     prepare(source, halves / "set", 1, 2, on_message=said.append)
     assert "set.part-1-of-2 is prepared already" in said[-1] and contents(halves) == before
     shutil.copytree(halves / "set.part-1-of-2", tmp_path / "set.part-1-of-2")
-    other = replace(planned(source), protocol="another")
+    other = replace(planned(source), split_description="another")
     with pytest.raises(InputError, match=r"part-1-of-2 was prepared from other media, lists.*--out"):
         prepare_plan(other, tmp_path / "set", Part(1, 2), 1, True)
 
@@ -129,7 +129,7 @@ def test_a_whole_set_that_is_there_is_told(source, parts):
     said = []
     assert prepare(source, parts / "set", 1, 2, on_message=said.append) == parts / "set"
     assert "set is prepared already" in said[-1] and not (parts / "set.part-1-of-2").exists()
-    other = replace(planned(source), protocol="another")
+    other = replace(planned(source), split_description="another")
     with pytest.raises(InputError, match="set was prepared from other media"):
         prepare_plan(other, parts / "set", Part(1, 2), 1, True)
 

@@ -112,8 +112,8 @@ class PreparedSet:
     `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`,
     `{"kind": "features", "length": steps, "width": n}`, where a step holds several vectors also with `"positions": n`,
     or `{"kind": "tokens", "length": n, "words": […]}`.
-    `extras` maps further columns to one of EXTRAS. `protocol` says whose split it is. `reader` is the data set whose
-    class made it, `split_name` the name of its split, `official_lists` whether its lists are the published ones; None
+    `extras` maps further columns to one of EXTRAS. `split_description` says whose split it is. `reader` is the data set
+    whose class made it, `split_name` the name of its split, `official_lists` whether its lists are the published ones; None
     where a former version did not record it. `counts` are the samples in the shards of each split, `expected` those
     that the lists ask for.
     """
@@ -125,12 +125,12 @@ class PreparedSet:
         self.classes: list[str] = manifest["classes"]
         self.modalities: dict[str, dict[str, Any]] = manifest["modalities"]
         self.extras: dict[str, str] = manifest.get("extras", {})
-        self.protocol: str = manifest.get("protocol", "")
+        self.split_description: str = manifest.get("split_description", manifest.get("protocol", ""))
         self.reader: str | None = manifest.get("reader")
         self.split_name: str | None = manifest.get("split_name")
         self.official_lists: bool | None = manifest.get("official_lists")
-        self.counts: dict[str, int] = {name: part["prepared"] for name, part in manifest["splits"].items()}
-        self.expected: dict[str, int] = {name: part["expected"] for name, part in manifest["splits"].items()}
+        self.counts: dict[str, int] = {name: own["prepared"] for name, own in manifest["splits"].items()}
+        self.expected: dict[str, int] = {name: own["expected"] for name, own in manifest["splits"].items()}
         self.content_hash: str = manifest["content_hash"]
         self.splits_hash: str = manifest["splits_hash"]
 
@@ -178,8 +178,11 @@ def open_set(folder: Path) -> PreparedSet:
 def content_hash(manifest: dict[str, Any]) -> str:
     """SHA-256 of what a run sees of a set: classes, modalities, and the shards of each split."""
     splits = {
-        name: {"prepared": part["prepared"], "shards": part["shards"]}
-        for name, part in manifest["splits"].items()
+        name: {
+            "prepared": own["prepared"],
+            "shards": [{key: shard[key] for key in ("file", "rows", "sha256")} for shard in own["shards"]],
+        }
+        for name, own in manifest["splits"].items()
     }
     return digest([FORMAT, manifest["classes"], list(manifest["modalities"].items()), splits])
 

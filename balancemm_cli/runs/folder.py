@@ -103,7 +103,7 @@ class RunFolder:
                 "speed": config.settings.speed.model_dump(),
                 **parts,
                 "processes": processes,
-                "split": self.data.protocol,
+                "split": self.data.split_description,
                 "data": {
                     "reader": self.data.reader,
                     "split_name": self.data.split_name,
