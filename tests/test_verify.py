@@ -11,8 +11,8 @@ from media_files import MEDIA, contents, needs_media
 
 from balancemm_cli.cli import prepare as prepare_command
 from balancemm_cli.data.datasets import crema_d
-from balancemm_cli.data.datasets.plan import Clip, Plan, Sample
 from balancemm_cli.data.datasets.crema_d import CremaD
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample
 from balancemm_cli.data.preparing import verify as verify_module
 from balancemm_cli.data.preparing.verify import verify
 from balancemm_cli.errors import InputError, UsageError
