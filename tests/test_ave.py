@@ -193,6 +193,7 @@ def test_the_true_lists(tmp_path, header, end):
     (root / "AVE").mkdir()
     found = ave.AVE().plan(root, None, False)
     assert found.split_description == ave.DESCRIPTION
+    assert (found.split_name, found.official_lists) == ("official", True)
     counts = {split: sum(sample.split == split for sample in found.samples) for split in ave.SETS}
     assert counts == {"train": 3339, "val": 402, "test": 402}
     assert len({sample.id for sample in found.samples}) == 4143

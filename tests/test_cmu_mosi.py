@@ -228,6 +228,8 @@ def test_folds_that_are_not_the_standard_ones(source):
         manifest["notes"]
     )
     assert manifest["split_description"].startswith("folds of its own; ")
+    assert (manifest["reader"], manifest["split_name"]) == ("cmu-mosi", "official")
+    assert manifest["official_lists"] is False
 
 
 @pytest.mark.skipif(not STANDARD.is_file(), reason="the shared folds are absent")
@@ -245,6 +247,9 @@ def test_the_true_folds_are_recognised(tmp_path):
     plan = cmu_mosi.CMUMosi().plan(write(tmp_path / "a.pkl", content), None, False)
     assert Counter(sample.split for sample in plan.samples) == {"train": 1284, "val": 229, "test": 686}
     assert plan.notes == [] and plan.split_description.startswith("the standard folds")
+    assert (plan.split_name, plan.official_lists) == ("official", True)
+    other = cmu_mosi.CMUMosi().plan(tmp_path / "a.pkl", None, False, labels="positive")
+    assert (other.split_name, other.official_lists) == ("official-positive", True)  # other samples
     short = {**content, "test": {key: values[:-1] for key, values in content["test"].items()}}
     with pytest.raises(InputError, match=r"it has 685 segments of 31 videos, that one 686 of 31\."):
         cmu_mosi.CMUMosi().plan(write(tmp_path / "short.pkl", short), None, False)

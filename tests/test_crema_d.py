@@ -70,6 +70,7 @@ def test_the_small_tree(tree):
         "train.csv is not the train list of OGM-GE: it has 6 entries, that one 6,698" in line for line in said
     )
     assert prepared.split_description == OTHER_LISTS
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("crema-d", "official", False)
     assert prepared.manifest["notes"] == [line for line in said if line in prepared.manifest["notes"]]
     assert len(prepared.manifest["notes"]) == 4
 
@@ -138,6 +139,7 @@ def test_pointers_and_missing_files_need_leave(tree, monkeypatch):
     prepared = prepare(tree, allow_missing=False)
     assert prepared.manifest["notes"] == []
     assert prepared.split_description == "lists of OGM-GE: all 91 actors occur in train and test"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("crema-d", "official", True)
 
 
 def real_lists(tree):
@@ -229,6 +231,7 @@ def test_the_lists_of_relearn(tree):
     assert Counter(sample.split for sample in plan.samples) == {"train": 5, "val": 1, "test": 2}
     assert plan.classes == crema_d.CLASSES
     assert plan.split_description == OTHER_LISTS
+    assert (plan.split_name, plan.official_lists) == ("relearn", False)
 
 
 @needs_lists
@@ -242,6 +245,7 @@ def test_the_true_lists_of_relearn_are_recognised(tree):
     assert Counter(sample.split for sample in plan.samples) == {"train": 5954, "val": 744, "test": 744}
     actors = [{s.id[:4] for s in plan.samples if s.split == part} for part in ("train", "val", "test")]
     assert "the same actors occur in all splits" in plan.split_description
+    assert (plan.split_name, plan.official_lists) == ("relearn", True)
     assert actors[1] | actors[2] <= actors[0] and len(actors[0]) == 91
 
 
@@ -279,6 +283,11 @@ def test_the_speaker_independent_split_prepares_trains_and_evaluates(tmp_path):
         on_message=said.append,
     )
     assert prepared.split_description == "by actor: no actor is in two splits"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == (
+        "crema-d",
+        "speaker-independent",
+        None,
+    )
     assert prepared.expected == {"train": 5966, "val": 738, "test": 738}
     assert prepared.counts == {"train": 6, "val": 6, "test": 6}
     assert len(rejected(prepared)) == 7442 - 18  # each with its reason: the names are known without lists

@@ -94,6 +94,11 @@ def test_the_list_of_bml(tree):
     assert prepared.name == "kinetics-sounds" and prepared.classes == CLASSES and len(CLASSES) == 31
     assert prepared.counts == prepared.expected == {"train": 31, "val": 2, "test": 2}
     assert prepared.split_description == OTHER_LISTS
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == (
+        "kinetics-sounds",
+        "test",
+        False,
+    )
     split = prepared.split("train")
     assert split.ids == [name for name, part, _ in ROWS if part == "train"]
     assert split.labels.tolist() == list(range(31))
@@ -109,8 +114,9 @@ def test_evaluation_on_the_validation_clips(tree):
     prepared = prepare(tree, options={"eval_split": "val"}, out=tree / "val")
     assert prepared.counts == {"train": 31, "test": 2}
     assert prepared.split("test").ids == [name for name, part, _ in ROWS if part == "val"]
+    assert prepared.split_name == "val"  # so that its numbers pass for none on the test clips
     assert "the 2 test clips are not used" in " ".join(prepared.manifest["notes"])
-    with pytest.raises(InputError, match="have no validation part"):
+    with pytest.raises(InputError, match="have no validation split"):
         prepare(tree, "ogm", options={"eval_split": "val"}, out=tree / "other")
     with pytest.raises(UsageError, match="--eval-split"):
         prepare(tree, options={"eval_split": "train"}, out=tree / "other")
@@ -221,9 +227,13 @@ def test_the_true_lists(tree, end):
     pair = kinetics_sounds.KineticsSounds().plan(tree / "k400", tree, False)
     assert pair.samples == [sample for sample in found.samples if sample.split != "val"] and not pair.notes
     assert pair.split_description == "the lists of OGM-GE, evaluated on the test clips"
+    assert (
+        (found.split_name, found.official_lists) == (pair.split_name, pair.official_lists) == ("test", True)
+    )
     val = kinetics_sounds.KineticsSounds().plan(tree / "k400", folder, False, eval_split="val")
     assert Counter(sample.split for sample in val.samples) == {"train": 14799, "test": 1320}
     assert val.split_description == "the lists of BML, evaluated on the validation clips"
+    assert (val.split_name, val.official_lists) == ("val", True)
     with pytest.raises(InputError, match=r"18,716 of the 18,716 files .* missing .*cvdfoundation"):
         prepare(tree, splits=folder, allow_missing=False)
 

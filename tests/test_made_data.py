@@ -337,6 +337,11 @@ def test_synthetic_ucf_101_three_is_prepared(made):
     prepared = prepare_dataset("synthetic-ucf-101-three", source, out=source.parent / "out", workers=1)
     assert prepared.counts == {"train": 24, "test": 12} and len(prepared.classes) == 12
     assert prepared.split_description == "made data in the form of UCF-101"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == (
+        "synthetic-ucf-101-three",
+        "made",
+        None,
+    )
     assert list(prepared.modalities) == ["rgb", "flow", "rgb-difference"]
     assert prepared.modalities["flow"]["source"] == "tv-l1 pack"
     test = prepared.split("test")

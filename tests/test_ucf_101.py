@@ -154,6 +154,7 @@ def test_videos_with_computed_flow(videos, tmp_path):
     assert "the videos in UCF-101/. Flow is computed by DIS of OpenCV" in notes[-1]
     assert sum("of UCF-101: it has" in note for note in notes) == 3
     assert prepared.split_description == "other lists than the official ones"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("ucf-101", "1", False)
     train_and_evaluate(prepared, tmp_path / "runs")
 
 
@@ -478,6 +479,7 @@ def test_three_modalities_of_videos(videos):
 def test_the_true_lists(videos, folder, split, train, test):
     found = plan(videos, folder, False, split=split, flow="dis")
     assert found.split_description.startswith(f"split {split} of the official three")
+    assert (found.split_name, found.official_lists) == (split, True)
     assert len(found.notes) == 1 and len(found.classes) == 101 and found.classes[36] == "HandstandPushups"
     parts = {part: [s for s in found.samples if s.split == part] for part in ("train", "test")}
     assert [len(part) for part in parts.values()] == [train, test]

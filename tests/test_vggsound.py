@@ -186,6 +186,7 @@ def test_lists_of_the_true_size(tree):
     write_pair(tree / "pair", train)
     shutil.copy(LISTS / "test.csv", tree / "pair")
     assert found.split_description == vggsound.DESCRIPTION
+    assert (found.split_name, found.official_lists) == ("official", True)
     pair = vggsound.VGGSound().plan(tree / "media", tree / "pair", False)
     assert pair.notes == [] and pair.samples == found.samples
     found_files = [sample.id for sample in found.samples if "/" in sample.clips["audio"].name]

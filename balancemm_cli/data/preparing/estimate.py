@@ -10,7 +10,7 @@ from pathlib import Path
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
 from balancemm_cli.data.preparing.finish import describe_set, same_set
 from balancemm_cli.data.preparing.prepare import Request, Sizes, check, cut, files_of, sizes_of
-from balancemm_cli.data.preparing.sources import media_of, recall, source_of, unchanged
+from balancemm_cli.data.preparing.sources import compare, recall, source_of
 from balancemm_cli.data.preparing.work import is_free
 from balancemm_cli.data.preparing.workers import cores
 from balancemm_cli.errors import InputError
@@ -119,13 +119,7 @@ def _folder(plan: Plan, sizes: Sizes, folder: Path, processes: int) -> Iterator[
         yield f"Time: {_time(seconds)} with {processes} worker{'s' if processes > 1 else ''}."
         return
     shards = cut(plan)
-    contents, other = unchanged(media_of(plan.samples), recall(folder))
-    if other:
-        yield (
-            f"Folder: {folder} is there. {len(other):,} files are not as they were remembered: `bmm prepare` compares "
-            "their content with what it was prepared from."
-        )
-        return
+    contents = compare(plan.samples, recall(folder), processes)
     sources = [source_of(samples, contents) for own in shards.values() for samples in own.values()]
     try:
         yield f"Folder: {same_set(folder, describe_set(plan, {s: [*own] for s, own in shards.items()}), sources)}"

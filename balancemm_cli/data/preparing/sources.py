@@ -53,20 +53,6 @@ def media_of(samples: Iterable[Sample]) -> dict[str, Clip]:
     return {clip.medium: clip for clip in clips if clip.has_file}
 
 
-def unchanged(media: dict[str, Clip], memory: Memory) -> tuple[Memory, list[Clip]]:
-    """What is remembered of the media whose stamps are as remembered, and a clip of each other one that is there."""
-    same: Memory = {}
-    other = []
-    for medium, clip in media.items():
-        stamp = clip.stamp()
-        known = memory.get(medium)
-        if known and known[0] == stamp != YOUNG:
-            same[medium] = known
-        elif stamp is not None:
-            other.append(clip)
-    return same, other
-
-
 def compare(
     samples: Iterable[Sample], memory: Memory, workers: int, on_progress: Progress | None = None
 ) -> Memory:
@@ -74,7 +60,7 @@ def compare(
 
     `on_progress("compare", done, total)` counts the media that are hashed.
     """
-    same, other = unchanged(media_of(samples), memory)
+    same, other = _unchanged(media_of(samples), memory)
     batches = [other[first : first + BATCH] for first in range(0, len(other), BATCH)]
     report = (lambda done: on_progress("compare", done, len(other))) if on_progress else None
     few = len(batches) < 2  # not worth the start of a process
@@ -95,12 +81,27 @@ def recall(folder: Path) -> Memory:
 
 def remember(folder: Path, memory: Memory) -> None:
     """Keep the memory beside a prepared folder, where that can be written to; it can be done without."""
-    with suppress(OSError):
-        store.write_json(_beside(folder), {"files": memory})
+    if memory:
+        with suppress(OSError):
+            store.write_json(_beside(folder), {"files": memory})
 
 
 def _beside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.sources"
+
+
+def _unchanged(media: dict[str, Clip], memory: Memory) -> tuple[Memory, list[Clip]]:
+    """What is remembered of the media whose stamps are as remembered, and a clip of each other one that is there."""
+    same: Memory = {}
+    other = []
+    for medium, clip in media.items():
+        stamp = clip.stamp()
+        known = memory.get(medium)
+        if known and known[0] == stamp != YOUNG:
+            same[medium] = known
+        elif stamp is not None:
+            other.append(clip)
+    return same, other
 
 
 def _look_at_each(clips: list[Clip]) -> list[tuple[str, str] | None]:
