@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def prepared(tmp_path_factory) -> Path:
     """A folder `data/prepared` that holds a small synthetic set: real clips, written and decoded here."""
     root = tmp_path_factory.mktemp("data")
-    synthetic.make(root / "raw", workers=1, counts={"train": 96, "val": 48, "test": 60})
+    synthetic.Synthetic().make(root / "raw", workers=1, counts={"train": 96, "val": 48, "test": 60})
     prepare_dataset("synthetic", root / "raw", out=root / "prepared" / "synthetic", workers=1)
     return root / "prepared"
 

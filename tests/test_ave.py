@@ -46,7 +46,7 @@ def root(tmp_path):
 
 
 def plan(root, splits=None):
-    return ave.plan(root.parent, splits, True)
+    return ave.AVE().plan(root.parent, splits, True)
 
 
 def test_the_small_tree_is_prepared_and_trains(tmp_path):
@@ -90,7 +90,7 @@ def test_the_small_tree_is_prepared_and_trains(tmp_path):
 
 
 def test_source_is_the_data_set_or_the_folder_around_it(root):
-    inside = ave.plan(root, None, True)
+    inside = ave.AVE().plan(root, None, True)
     assert [sample.clips for sample in inside.samples] == [sample.clips for sample in plan(root).samples]
     assert inside.samples[0].clips["audio"].path == root / "AVE" / "-_00_train.mp4"
 
@@ -155,7 +155,7 @@ def test_sets_and_annotations_must_agree(root):
 
 def test_other_lists_need_leave(root):
     with pytest.raises(InputError, match=r"trainSet\.txt is not the train set of AVE: it has 28 entries"):
-        ave.plan(root, None, False)
+        ave.AVE().plan(root, None, False)
 
 
 def test_links_that_lead_out_are_refused(root, tmp_path):
@@ -191,8 +191,9 @@ def test_the_true_lists(tmp_path, header, end):
         f"{ave.HEADER}\n{annotations}" if header else annotations, newline=end
     )
     (root / "AVE").mkdir()
-    found = ave.plan(root, None, False)
-    assert found.protocol == ave.PROTOCOL
+    found = ave.AVE().plan(root, None, False)
+    assert found.split_description == ave.DESCRIPTION
+    assert (found.split_name, found.official_lists) == ("official", True)
     counts = {split: sum(sample.split == split for sample in found.samples) for split in ave.SETS}
     assert counts == {"train": 3339, "val": 402, "test": 402}
     assert len({sample.id for sample in found.samples}) == 4143
@@ -212,4 +213,4 @@ def test_the_true_lists(tmp_path, header, end):
         prepare_dataset("ave", root, out=tmp_path / "out")
     (root / "trainSet.txt").write_text("\n".join(line for line in parts[0] if "VWi2ENBuTbw" not in line))
     with pytest.raises(InputError, match=r"it has 3,338 entries, that one 3,339"):
-        ave.plan(root, None, False)
+        ave.AVE().plan(root, None, False)

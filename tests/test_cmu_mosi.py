@@ -227,7 +227,9 @@ def test_folds_that_are_not_the_standard_ones(source):
     assert "The fold 'test' is not the standard one of CMU-MOSI: it has 12 segments of 1 videos" in "".join(
         manifest["notes"]
     )
-    assert manifest["protocol"].startswith("folds of its own; ")
+    assert manifest["split_description"].startswith("folds of its own; ")
+    assert (manifest["reader"], manifest["split_name"]) == ("cmu-mosi", "official")
+    assert manifest["official_lists"] is False
 
 
 @pytest.mark.skipif(not STANDARD.is_file(), reason="the shared folds are absent")
@@ -242,19 +244,22 @@ def test_the_true_folds_are_recognised(tmp_path):
             **{key: np.ones((count, 1, 1), np.float32) for key in ("text", "audio", "vision")},
             "regression_labels": np.resize(np.arange(-3.0, 4), count),
         }
-    plan = cmu_mosi.plan(write(tmp_path / "a.pkl", content), None, False)
+    plan = cmu_mosi.CMUMosi().plan(write(tmp_path / "a.pkl", content), None, False)
     assert Counter(sample.split for sample in plan.samples) == {"train": 1284, "val": 229, "test": 686}
-    assert plan.notes == [] and plan.protocol.startswith("the standard folds")
+    assert plan.notes == [] and plan.split_description.startswith("the standard folds")
+    assert (plan.split_name, plan.official_lists) == ("official", True)
+    other = cmu_mosi.CMUMosi().plan(tmp_path / "a.pkl", None, False, labels="positive")
+    assert (other.split_name, other.official_lists) == ("official-positive", True)  # other samples
     short = {**content, "test": {key: values[:-1] for key, values in content["test"].items()}}
     with pytest.raises(InputError, match=r"it has 685 segments of 31 videos, that one 686 of 31\."):
-        cmu_mosi.plan(write(tmp_path / "short.pkl", short), None, False)
+        cmu_mosi.CMUMosi().plan(write(tmp_path / "short.pkl", short), None, False)
     swapped = content["test"]["id"][0].split("$")[0], content["valid"]["id"][0].split("$")[0]
     for fold, (mine, other) in (("test", swapped), ("valid", swapped[::-1])):
         content[fold]["id"] = [name.replace(mine, other) for name in content[fold]["id"]]
     with pytest.raises(
         InputError, match=r"'valid' .* not the standard one of CMU-MOSI: its videos are others"
     ):
-        cmu_mosi.plan(write(tmp_path / "b.pkl", content), None, False)
+        cmu_mosi.CMUMosi().plan(write(tmp_path / "b.pkl", content), None, False)
 
 
 RIGHT = mmsa("aligned")
@@ -376,15 +381,15 @@ def test_what_to_get(tmp_path):
 
 
 def test_verify_knows_the_published_hashes(source):
-    plan = cmu_mosi.plan(source, None, True)
-    published = cmu_mosi.official_files(source, plan)
+    plan = cmu_mosi.CMUMosi().plan(source, None, True)
+    published = cmu_mosi.CMUMosi().official_files(source, plan)
     (facts,) = published.files.values()
     assert list(published.files) == ["MOSI/Processed/unaligned_50.pkl"]
     assert facts.hash == "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524"
     with pytest.raises(InputError, match=r"not those that MMSA's README of unaligned_50\.pkl names"):
-        verify("cmu-mosi", source, plan, workers=1)
+        verify(cmu_mosi.CMUMosi(), source, plan, workers=1)
     path = write(source / "b" / "any name.pkl", mmsa("aligned"))
-    published = cmu_mosi.official_files(path, cmu_mosi.plan(path, None, True))
+    published = cmu_mosi.CMUMosi().official_files(path, cmu_mosi.CMUMosi().plan(path, None, True))
     assert published.files["any name.pkl"].hash.startswith("d3994fd25681")
     path = write(source / "c" / "mosi_data.pkl", mult())
-    assert cmu_mosi.official_files(path, cmu_mosi.plan(path, None, True)) is None
+    assert cmu_mosi.CMUMosi().official_files(path, cmu_mosi.CMUMosi().plan(path, None, True)) is None

@@ -69,7 +69,8 @@ def test_the_small_tree(tree):
     assert any(
         "train.csv is not the train list of OGM-GE: it has 6 entries, that one 6,698" in line for line in said
     )
-    assert prepared.protocol == OTHER_LISTS
+    assert prepared.split_description == OTHER_LISTS
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("crema-d", "official", False)
     assert prepared.manifest["notes"] == [line for line in said if line in prepared.manifest["notes"]]
     assert len(prepared.manifest["notes"]) == 4
 
@@ -137,7 +138,8 @@ def test_pointers_and_missing_files_need_leave(tree, monkeypatch):
     add(tree / "crema-d", TRAIN[2])
     prepared = prepare(tree, allow_missing=False)
     assert prepared.manifest["notes"] == []
-    assert prepared.protocol == "lists of OGM-GE: all 91 actors occur in train and test"
+    assert prepared.split_description == "lists of OGM-GE: all 91 actors occur in train and test"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("crema-d", "official", True)
 
 
 def real_lists(tree):
@@ -199,13 +201,13 @@ def test_the_true_lists_are_recognised(tree, end):
         (folder / f"{split}.csv").write_bytes(data)
     with pytest.raises(InputError, match=r"of the 14,884 files .* missing"):
         prepare(tree, splits=folder, allow_missing=False)
-    plan = crema_d.plan(tree / "crema-d", folder, False)
+    plan = crema_d.CremaD().plan(tree / "crema-d", folder, False)
     assert len(plan.samples) == 7442 and sum(bool(sample.defect) for sample in plan.samples) == 6
     data = (folder / "test.csv").read_bytes()
     lines = data.splitlines(keepends=True)
     (folder / "test.csv").write_bytes(b"".join([lines[1], lines[0], *lines[2:]]))
     with pytest.raises(InputError, match="not the test list of OGM-GE: its SHA-256"):
-        crema_d.plan(tree / "crema-d", folder, False)
+        crema_d.CremaD().plan(tree / "crema-d", folder, False)
 
 
 def test_a_header_and_the_list_without_it_are_one(tree):
@@ -225,10 +227,11 @@ def test_the_lists_of_relearn(tree):
         prepare(tree, splits=tree / "relearn", options={"split": "relearn"}, allow_missing=False)
     with pytest.raises(InputError, match=r"not named.*Diagnosing_Relearning_ECCV2024.*--splits"):
         prepare(tree, splits=None, options={"split": "relearn"})
-    plan = crema_d.plan(tree / "crema-d", tree / "relearn", True, split="relearn")
+    plan = crema_d.CremaD().plan(tree / "crema-d", tree / "relearn", True, split="relearn")
     assert Counter(sample.split for sample in plan.samples) == {"train": 5, "val": 1, "test": 2}
     assert plan.classes == crema_d.CLASSES
-    assert plan.protocol == OTHER_LISTS
+    assert plan.split_description == OTHER_LISTS
+    assert (plan.split_name, plan.official_lists) == ("relearn", False)
 
 
 @needs_lists
@@ -238,10 +241,11 @@ def test_the_true_lists_of_relearn_are_recognised(tree):
     shutil.copy(LISTS / "relearn_my_train.csv", folder / "my_train.csv")
     shutil.copy(LISTS / "relearn_val.csv", folder / "val.csv")
     (folder / "test.csv").write_bytes(b"name,label\n" + (LISTS / "ogmge_test.csv").read_bytes())
-    plan = crema_d.plan(tree / "crema-d", folder, False, split="relearn")
+    plan = crema_d.CremaD().plan(tree / "crema-d", folder, False, split="relearn")
     assert Counter(sample.split for sample in plan.samples) == {"train": 5954, "val": 744, "test": 744}
     actors = [{s.id[:4] for s in plan.samples if s.split == part} for part in ("train", "val", "test")]
-    assert "the same actors occur in all parts" in plan.protocol
+    assert "the same actors occur in all splits" in plan.split_description
+    assert (plan.split_name, plan.official_lists) == ("relearn", True)
     assert actors[1] | actors[2] <= actors[0] and len(actors[0]) == 91
 
 
@@ -278,7 +282,12 @@ def test_the_speaker_independent_split_prepares_trains_and_evaluates(tmp_path):
         options={"split": "speaker-independent"},
         on_message=said.append,
     )
-    assert prepared.protocol == "by actor: no actor is in two parts"
+    assert prepared.split_description == "by actor: no actor is in two splits"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == (
+        "crema-d",
+        "speaker-independent",
+        None,
+    )
     assert prepared.expected == {"train": 5966, "val": 738, "test": 738}
     assert prepared.counts == {"train": 6, "val": 6, "test": 6}
     assert len(rejected(prepared)) == 7442 - 18  # each with its reason: the names are known without lists

@@ -264,7 +264,7 @@ def test_switches_train_as_eager_float32_does(model, monkeypatch):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    synthetic.make(root / "raw", workers=1, counts={"train": 8, "val": 4, "test": 6})
+    synthetic.Synthetic().make(root / "raw", workers=1, counts={"train": 8, "val": 4, "test": 6})
     return prepare_dataset("synthetic", root / "raw", out=root / "prepared" / "synthetic", workers=1)
 
 

@@ -63,7 +63,7 @@ def write_my_data(folder):
 def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
     """As typed, but on a small synthetic set and for one epoch."""
     monkeypatch.chdir(tmp_path)
-    synthetic.make(tmp_path / "data" / "raw" / "synthetic", 1, counts={"train": 96, "test": 60})
+    synthetic.Synthetic().make(tmp_path / "data" / "raw" / "synthetic", 1, counts={"train": 96, "test": 60})
     write_my_data(tmp_path)
     write_my_data(tmp_path / "folder")
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from media_files import MEDIA, contents, needs_media, write_csv
 
 from balancemm_cli.data.datasets import DATASETS, crema_d, plan
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.preparing.estimate import dry_run
 from balancemm_cli.data.preparing.prepare import Request, prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
@@ -134,7 +134,12 @@ def test_every_kind_of_modality(tmp_path, monkeypatch):
         "maps": plan.features(10, 512, positions=49),
     }
     made = plan.Plan("made", samples, ["a"], modalities, clip_seconds=10.0)
-    monkeypatch.setitem(DATASETS, "made", SimpleNamespace(plan=lambda source, splits, allow_missing: made))
+
+    class Made(Dataset):
+        def plan(self, source, splits, allow_missing):
+            return made
+
+    monkeypatch.setitem(DATASETS, "made", Made())
     lines = dry_run(Request("made", tmp_path), workers=1)
     assert lines[2:6] == [
         "  flow: flow (computed tv-l1) of 256×340, 1 a second",

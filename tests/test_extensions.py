@@ -48,7 +48,7 @@ def bmm(package, folder, *words):
 
 
 def test_a_method_and_a_model_of_another_package_train(package, tmp_path):
-    synthetic.make(tmp_path / "raw", 1, counts={"train": 40, "test": 20})
+    synthetic.Synthetic().make(tmp_path / "raw", 1, counts={"train": 40, "test": 20})
     prepare_dataset(
         "synthetic", tmp_path / "raw", out=tmp_path / "data" / "prepared" / "synthetic", workers=1
     )

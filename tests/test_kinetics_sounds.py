@@ -82,7 +82,7 @@ def prepare(tree, lists="bml", **options):
 
 
 def plan(tree, lists="bml", **options):
-    return kinetics_sounds.plan(tree / "k400", tree / lists, True, **options)
+    return kinetics_sounds.KineticsSounds().plan(tree / "k400", tree / lists, True, **options)
 
 
 def files(tree, lists="bml"):
@@ -93,7 +93,12 @@ def test_the_list_of_bml(tree):
     prepared = prepare(tree)
     assert prepared.name == "kinetics-sounds" and prepared.classes == CLASSES and len(CLASSES) == 31
     assert prepared.counts == prepared.expected == {"train": 31, "val": 2, "test": 2}
-    assert prepared.protocol == OTHER_LISTS
+    assert prepared.split_description == OTHER_LISTS
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == (
+        "kinetics-sounds",
+        "test",
+        False,
+    )
     split = prepared.split("train")
     assert split.ids == [name for name, part, _ in ROWS if part == "train"]
     assert split.labels.tolist() == list(range(31))
@@ -109,8 +114,9 @@ def test_evaluation_on_the_validation_clips(tree):
     prepared = prepare(tree, options={"eval_split": "val"}, out=tree / "val")
     assert prepared.counts == {"train": 31, "test": 2}
     assert prepared.split("test").ids == [name for name, part, _ in ROWS if part == "val"]
+    assert prepared.split_name == "val"  # so that its numbers pass for none on the test clips
     assert "the 2 test clips are not used" in " ".join(prepared.manifest["notes"])
-    with pytest.raises(InputError, match="have no validation part"):
+    with pytest.raises(InputError, match="have no validation split"):
         prepare(tree, "ogm", options={"eval_split": "val"}, out=tree / "other")
     with pytest.raises(UsageError, match="--eval-split"):
         prepare(tree, options={"eval_split": "train"}, out=tree / "other")
@@ -120,13 +126,13 @@ def test_evaluation_on_the_validation_clips(tree):
 def test_the_lists_of_ogm_ge(tree, end):
     write_txt(tree / "ogm", end=end)
     found = plan(tree, "ogm")
-    assert found.protocol == OTHER_LISTS
+    assert found.split_description == OTHER_LISTS
     assert found.samples == [sample for sample in plan(tree).samples if sample.split != "val"]
 
 
 def test_lists_are_found_beside_the_media_too(tree):
     shutil.copy(tree / "bml" / "code" / "dataset" / "KS_train_val.json", tree / "k400")
-    assert kinetics_sounds.plan(tree / "k400", None, True).samples == plan(tree).samples
+    assert kinetics_sounds.KineticsSounds().plan(tree / "k400", None, True).samples == plan(tree).samples
 
 
 LAYOUTS = {
@@ -203,9 +209,9 @@ def test_the_true_lists(tree, end):
     folder = tree / "true"
     folder.mkdir()
     shutil.copy(LISTS / "bml_KS_train_val.json", folder / "KS_train_val.json")
-    found = kinetics_sounds.plan(tree / "k400", folder, False)
+    found = kinetics_sounds.KineticsSounds().plan(tree / "k400", folder, False)
     assert found.notes == [] and found.classes == CLASSES
-    assert found.protocol == "the lists of BML, evaluated on the test clips"
+    assert found.split_description == "the lists of BML, evaluated on the test clips"
     assert Counter(sample.split for sample in found.samples) == {"train": 14799, "val": 1320, "test": 2597}
     assert len({sample.id[:11] for sample in found.samples}) == len(found.samples) == 18716
     counts = {
@@ -218,12 +224,16 @@ def test_the_true_lists(tree, end):
     for split in ("train", "test"):
         data = (LISTS / f"ogmge_my_{split}.txt").read_bytes().replace(b"\r\n", end)
         (tree / f"my_{split}.txt").write_bytes(data)
-    pair = kinetics_sounds.plan(tree / "k400", tree, False)
+    pair = kinetics_sounds.KineticsSounds().plan(tree / "k400", tree, False)
     assert pair.samples == [sample for sample in found.samples if sample.split != "val"] and not pair.notes
-    assert pair.protocol == "the lists of OGM-GE, evaluated on the test clips"
-    val = kinetics_sounds.plan(tree / "k400", folder, False, eval_split="val")
+    assert pair.split_description == "the lists of OGM-GE, evaluated on the test clips"
+    assert (
+        (found.split_name, found.official_lists) == (pair.split_name, pair.official_lists) == ("test", True)
+    )
+    val = kinetics_sounds.KineticsSounds().plan(tree / "k400", folder, False, eval_split="val")
     assert Counter(sample.split for sample in val.samples) == {"train": 14799, "test": 1320}
-    assert val.protocol == "the lists of BML, evaluated on the validation clips"
+    assert val.split_description == "the lists of BML, evaluated on the validation clips"
+    assert (val.split_name, val.official_lists) == ("val", True)
     with pytest.raises(InputError, match=r"18,716 of the 18,716 files .* missing .*cvdfoundation"):
         prepare(tree, splits=folder, allow_missing=False)
 
@@ -242,7 +252,7 @@ def test_the_list_for_final_training_is_refused(tree):
             plan(tree, "clone")
     shutil.copy(LISTS / "bml_KS_train_val.json", path)
     path.with_name("KS.json").write_text(json.dumps(content))
-    assert len(kinetics_sounds.plan(tree / "k400", tree / "clone", False).samples) == 18716
+    assert len(kinetics_sounds.KineticsSounds().plan(tree / "k400", tree / "clone", False).samples) == 18716
 
 
 @needs_lists

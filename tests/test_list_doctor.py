@@ -170,10 +170,10 @@ def test_one_prepared_set_can_be_named_itself(prepared, capsys):
 def test_the_protocol_and_kept_defects_are_listed(copy, capsys):
     path = copy / "whole" / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest |= {"protocol": "by actor: no actor is in two parts", "defects_kept": {"0": "short"}}
+    manifest |= {"split_description": "by actor: no actor is in two splits", "defects_kept": {"0": "short"}}
     path.write_text(json.dumps(manifest))
     lines = listed(copy, capsys)["whole"]
-    assert lines[1] == "  split     by actor: no actor is in two parts"
+    assert lines[1] == "  split     by actor: no actor is in two splits"
     assert lines[4] == "  defects   1 samples are kept in spite of a known defect"
 
 

@@ -54,7 +54,7 @@ def test_the_methods_part(prepared):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        synthetic.make(root / "raw", workers=1, counts={"train": 96, "val": 48, "test": 60})
+        synthetic.Synthetic().make(root / "raw", workers=1, counts={"train": 96, "val": 48, "test": 60})
         prepare_dataset("synthetic", root / "raw", out=root / "synthetic", workers=1)
         found = {method: losses_of(method, root, root / "runs") for method in METHODS}
     LOSSES.write_text(json.dumps(found, indent=1) + "\n")

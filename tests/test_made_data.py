@@ -98,7 +98,7 @@ def test_ave_reads_the_feature_files(made):
     source = made("synthetic-ave")
     prepared = prepare_dataset("synthetic-ave", source, out=source.parent / "out", workers=1)
     assert prepared.counts == {"train": 28, "val": 2, "test": 6}
-    assert prepared.classes == ave.CLASSES and prepared.protocol == "made data in the form of AVE"
+    assert prepared.classes == ave.CLASSES and prepared.split_description == "made data in the form of AVE"
     assert prepared.modalities == {
         "audio": {"kind": "features", "length": 10, "width": 128},
         "visual": {"kind": "features", "length": 10, "width": 64, "positions": 9},
@@ -160,7 +160,7 @@ def test_damaged_feature_files_are_named(made, message):
     if "line 3" in message:
         label_of(source, 2, start, 7)  # another category in one of its seconds
     with pytest.raises(InputError, match=message):
-        ave.plan(source, None, True)
+        ave.AVE().plan(source, None, True)
 
 
 def test_a_link_out_of_a_feature_file_is_not_followed(made, tmp_path):
@@ -169,7 +169,7 @@ def test_a_link_out_of_a_feature_file_is_not_followed(made, tmp_path):
     with h5py.File(source / "audio_feature.h5", "w") as file:
         file["avadataset"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "avadataset")
     with pytest.raises(InputError, match="holds no data set 'avadataset' of its own"):
-        ave.plan(source, None, True)
+        ave.AVE().plan(source, None, True)
 
 
 def test_sizes_and_counts_of_others_need_to_be_allowed(made):
@@ -177,27 +177,27 @@ def test_sizes_and_counts_of_others_need_to_be_allowed(made):
     with pytest.raises(
         InputError, match=r"has the shape \(36, 10, 3, 3, 64\), where \(36, 10, 7, 7, 512\) belongs"
     ):
-        ave.plan(source, None, False)
-    found = ave.plan(source, None, True)
+        ave.AVE().plan(source, None, False)
+    found = ave.AVE().plan(source, None, True)
     assert any(
         "train_order.h5 is not that of the train set of AVE: it has 28" in note for note in found.notes
     )
     (source / "trainSet.txt").write_text("Bark&x&good&0&10\n")
     with pytest.raises(InputError, match=r"trainSet\.txt has other events than train_order\.h5"):
-        ave.plan(source, None, True)
+        ave.AVE().plan(source, None, True)
 
 
 def test_lists_that_are_named_must_be_there(made, tmp_path):
     source, lists = made("synthetic-ave"), tmp_path / "lists"
     with pytest.raises(InputError, match=r"There is no folder .*lists\."):
-        ave.plan(source, lists, True)
+        ave.AVE().plan(source, lists, True)
     lists.mkdir()
     events = (source / "Annotations.txt").read_text().splitlines()[1:]
     for split, rows in {"train": events[:28], "val": events[28:30], "test": events[30:]}.items():
         with pytest.raises(InputError, match=rf"lists holds no {split}Set\.txt"):
-            ave.plan(source, lists, True)
+            ave.AVE().plan(source, lists, True)
         (lists / f"{split}Set.txt").write_text("\n".join(rows))
-    assert ave.plan(source, lists, True).samples == ave.plan(source, None, True).samples
+    assert ave.AVE().plan(source, lists, True).samples == ave.AVE().plan(source, None, True).samples
 
 
 def test_features_that_are_not_finite_are_rejected(made):
@@ -336,7 +336,12 @@ def test_synthetic_ucf_101_three_is_prepared(made):
     source = made("synthetic-ucf-101-three")
     prepared = prepare_dataset("synthetic-ucf-101-three", source, out=source.parent / "out", workers=1)
     assert prepared.counts == {"train": 24, "test": 12} and len(prepared.classes) == 12
-    assert prepared.protocol == "made data in the form of UCF-101"
+    assert prepared.split_description == "made data in the form of UCF-101"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == (
+        "synthetic-ucf-101-three",
+        "made",
+        None,
+    )
     assert list(prepared.modalities) == ["rgb", "flow", "rgb-difference"]
     assert prepared.modalities["flow"]["source"] == "tv-l1 pack"
     test = prepared.split("test")

@@ -71,16 +71,16 @@ def test_the_kind_of_a_modality(files, header, kind):
     path = write_csv(files / "m.csv", f"id,label,split,{header}", "x,a,train,v.mkv")
     if kind is None:
         with pytest.raises(InputError, match="Write 'x:audio' or 'x:visual'"):
-            manifest.plan(path, None, False)
+            manifest.Manifest().plan(path, None, False)
     else:
-        (modality,) = manifest.plan(path, None, False).modalities.values()
+        (modality,) = manifest.Manifest().plan(path, None, False).modalities.values()
         assert modality["kind"] == kind
 
 
 @pytest.mark.parametrize(("file", "kind"), [("a.wav", "waveform"), ("p.png", "frames")])
 def test_the_kind_by_extension(files, file, kind):
     path = write_csv(files / "m.csv", "id,label,split,x", f"x,a,train,{file}")
-    assert manifest.plan(path, None, False).modalities["x"]["kind"] == kind
+    assert manifest.Manifest().plan(path, None, False).modalities["x"]["kind"] == kind
 
 
 @pytest.mark.parametrize(
@@ -129,18 +129,18 @@ def test_byte_order_mark_and_crlf(files):
 
 def test_source_may_be_a_folder(files):
     with pytest.raises(InputError, match="no CSV file"):
-        manifest.plan(files, None, False)
+        manifest.Manifest().plan(files, None, False)
     path = write_csv(files / "one.csv", "id,label,split,audio", "x,a,train,a.wav")
-    assert manifest.plan(files, None, False).name == "one"
+    assert manifest.Manifest().plan(files, None, False).name == "one"
     path.with_name("two.csv").write_bytes(path.read_bytes())
     with pytest.raises(InputError, match="2 CSV files"):
-        manifest.plan(files, None, False)
+        manifest.Manifest().plan(files, None, False)
     path.rename(files / "manifest.csv")
-    assert manifest.plan(files, None, False).name == "manifest"
+    assert manifest.Manifest().plan(files, None, False).name == "manifest"
     with pytest.raises(InputError, match="no file or folder"):
-        manifest.plan(files / "nowhere", None, False)
+        manifest.Manifest().plan(files / "nowhere", None, False)
     with pytest.raises(UsageError, match="no split lists"):
-        manifest.plan(files, files, False)
+        manifest.Manifest().plan(files, files, False)
 
 
 def test_missing_files_need_leave(files):

@@ -84,7 +84,7 @@ def tree(tmp_path):
 
 
 def plan(tree, allow_missing=True, **options):
-    return music_avqa.plan(tree / "source", tree / "clone", allow_missing, **options)
+    return music_avqa.MusicAVQA().plan(tree / "source", tree / "clone", allow_missing, **options)
 
 
 def prepare(tree, **options):
@@ -272,12 +272,14 @@ def test_files_that_are_no_lists(tree, text, message):
 
 def test_both_versions_and_lists_alone(tree):
     folder = write_lists(tree / "other", small_lists(), "json")
-    original = music_avqa.plan(tree / "source", tree / "other", True, split="original")
-    assert original.protocol == OTHER_LISTS and original.samples[0].id == "00000001-1"
+    original = music_avqa.MusicAVQA().plan(tree / "source", tree / "other", True, split="original")
+    assert original.split_description == OTHER_LISTS and original.samples[0].id == "00000001-1"
+    assert (original.split_name, original.official_lists) == ("original", False)
+    assert (plan(tree).split_name, plan(tree).official_lists) == ("official", False)
     assert any("it has 4 entries, that one 32,087" in note for note in original.notes)
-    assert music_avqa.plan(tree / "source", folder, True).samples[0] == plan(tree).samples[0]
+    assert music_avqa.MusicAVQA().plan(tree / "source", folder, True).samples[0] == plan(tree).samples[0]
     with pytest.raises(InputError, match=r"holds no data/json_update/avqa-train\.json nor avqa-train\.json"):
-        music_avqa.plan(tree / "source", tree / "other", True)
+        music_avqa.MusicAVQA().plan(tree / "source", tree / "other", True)
 
 
 def test_an_answer_must_be_in_train(tree):

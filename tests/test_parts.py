@@ -49,7 +49,7 @@ def planned(source):
     """The plan with a note and two defects that are kept, so that all that a manifest holds is there."""
     plan = Request("manifest", source).plan
     samples = [replace(s, defect="too loud") if s.id in ("5", "42") else s for s in plan.samples]
-    return replace(plan, samples=samples, notes=["A note."], protocol="ours")
+    return replace(plan, samples=samples, notes=["A note."], split_description="ours")
 
 
 def prepare(source, out, number=0, of=0, **options):
@@ -87,8 +87,10 @@ def test_joined_is_what_whole_is(parts, reference):
     assert joined.manifest["rejected"] == {"missing": 1, "silent": 6}
     assert said[0] == "A note." and "Joined 2 parts; they are kept" in said[1]
     assert seen[-1] == ("join", 5, 5)
-    assert {name: data for name, data in contents(parts).items() if not name.startswith("set/")} == before
-    assert sorted(path.name for path in parts.iterdir()) == ["set", "set.part-1-of-2", "set.part-2-of-2"]
+    after = {name: data for name, data in contents(parts).items() if not name.startswith("set/")}
+    assert after.pop(".set.sources") and after == before
+    names = sorted(path.name for path in parts.glob("[!.]*"))
+    assert names == ["set", "set.part-1-of-2", "set.part-2-of-2"]
     shard = parts / "set" / "train-00000.arrow"
     assert shard.samefile(next(parts.glob("*part*/train-00000.arrow")))  # takes no space twice
     join_parts(parts / "set", on_message=said.append)
@@ -114,11 +116,12 @@ def test_copies_where_files_cannot_be_linked(parts, reference, monkeypatch):
 
 def test_a_part_that_is_there(source, halves, tmp_path):
     said = []
-    before = contents(halves)
+    before = contents(halves / "set.part-1-of-2")
     prepare(source, halves / "set", 1, 2, on_message=said.append)
-    assert "set.part-1-of-2 is prepared already" in said[-1] and contents(halves) == before
+    assert "set.part-1-of-2 is prepared already" in said[-1]
+    assert contents(halves / "set.part-1-of-2") == before
     shutil.copytree(halves / "set.part-1-of-2", tmp_path / "set.part-1-of-2")
-    other = replace(planned(source), protocol="another")
+    other = replace(planned(source), official_lists=False)
     with pytest.raises(InputError, match=r"part-1-of-2 was prepared from other media, lists.*--out"):
         prepare_plan(other, tmp_path / "set", Part(1, 2), 1, True)
 
@@ -129,7 +132,7 @@ def test_a_whole_set_that_is_there_is_told(source, parts):
     said = []
     assert prepare(source, parts / "set", 1, 2, on_message=said.append) == parts / "set"
     assert "set is prepared already" in said[-1] and not (parts / "set.part-1-of-2").exists()
-    other = replace(planned(source), protocol="another")
+    other = replace(planned(source), official_lists=False)
     with pytest.raises(InputError, match="set was prepared from other media"):
         prepare_plan(other, parts / "set", Part(1, 2), 1, True)
 
@@ -158,9 +161,9 @@ def damage(parts, how):
         case "divisions":
             (parts / "set.part-3-of-16").mkdir()
         case "foreign":
-            rewrite(two / "part.json", head={**content["head"], "splits_hash": "0"})
+            rewrite(two / "part.json", set={**content["set"], "splits_hash": "0"})
         case "versions":
-            rewrite(two / "part.json", head={**content["head"], "tools": {"av": "1"}})
+            rewrite(two / "part.json", set={**content["set"], "tools": {"av": "1"}})
         case "format":
             rewrite(two / "part.json", format=9)
         case "flipped":
@@ -168,11 +171,11 @@ def damage(parts, how):
         case "no json":
             (two / "part.json").write_text("{")
         case "shape":
-            rewrite(two / "part.json", head=[1])
+            rewrite(two / "part.json", set=[1])
         case "path":
             shards = {f"../../{file}": record for file, record in content["shards"].items()}
-            head = {**content["head"], "splits": {"train": {"expected": 1, "shards": ["x", *shards]}}}
-            rewrite(two / "part.json", head=head, shards=shards)
+            described = {**content["set"], "splits": {"train": {"expected": 1, "shards": ["x", *shards]}}}
+            rewrite(two / "part.json", set=described, shards=shards)
         case "shard":
             data = bytearray((two / "train-00001.arrow").read_bytes())
             data[len(data) // 2] ^= 1

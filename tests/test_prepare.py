@@ -97,7 +97,7 @@ def test_the_result(source, tmp_path):
     assert prepared.manifest["rejected"] == {"silent": 18}
     assert sum(prepared.counts.values()) == SAMPLES - 18
     assert seen[-1] == ("decode", SAMPLES, SAMPLES) and said == []
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".set.sources", "set"]
     text = (tmp_path / "set" / "manifest.json").read_text()
     assert str(tmp_path) not in text and str(source.parent) not in text
     again = prepare_dataset("manifest", source, out=tmp_path / "set", on_message=said.append)
@@ -127,7 +127,7 @@ def test_kills_at_random_moments(source, reference, tmp_path):
     said = []
     prepare_dataset("manifest", source, out=out, workers=2, on_message=said.append)
     assert contents(out) == reference
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".set.sources"]
 
 
 def wait_for_shards(work, count):

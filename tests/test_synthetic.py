@@ -23,7 +23,7 @@ COUNTS = {"train": 24, "test": 12}
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic") / "raw"
-    synthetic.make(folder, 1, counts=COUNTS)
+    synthetic.Synthetic().make(folder, 1, counts=COUNTS)
     return folder
 
 
@@ -56,10 +56,10 @@ def test_prepared_like_any_other_set(source, tmp_path):
 
 def test_writing_killed_at_random_moments_gives_the_same_bytes(tmp_path):
     counts = {"train": 300, "test": 60}
-    synthetic.make(tmp_path / "whole", 2, counts=counts)
+    synthetic.Synthetic().make(tmp_path / "whole", 2, counts=counts)
     program = (
-        "import sys; from pathlib import Path; from balancemm_cli.data.datasets import synthetic\n"
-        f"if __name__ == '__main__': synthetic.make(Path(sys.argv[1]), 2, counts={counts})"
+        "import sys; from pathlib import Path; from balancemm_cli.data.made import synthetic\n"
+        f"if __name__ == '__main__': synthetic.Synthetic().make(Path(sys.argv[1]), 2, counts={counts})"
     )
     script = tmp_path / "make.py"
     script.write_text(program)
@@ -70,7 +70,7 @@ def test_writing_killed_at_random_moments_gives_the_same_bytes(tmp_path):
         time.sleep(random.uniform(0.2, 0.9))
         process.kill()
         process.wait()
-    synthetic.make(tmp_path / "killed", 2, counts=counts)
+    synthetic.Synthetic().make(tmp_path / "killed", 2, counts=counts)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
@@ -85,7 +85,9 @@ def test_writing_goes_on_and_gives_the_same_bytes(source, tmp_path):
     (folder / "train" / "train-00005.mkv").touch()
     kept = (folder / "train" / "train-00003.mkv").stat().st_mtime_ns
     seen = []
-    synthetic.make(folder, 2, on_progress=lambda stage, done, total: seen.append((stage, done, total)))
+    synthetic.Synthetic().make(
+        folder, 2, on_progress=lambda stage, done, total: seen.append((stage, done, total))
+    )
     assert (folder / "train" / "train-00003.mkv").stat().st_mtime_ns == kept
     assert contents(folder / "train") == contents(source / "train")
     assert (folder / "truth.csv").read_bytes() == (source / "truth.csv").read_bytes()
@@ -128,13 +130,13 @@ def test_picture_codes_the_class_always():
 
 def test_other_designs_are_refused(source, tmp_path):
     with pytest.raises(InputError, match="counts"):
-        synthetic.make(source, 1, counts={"train": 6})
+        synthetic.Synthetic().make(source, 1, counts={"train": 6})
     (tmp_path / "other.txt").touch()
     with pytest.raises(InputError, match="other files"):
-        synthetic.make(tmp_path)
+        synthetic.Synthetic().make(tmp_path)
     (tmp_path / "other.txt").unlink()
     (tmp_path / "design.json").write_text(json.dumps({"design": 99, "counts": COUNTS}))
     with pytest.raises(InputError, match=r"design\.json is damaged or of another version"):
-        synthetic.make(tmp_path)
+        synthetic.Synthetic().make(tmp_path)
     with pytest.raises(UsageError, match="no split lists"):
         prepare_dataset("synthetic", source, splits=tmp_path)

@@ -203,7 +203,7 @@ def test_other_options_are_refused():
     with pytest.raises(UsageError, match="has no --noise"):
         Request("synthetic", options={"noise": "loud"})
     with pytest.raises(UsageError, match="has no split lists"):
-        data.plan(Path(), Path("lists"), False)
+        data.SyntheticModalities().plan(Path(), Path("lists"), False)
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])

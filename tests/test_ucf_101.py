@@ -116,7 +116,7 @@ def prepare(source, out, name="ucf-101", workers=1, **options):
 
 
 def plan(source, splits=None, allow_missing=True, **options):
-    return ucf_101.plan(source, splits, allow_missing, **options)
+    return ucf_101.UCF101().plan(source, splits, allow_missing, **options)
 
 
 def clip_of(found, clip, modality):
@@ -153,7 +153,8 @@ def test_videos_with_computed_flow(videos, tmp_path):
     notes = prepared.manifest["notes"]
     assert "the videos in UCF-101/. Flow is computed by DIS of OpenCV" in notes[-1]
     assert sum("of UCF-101: it has" in note for note in notes) == 3
-    assert prepared.protocol == "other lists than the official ones"
+    assert prepared.split_description == "other lists than the official ones"
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("ucf-101", "1", False)
     train_and_evaluate(prepared, tmp_path / "runs")
 
 
@@ -463,7 +464,7 @@ def test_three_modalities(packs, tmp_path):
 
 def test_three_modalities_of_videos(videos):
     write_video(videos / "UCF-101" / entry(TRAIN[0]), [5 * number for number in range(51)], fps=25)
-    found = ucf_101_three.plan(videos, None, True, flow="dis")
+    found = ucf_101_three.UCF101Three().plan(videos, None, True, flow="dis")
     clips = found.samples[0].clips
     assert clips["rgb"] == clips["flow"] == clips["rgb-difference"]  # one file, counted once
     pictures = clips["rgb"].read(found.modalities["rgb-difference"], frozenset())
@@ -477,7 +478,8 @@ def test_three_modalities_of_videos(videos):
 )
 def test_the_true_lists(videos, folder, split, train, test):
     found = plan(videos, folder, False, split=split, flow="dis")
-    assert found.protocol.startswith(f"split {split} of the official three")
+    assert found.split_description.startswith(f"split {split} of the official three")
+    assert (found.split_name, found.official_lists) == (split, True)
     assert len(found.notes) == 1 and len(found.classes) == 101 and found.classes[36] == "HandstandPushups"
     parts = {part: [s for s in found.samples if s.split == part] for part in ("train", "test")}
     assert [len(part) for part in parts.values()] == [train, test]

@@ -65,7 +65,7 @@ def prepare(tree, **options):
 
 
 def plan(tree, lists="clone"):
-    return vggsound.plan(tree / "media", tree / lists, True)
+    return vggsound.VGGSound().plan(tree / "media", tree / lists, True)
 
 
 def rejected(prepared):
@@ -129,7 +129,7 @@ def test_forms_of_the_list(tree):
     write_pair(tree / "pair" / "data")
     write_pair(tree / "lists")
     for found in (
-        vggsound.plan(tree / "media", None, True),
+        vggsound.VGGSound().plan(tree / "media", None, True),
         plan(tree, "pair"),
         plan(tree, "lists"),
         plan(tree, "clone/data"),
@@ -171,7 +171,7 @@ def test_lists_of_the_true_size(tree):
     train, test = true_rows()
     extra = [(f"-{n:010}", 5, "extending ladders", "train" if n < 241 else "test") for n in range(291)]
     write_csv(tree / "true", train + extra + test)
-    found = vggsound.plan(tree / "media", tree / "true", False)
+    found = vggsound.VGGSound().plan(tree / "media", tree / "true", False)
     assert found.notes == [
         "291 rows of 'extending ladders' are left out: it is none of the 309 classes, and the authors' copy has no "
         "files of it."
@@ -185,8 +185,9 @@ def test_lists_of_the_true_size(tree):
     assert len({sample.id[:11] for sample in found.samples if sample.split == "test"}) == 14851
     write_pair(tree / "pair", train)
     shutil.copy(LISTS / "test.csv", tree / "pair")
-    assert found.protocol == vggsound.PROTOCOL
-    pair = vggsound.plan(tree / "media", tree / "pair", False)
+    assert found.split_description == vggsound.DESCRIPTION
+    assert (found.split_name, found.official_lists) == ("official", True)
+    pair = vggsound.VGGSound().plan(tree / "media", tree / "pair", False)
     assert pair.notes == [] and pair.samples == found.samples
     found_files = [sample.id for sample in found.samples if "/" in sample.clips["audio"].name]
     assert found_files == ["---g-f_I2yQ_000001"]  # the one of the small tree that is truly of the data set

@@ -184,10 +184,10 @@ def run_verify(request: "Request", workers: int | None) -> None:
     from balancemm_cli.data.preparing.verify import need_official_source, verify
     from balancemm_cli.data.preparing.workers import cores
 
-    need_official_source(request.name)
+    need_official_source(request.dataset)
     plan = request.plan
     with _progress("files") as show:
-        said = verify(request.name, request.media, plan, cores(workers), show)
+        said = verify(request.dataset, request.media, plan, cores(workers), show)
     say(said)
 
 

@@ -112,10 +112,10 @@ class PreparedSet:
     `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`,
     `{"kind": "features", "length": steps, "width": n}`, where a step holds several vectors also with `"positions": n`,
     or `{"kind": "tokens", "length": n, "words": […]}`.
-    `extras` maps further columns to one of EXTRAS. `protocol` says whose split it is. `reader` is the data set whose
-    class made it, `split_name` the name of its split, `official_lists` whether its lists are the published ones; None
-    where a former version did not record it. `counts` are the samples in the shards of each split, `expected` those
-    that the lists ask for.
+    `extras` maps further columns to one of EXTRAS. `split_description` says whose split it is. `reader` is the data set
+    whose class made it, `split_name` the name of its split, `official_lists` whether its lists are the published ones;
+    None where a former version did not record it. `counts` are the samples in the shards of each split, `expected`
+    those that the lists ask for.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -125,29 +125,64 @@ class PreparedSet:
         self.classes: list[str] = manifest["classes"]
         self.modalities: dict[str, dict[str, Any]] = manifest["modalities"]
         self.extras: dict[str, str] = manifest.get("extras", {})
-        self.protocol: str = manifest.get("protocol", "")
+        self.split_description: str = manifest.get("split_description", manifest.get("protocol", ""))
         self.reader: str | None = manifest.get("reader")
         self.split_name: str | None = manifest.get("split_name")
         self.official_lists: bool | None = manifest.get("official_lists")
-        self.counts: dict[str, int] = {name: part["prepared"] for name, part in manifest["splits"].items()}
-        self.expected: dict[str, int] = {name: part["expected"] for name, part in manifest["splits"].items()}
+        self.counts: dict[str, int] = {name: own["prepared"] for name, own in manifest["splits"].items()}
+        self.expected: dict[str, int] = {name: own["expected"] for name, own in manifest["splits"].items()}
         self.content_hash: str = manifest["content_hash"]
         self.splits_hash: str = manifest["splits_hash"]
 
     def split(self, name: str) -> PreparedSplit:
-        """Open a split and check its shards. UsageError when there is none of that name, InputError when a
-        shard is damaged."""
+        """Open a split. UsageError when there is none of that name, InputError when a shard is damaged, as far as
+        that shows without reading the media: size, columns, rows, offsets and labels. `verify` reads all."""
         if name not in self.counts:
             raise UsageError(
                 f"Data set '{self.name}' has no split '{name}'. Its splits: {', '.join(self.counts)}."
             )
         shards = self.manifest["splits"][name]["shards"]
-        tables = [_read_shard(self.folder / shard["file"], shard["sha256"]) for shard in shards]
+        tables = [self._open_shard(shard) for shard in shards]
         schema = shard_schema(self.modalities, self.extras)
-        for shard, table in zip(shards, tables, strict=True):
-            if table.schema != schema:
-                raise _damaged(self.folder / shard["file"], "has other columns than its manifest says")
         return PreparedSplit(pa.concat_tables(tables) if tables else schema.empty_table())
+
+    def verify(self) -> int:
+        """Read every shard and compare its SHA-256 with the manifest's. Returns how many bytes they have; InputError
+        for one that is damaged."""
+        total = 0
+        for shard in [shard for own in self.manifest["splits"].values() for shard in own["shards"]]:
+            path = self.folder / shard["file"]
+            try:
+                found, size = file_hash(path), path.stat().st_size
+            except OSError as error:
+                raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
+            if found != shard["sha256"]:
+                raise _damaged(path, "is damaged: its SHA-256 is not the one of the manifest")
+            total += size
+        return total
+
+    def _open_shard(self, shard: dict[str, Any]) -> pa.Table:
+        """The table of a shard, mapped to memory, and checked so that nothing in it points out of the file."""
+        path = self.folder / shard["file"]
+        try:
+            if path.stat().st_size != shard.get("bytes", path.stat().st_size):
+                raise _damaged(path, f"is damaged: it has not the {shard['bytes']:,} bytes of the manifest")
+            with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+                if reader.schema != shard_schema(self.modalities, self.extras):
+                    raise _damaged(path, "has other columns than its manifest says")
+                table = reader.read_all()
+            table.validate(full=True)  # reads offsets and texts, not the media
+        except (OSError, pa.ArrowException, ValueError, MemoryError) as error:
+            raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
+        if table.num_rows != shard["rows"]:
+            raise _damaged(path, "is damaged: it has other rows than its manifest says")
+        labels = table["label"]
+        if (
+            labels.null_count
+            or not ((labels.to_numpy() >= 0) & (labels.to_numpy() < len(self.classes))).all()
+        ):
+            raise _damaged(path, "is damaged: it has labels that are no class")
+        return table
 
 
 def open_set(folder: Path) -> PreparedSet:
@@ -178,8 +213,11 @@ def open_set(folder: Path) -> PreparedSet:
 def content_hash(manifest: dict[str, Any]) -> str:
     """SHA-256 of what a run sees of a set: classes, modalities, and the shards of each split."""
     splits = {
-        name: {"prepared": part["prepared"], "shards": part["shards"]}
-        for name, part in manifest["splits"].items()
+        name: {
+            "prepared": own["prepared"],
+            "shards": [{key: shard[key] for key in ("file", "rows", "sha256")} for shard in own["shards"]],
+        }
+        for name, own in manifest["splits"].items()
     }
     return digest([FORMAT, manifest["classes"], list(manifest["modalities"].items()), splits])
 
@@ -293,15 +331,6 @@ def _bytes(value: list[bytes] | np.ndarray | None) -> int:
     if value is None:
         return 0
     return value.nbytes if isinstance(value, np.ndarray) else sum(map(len, value))
-
-
-def _read_shard(path: Path, sha256: str) -> pa.Table:
-    try:
-        if file_hash(path) != sha256:
-            raise _damaged(path, "is damaged: its SHA-256 is not the one of the manifest")
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _damaged(path, f"cannot be read ({type(error).__name__})") from None
 
 
 def _damaged(path: Path, what: str) -> InputError:

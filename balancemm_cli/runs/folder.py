@@ -117,7 +117,7 @@ class RunFolder:
             "speed": config.settings.speed.model_dump(),
             **parts,
             "processes": processes,
-            "split": data.protocol,
+            "split": data.split_description,
             "data": {
                 "reader": data.reader,
                 "split_name": data.split_name,

@@ -1,47 +1,41 @@
-"""The data sets, one module each: where the media lie, the split, the labels, the quirks.
+"""The data sets, one class each: where the media lie, the split, the labels, the quirks. See base.py."""
 
-A module has `plan(source, splits, allow_missing) -> Plan` and `HOW_TO_GET`, a sentence or two that say which
-files to get from where. A data set with options of its own lists them in `OPTIONS`, the values of each with the
-default first, and its `plan` takes them by name. One that makes its own media has
-`make(source, workers, on_progress)` too. One that needs nothing from elsewhere has `EMBEDDED = True`.
-"""
+from balancemm_cli.data.datasets.ave import AVE
+from balancemm_cli.data.datasets.base import Dataset
+from balancemm_cli.data.datasets.cmu_mosi import CMUMosi
+from balancemm_cli.data.datasets.crema_d import CremaD
+from balancemm_cli.data.datasets.kinetics_sounds import KineticsSounds
+from balancemm_cli.data.datasets.manifest import Manifest
+from balancemm_cli.data.datasets.music_avqa import MusicAVQA
+from balancemm_cli.data.datasets.ucf_101 import UCF101
+from balancemm_cli.data.datasets.ucf_101_three import UCF101Three
+from balancemm_cli.data.datasets.vggsound import VGGSound
+from balancemm_cli.data.made.synthetic import Synthetic
+from balancemm_cli.data.made.synthetic_ave import SyntheticAVE
+from balancemm_cli.data.made.synthetic_cmu_mosi import SyntheticCMUMosi
+from balancemm_cli.data.made.synthetic_modalities import SyntheticModalities
+from balancemm_cli.data.made.synthetic_music_avqa import SyntheticMusicAVQA
+from balancemm_cli.data.made.synthetic_ucf_101_three import SyntheticUCF101Three
+from balancemm_cli.extensions import extensions
 
-from types import ModuleType
-
-from balancemm_cli.data.datasets import (
-    ave,
-    cmu_mosi,
-    crema_d,
-    kinetics_sounds,
-    manifest,
-    music_avqa,
-    ucf_101,
-    ucf_101_three,
-    vggsound,
+_OURS: tuple[Dataset, ...] = (
+    Synthetic(),
+    SyntheticModalities(),
+    SyntheticAVE(),
+    SyntheticMusicAVQA(),
+    SyntheticCMUMosi(),
+    SyntheticUCF101Three(),
+    Manifest(),
+    CremaD(),
+    KineticsSounds(),
+    VGGSound(),
+    UCF101(),
+    UCF101Three(),
+    CMUMosi(),
+    AVE(),
+    MusicAVQA(),
 )
-from balancemm_cli.data.made import (
-    synthetic,
-    synthetic_ave,
-    synthetic_cmu_mosi,
-    synthetic_modalities,
-    synthetic_music_avqa,
-    synthetic_ucf_101_three,
-)
-
-DATASETS: dict[str, ModuleType] = {
-    "synthetic": synthetic,
-    "synthetic-modalities": synthetic_modalities,
-    "synthetic-ave": synthetic_ave,
-    "synthetic-music-avqa": synthetic_music_avqa,
-    "synthetic-cmu-mosi": synthetic_cmu_mosi,
-    "synthetic-ucf-101-three": synthetic_ucf_101_three,
-    "manifest": manifest,
-    "crema-d": crema_d,
-    "kinetics-sounds": kinetics_sounds,
-    "vggsound": vggsound,
-    "ucf-101": ucf_101,
-    "ucf-101-three": ucf_101_three,
-    "cmu-mosi": cmu_mosi,
-    "ave": ave,
-    "music-avqa": music_avqa,
+DATASETS: dict[str, Dataset] = {
+    **{dataset.name: dataset for dataset in _OURS},
+    **{name: dataset() for name, dataset in extensions("bmm.datasets").items()},
 }

@@ -1,4 +1,4 @@
-"""AVE: 4,143 audio-visual events of 28 categories in 4,097 videos of 10 s (Tian et al., ECCV 2018).
+"""AVE as videos of 10 s or as its authors' features of them, by the sets of its authors.
 
 Layout: AVE/<video>.mp4, Annotations.txt, trainSet.txt, valSet.txt and testSet.txt in AVE_Dataset/. A line of a
 set is a sample, `Category&VideoID&Quality&StartTime&EndTime` in whole seconds; Annotations.txt holds the lines
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from balancemm_cli.data.datasets import ave_features
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import (
     OTHER_LISTS,
     Official,
@@ -64,7 +65,7 @@ CLASSES = [
 BACKGROUND = len(CLASSES)
 SECONDS = 10
 MODALITIES = {"audio": waveform(16000), "visual": frames(256, 340, 1.0)}
-PROTOCOL = "the sets of AVE, with the category as label; some videos are in two sets"
+DESCRIPTION = "the sets of AVE, with the category as label; some videos are in two sets"
 
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 ANNOTATIONS = "Annotations.txt"
@@ -118,41 +119,49 @@ class TenSeconds(Clip):
         return Clip.read(self, spec, waived)[: round(SECONDS * rate)]
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The events of the three sets with their videos. InputError for absent media or lists, for lists that
-    contradict one another, and for other sets than the official ones, unless `allow_missing`, which takes them
-    and notes it."""
-    need_folder(source, HOW_TO_GET)
-    root = source / "AVE_Dataset" if (source / "AVE_Dataset").is_dir() else source
-    if not (root / "AVE").is_dir():
-        if ave_features.are_in(root):
-            return _plan_features(root, splits, allow_missing)
-        raise InputError(f"There is no folder AVE of videos in {root}. {HOW_TO_GET}")
-    lists = splits or root
-    notes: list[str] = []
-    sets = {split: _read_set(lists, split, allow_missing, notes) for split in SETS}
-    protocol = OTHER_LISTS if notes else PROTOCOL
-    _refuse_repeats(sets, lists)
-    _cross_check(sets, lists if (lists / ANNOTATIONS).is_file() else root, notes)
-    notes += in_two_splits({split: {event.video for event in part} for split, part in sets.items()})
-    notes += _unused(root, sets)
-    events = [(split, event) for split, part in sets.items() for event in part]
-    names = numbered([event.video for _, event in events])
-    samples = [
-        _sample(name, split, event, _videos(root, event))
-        for name, (split, event) in zip(names, events, strict=True)
-    ]
-    return Plan(
-        "ave",
-        samples,
-        CLASSES,
-        MODALITIES,
-        protocol,
-        notes,
-        HOW_TO_GET,
-        extras={"segments": "integers"},
-        clip_seconds=SECONDS,
-    )
+class AVE(Dataset):
+    """AVE: 4,143 audio-visual events of 28 categories in 4,097 videos of 10 s (Tian et al., ECCV 2018)."""
+
+    name = "ave"
+    HOW_TO_GET = HOW_TO_GET
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """The events of the three sets with their videos. InputError for absent media or lists, for lists that
+        contradict one another, and for other sets than the official ones, unless `allow_missing`, which takes them
+        and notes it."""
+        need_folder(source, HOW_TO_GET)
+        root = source / "AVE_Dataset" if (source / "AVE_Dataset").is_dir() else source
+        if not (root / "AVE").is_dir():
+            if ave_features.are_in(root):
+                return _plan_features(root, splits, allow_missing)
+            raise InputError(f"There is no folder AVE of videos in {root}. {HOW_TO_GET}")
+        lists = splits or root
+        notes: list[str] = []
+        sets = {split: _read_set(lists, split, allow_missing, notes) for split in SETS}
+        official = not notes
+        _refuse_repeats(sets, lists)
+        _cross_check(sets, lists if (lists / ANNOTATIONS).is_file() else root, notes)
+        notes += in_two_splits({split: {event.video for event in own} for split, own in sets.items()})
+        notes += _unused(root, sets)
+        events = [(split, event) for split, own in sets.items() for event in own]
+        names = numbered([event.video for _, event in events])
+        samples = [
+            _sample(name, split, event, _videos(root, event))
+            for name, (split, event) in zip(names, events, strict=True)
+        ]
+        return Plan(
+            self.name,
+            samples,
+            CLASSES,
+            MODALITIES,
+            DESCRIPTION if official else OTHER_LISTS,
+            notes,
+            HOW_TO_GET,
+            extras={"segments": "integers"},
+            clip_seconds=SECONDS,
+            split_name="official",
+            official_lists=official,
+        )
 
 
 def _plan_features(root: Path, splits: Path | None, allow_other: bool) -> Plan:
@@ -174,15 +183,17 @@ def _plan_features(root: Path, splits: Path | None, allow_other: bool) -> Plan:
     ]
     notes += in_two_splits({split: {events[row].video for row in rows} for split, rows in orders.items()})
     return Plan(
-        "ave",
+        AVE.name,
         samples,
         CLASSES,
         modalities,
-        OTHER_LISTS if differences else PROTOCOL,
+        OTHER_LISTS if differences else DESCRIPTION,
         notes + differences,
         ave_features.HOW_TO_GET,
         extras={"segments": "integers"},
         clip_seconds=SECONDS,
+        split_name="official",
+        official_lists=not differences,
     )
 
 

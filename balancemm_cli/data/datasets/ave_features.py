@@ -6,6 +6,7 @@ and `labels.h5` for each second which event it shows, or background, as ones amo
 `order` which rows, from 0, are a set's (by the author, issue 11 of YapengTian/AVE-ECCV18).
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,16 @@ class FeatureRow(Clip):
 
     row: int = 0
 
+    @property
+    def medium(self) -> str:
+        """The row: the file holds those of all samples."""
+        return f"{self.name}#{self.row}"
+
+    def content(self) -> str:
+        """The SHA-256 of the row's numbers, as the file has them."""
+        values = self._values()
+        return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()
+
     def describe(self) -> list[Any]:
         """The file's name and the row."""
         return [self.name, self.row]
@@ -40,14 +51,18 @@ class FeatureRow(Clip):
         """float32 [10, …]. MediaError for numbers that are not finite."""
         import numpy as np
 
-        from balancemm_cli.data.reading import hdf5
         from balancemm_cli.data.reading.media import MediaError
 
         with np.errstate(over="ignore", invalid="ignore"):
-            values = hdf5.read(self.path, NAME, HOW_TO_GET, self.row).astype(np.float32)
+            values = self._values().astype(np.float32)
         if not np.isfinite(values).all():
             raise MediaError("not finite", f"row {self.row} holds infinite numbers or NaN")
         return values
+
+    def _values(self) -> "np.ndarray":
+        from balancemm_cli.data.reading import hdf5
+
+        return hdf5.read(self.path, NAME, HOW_TO_GET, self.row)
 
 
 def are_in(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""CMU-MOSI: 2,199 segments of 93 videos in which people speak their opinion, with a sentiment from -3 to 3.
+"""CMU-MOSI out of a pickle of features.
 
 The features of text, sound and face come ready in one pickle of two projects:
 
@@ -20,15 +20,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import no_lists
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec, features
+from balancemm_cli.data.datasets.published import Facts, Published
 from balancemm_cli.data.datasets.tree import files_below, need_folder
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from balancemm_cli.data.preparing.verify import Published
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}  # of each modality in the pickle
 PICKLES = frozenset({".pkl", ".pickle"})
@@ -93,9 +93,13 @@ class Row(Clip):
         """The bytes of the row as float32; the file was read when the row was planned."""
         return 4 * self.steps * self.width
 
+    def content(self) -> str:
+        """The SHA-256 of the pickle, which was hashed when the row was planned."""
+        return self.sha256
+
     def describe(self) -> list[Any]:
         """All that decides what is read."""
-        return [self.name, self.sha256, self.fold, self.key, self.row, self.steps]
+        return [self.name, self.fold, self.key, self.row, self.steps]
 
     def read(self, spec: Spec, waived: frozenset[str]) -> "np.ndarray":
         """float32 [steps, width]; a process reads the pickle once. InputError where it is gone or damaged."""
@@ -103,7 +107,7 @@ class Row(Clip):
 
 
 @dataclass(frozen=True)
-class Part:
+class Segments:
     """A fold as the pickle has it: the segments' ids and videos, the sentiments, and by key the arrays [N, T, D]
     and the lengths of their rows."""
 
@@ -114,36 +118,64 @@ class Part:
     lengths: dict[str, list[int]]
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool, labels: str = "non-negative") -> Plan:
-    """The segments of the pickle `source`, or of the one below that folder. InputError where there is none or
-    several, where its form is not as described above, or where its folds are not the standard ones, unless
-    `allow_missing`, which takes them and notes it."""
-    no_lists("cmu-mosi", splits)
-    root, name = _find(source)
-    with (root / name).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = _read(root / name)
-    notes = [note for fold in FOLDS for note in _other_fold(root / name, fold, parts[fold], allow_missing)]
-    folds = "folds of its own" if notes else "the standard folds, by video"
-    samples = [sample for fold in FOLDS for sample in _samples(root, name, sha256, fold, parts[fold], labels)]
-    notes += _left_out(parts, samples)
-    notes += _not_finite(parts, samples)
-    protocol = f"{folds}; {TASKS[labels]}"
-    modalities = _modalities(parts["train"])
-    extras = {"regression": "number"}
-    return Plan("cmu-mosi", samples, CLASSES[labels], modalities, protocol, notes, HOW_TO_GET, extras)
+def split_name(labels: str) -> str:
+    """The name of the split under an option of `labels`. Other labels than the first are another task, on other
+    samples where those at 0 are left out, so they have a name of their own."""
+    return "official" if labels == OPTIONS["labels"][0] else f"official-{labels}"
 
 
-def official_files(source: Path, plan: Plan) -> "Published | None":
-    """What the README of MMSA says of its pickles; None for those of MulT, of which nobody published hashes."""
-    from balancemm_cli.data.preparing.verify import Facts, Published
+class CMUMosi(Dataset):
+    """CMU-MOSI: 2,199 segments of 93 videos in which people speak their opinion, with a sentiment from -3 to 3."""
 
-    if plan.modalities["text"]["features"] != "bert-768":
-        return None
-    aligned = len({spec["length"] for spec in plan.modalities.values()}) == 1
-    official = "aligned_50.pkl" if aligned else "unaligned_50.pkl"
-    facts = Facts(None, SHA256[official])
-    return Published(f"MMSA's README of {official}", {plan.samples[0].clips["text"].name: facts}, HOW_TO_GET)
+    name = "cmu-mosi"
+    HOW_TO_GET = HOW_TO_GET
+    OPTIONS = OPTIONS
+    SPLIT_NAMES = tuple(map(split_name, OPTIONS["labels"]))
+
+    def plan(
+        self, source: Path, splits: Path | None, allow_missing: bool, labels: str = "non-negative"
+    ) -> Plan:
+        """The segments of the pickle `source`, or of the one below that folder. InputError where there is none or
+        several, where its form is not as described above, or where its folds are not the standard ones, unless
+        `allow_missing`, which takes them and notes it."""
+        no_lists("cmu-mosi", splits)
+        root, name = _find(source)
+        with (root / name).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        folds = _read(root / name)
+        notes = [
+            note for fold in FOLDS for note in _other_fold(root / name, fold, folds[fold], allow_missing)
+        ]
+        official = not notes
+        whose = "the standard folds, by video" if official else "folds of its own"
+        samples = [
+            sample for fold in FOLDS for sample in _samples(root, name, sha256, fold, folds[fold], labels)
+        ]
+        notes += _left_out(folds, samples)
+        notes += _not_finite(folds, samples)
+        return Plan(
+            self.name,
+            samples,
+            CLASSES[labels],
+            _modalities(folds["train"]),
+            f"{whose}; {TASKS[labels]}",
+            notes,
+            HOW_TO_GET,
+            extras={"regression": "number"},
+            split_name=split_name(labels),
+            official_lists=official,
+        )
+
+    def official_files(self, source: Path, plan: Plan) -> Published | None:
+        """What the README of MMSA says of its pickles; None for those of MulT, of which nobody published hashes."""
+        if plan.modalities["text"]["features"] != "bert-768":
+            return None
+        aligned = len({spec["length"] for spec in plan.modalities.values()}) == 1
+        official = "aligned_50.pkl" if aligned else "unaligned_50.pkl"
+        facts = Facts(None, SHA256[official])
+        return Published(
+            f"MMSA's README of {official}", {plan.samples[0].clips["text"].name: facts}, HOW_TO_GET
+        )
 
 
 def label(sentiment: float, labels: str) -> str | None:
@@ -177,29 +209,29 @@ def _find(source: Path) -> tuple[Path, str]:
     return source, found[0]
 
 
-def _read(path: Path) -> dict[str, Part]:
+def _read(path: Path) -> dict[str, Segments]:
     """The folds of a pickle, checked. InputError where it is of another form."""
     from balancemm_cli.data.reading import unpickle
 
     content = unpickle.load(path)
     if not isinstance(content, dict):
         raise _other_form(path, "it is no dict of folds")
-    parts = {fold: _part(path, fold, content.get(fold)) for fold in FOLDS}
+    folds = {fold: _part(path, fold, content.get(fold)) for fold in FOLDS}
     for key in KEYS.values():
-        shapes = {part.arrays[key].shape[1:] for part in parts.values()}
+        shapes = {segments.arrays[key].shape[1:] for segments in folds.values()}
         if len(shapes) > 1:
             raise _other_form(path, f"'{key}' has steps and numbers {sorted(shapes)}, by fold")
-    seen = Counter(name for part in parts.values() for name in part.ids)
+    seen = Counter(name for segments in folds.values() for name in segments.ids)
     (segment, times), *_ = seen.most_common(1)
     if times > 1:
         raise _other_form(path, f"it holds the segment {segment!a} {times} times")
-    return parts
+    return folds
 
 
 _cached = lru_cache(maxsize=1)(_read)  # of worker processes
 
 
-def _part(path: Path, fold: str, content: Any) -> Part:  # noqa: ANN401 - whatever the pickle holds
+def _part(path: Path, fold: str, content: Any) -> Segments:  # noqa: ANN401 - whatever the pickle holds
     if not isinstance(content, dict):
         raise _other_form(path, f"it has no fold '{fold}'")
     sentiments = "regression_labels" if "regression_labels" in content else "labels"
@@ -220,7 +252,7 @@ def _part(path: Path, fold: str, content: Any) -> Part:  # noqa: ANN401 - whatev
         key: _lengths(path, where.format(f"{key}_lengths"), content.get(f"{key}_lengths"), array)
         for key, array in arrays.items()
     }
-    return Part(ids, videos, values.tolist(), arrays, lengths)
+    return Segments(ids, videos, values.tolist(), arrays, lengths)
 
 
 def _names(path: Path, where: str, values: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 - as above
@@ -283,18 +315,18 @@ def _other_form(path: Path, what: str) -> InputError:
     return InputError(f"{path} is not a CMU-MOSI pickle of MMSA or MulT: {what}. {HOW_TO_GET}")
 
 
-def _other_fold(path: Path, fold: str, part: Part, allow_other: bool) -> Iterator[str]:
+def _other_fold(path: Path, fold: str, segments: Segments, allow_other: bool) -> Iterator[str]:
     """A note where a fold is not the standard one; InputError where that is not allowed."""
     standard = FOLDS[fold]
-    videos = sorted(set(part.videos))
+    videos = sorted(set(segments.videos))
     same = hashlib.sha256("\n".join(videos).encode()).hexdigest() == standard.sha256
-    if same and len(part.ids) == standard.segments:
+    if same and len(segments.ids) == standard.segments:
         return
-    if (len(part.ids), len(videos)) == (standard.segments, standard.videos):
+    if (len(segments.ids), len(videos)) == (standard.segments, standard.videos):
         difference = "its videos are others"
     else:
         difference = (
-            f"it has {len(part.ids):,} segments of {len(videos):,} videos, that one {standard.segments:,} of "
+            f"it has {len(segments.ids):,} segments of {len(videos):,} videos, that one {standard.segments:,} of "
             f"{standard.videos:,}"
         )
     if not allow_other:
@@ -305,8 +337,10 @@ def _other_fold(path: Path, fold: str, part: Part, allow_other: bool) -> Iterato
     yield f"The fold '{fold}' is not the standard one of CMU-MOSI: {difference}."
 
 
-def _samples(root: Path, name: str, sha256: str, fold: str, part: Part, labels: str) -> Iterator[Sample]:
-    for row, (segment, sentiment) in enumerate(zip(part.ids, part.sentiments, strict=True)):
+def _samples(
+    root: Path, name: str, sha256: str, fold: str, segments: Segments, labels: str
+) -> Iterator[Sample]:
+    for row, (segment, sentiment) in enumerate(zip(segments.ids, segments.sentiments, strict=True)):
         clips: dict[str, Clip] = {
             modality: Row(
                 root,
@@ -314,8 +348,8 @@ def _samples(root: Path, name: str, sha256: str, fold: str, part: Part, labels: 
                 fold=fold,
                 key=key,
                 row=row,
-                steps=part.lengths[key][row],
-                width=part.arrays[key].shape[2],
+                steps=segments.lengths[key][row],
+                width=segments.arrays[key].shape[2],
                 sha256=sha256,
             )
             for modality, key in KEYS.items()
@@ -325,33 +359,35 @@ def _samples(root: Path, name: str, sha256: str, fold: str, part: Part, labels: 
             yield Sample(segment, FOLDS[fold].split, kind, clips, extras={"regression": sentiment})
 
 
-def _modalities(part: Part) -> dict[str, Spec]:
+def _modalities(segments: Segments) -> dict[str, Spec]:
     modalities = {}
     for modality, key in KEYS.items():
-        _, length, width = part.arrays[key].shape
+        _, length, width = segments.arrays[key].shape
         modalities[modality] = features(length, width)
     width = modalities["text"]["width"]
     modalities["text"]["features"] = TEXT_FEATURES.get(width, f"unknown-{width}")
     return modalities
 
 
-def _left_out(parts: dict[str, Part], samples: list[Sample]) -> Iterator[str]:
+def _left_out(folds: dict[str, Segments], samples: list[Sample]) -> Iterator[str]:
     """A note on the segments that are not part of the task."""
     kept = Counter(sample.split for sample in samples)
-    counts = {FOLDS[fold].split: len(part.ids) - kept[FOLDS[fold].split] for fold, part in parts.items()}
+    counts = {
+        FOLDS[fold].split: len(segments.ids) - kept[FOLDS[fold].split] for fold, segments in folds.items()
+    }
     if any(counts.values()):
         listed = ", ".join(f"{count:,} of {split}" for split, count in counts.items())
         yield f"Segments at 0 are neither negative nor positive and not part of this task: {listed} are left out."
 
 
-def _not_finite(parts: dict[str, Part], samples: list[Sample]) -> Iterator[str]:
+def _not_finite(folds: dict[str, Segments], samples: list[Sample]) -> Iterator[str]:
     """A note a modality on the values that become 0, and one on rows that hold zeros alone."""
     for modality in KEYS:
         values = affected = empty = 0
         for sample in samples:
             row = sample.clips[modality]
             assert isinstance(row, Row)
-            cleaned, count = _finite(parts[row.fold].arrays[row.key][row.row, : row.steps])
+            cleaned, count = _finite(folds[row.fold].arrays[row.key][row.row, : row.steps])
             values += count
             affected += count > 0
             empty += not cleaned.any()

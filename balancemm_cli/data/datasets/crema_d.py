@@ -1,11 +1,11 @@
-"""CREMA-D: 7,442 clips of 91 actors saying 12 sentences in 6 emotions (audio and video).
+"""CREMA-D as its official repository lays it out, in one of three splits.
 
 Layout: AudioWAV/<stem>.wav and VideoFlash/<stem>.flv of the official repository. The sound is always taken
 from AudioWAV, because 28 of the videos were without sound until 2020. The splits:
 
 - `official`: data/CREMAD/train.csv and test.csv of the OGM-GE repository (6,698 / 744; lines `stem,label`),
-  used by the papers on OGM and OPM. The same actors occur in both parts.
-- `speaker-independent`: by actor, without lists (`part_of_actor`).
+  used by the papers on OGM and OPM. The same actors occur in train and test.
+- `speaker-independent`: by actor, without lists (`split_of_actor`).
 - `relearn`: code/dataset/cremad of GeWu-Lab's Diagnosing_Relearning_ECCV2024, which cuts the train list of
   OGM-GE into my_train.csv and val.csv (5,954 / 744) and has its test list.
 
@@ -20,22 +20,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import OTHER_LISTS, Official, check_official, find_file, read_text
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
+from balancemm_cli.data.datasets.published import Published, clone_files
 from balancemm_cli.data.datasets.tree import files_below, need_folder
 from balancemm_cli.errors import InputError, UsageError
 
-if TYPE_CHECKING:
-    from balancemm_cli.data.preparing.verify import Published
-
 OPTIONS = {"split": ("official", "speaker-independent", "relearn")}
-PROTOCOLS = {
+DESCRIPTIONS = {
     "official": "lists of OGM-GE: all 91 actors occur in train and test",
-    "speaker-independent": "by actor: no actor is in two parts",
+    "speaker-independent": "by actor: no actor is in two splits",
     "relearn": "lists of Diagnosing_Relearning (train of OGM-GE cut in train and val): "
-    "the same actors occur in all parts",
+    "the same actors occur in all splits",
 }
 CLASSES = ["NEU", "HAP", "SAD", "FEA", "DIS", "ANG"]
 SENTENCES = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
@@ -72,7 +70,7 @@ HOW_TO_GET_LISTS = {
 }
 AUTHORS = {"official": "OGM-GE", "relearn": "Diagnosing_Relearning"}
 
-# For each part its list in the clone, the number of its samples, and its SHA-256 without header.
+# For each split its list in the clone, the number of its samples, and its SHA-256 without header.
 LISTS = {
     "official": {
         "train": (
@@ -106,46 +104,65 @@ LISTS = {
 }
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool, split: str = "official") -> Plan:
-    """The samples of the split with their files. InputError for absent media or lists, and for other lists
-    than the official ones, unless `allow_missing`, which takes them and notes it."""
-    need_folder(source, HOW_TO_GET)
-    stems = _stems(source)
-    notes: list[str] = []  # first on lists that are not the official ones
-    if split == "speaker-independent":
-        if splits is not None:
-            raise UsageError(f"--split {split} of data set 'crema-d' needs no lists; leave --splits away.")
-        rows = speaker_independent()
-    else:
-        rows = _read_lists(split, splits, allow_missing, notes)
-    protocol = OTHER_LISTS if notes else PROTOCOLS[split]
-    samples = [_sample(source, part, stem, stems) for part, listed in rows.items() for stem in listed]
-    if not allow_missing:
-        _refuse_pointers(source, samples)
-    notes += _unused(stems, {sample.id for sample in samples})
-    return Plan("crema-d", samples, CLASSES, MODALITIES, protocol, notes, HOW_TO_GET, clip_seconds=2.5)
+class CremaD(Dataset):
+    """CREMA-D: 7,442 clips of 91 actors saying 12 sentences in 6 emotions (audio and video)."""
+
+    name = "crema-d"
+    HOW_TO_GET = HOW_TO_GET
+    OPTIONS = OPTIONS
+    SPLIT_NAMES = OPTIONS["split"]
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool, split: str = "official") -> Plan:
+        """The samples of the split with their files. InputError for absent media or lists, and for other lists
+        than the official ones, unless `allow_missing`, which takes them and notes it."""
+        need_folder(source, HOW_TO_GET)
+        stems = _stems(source)
+        notes: list[str] = []  # first on lists that are not the official ones
+        official = None
+        if split == "speaker-independent":
+            if splits is not None:
+                raise UsageError(
+                    f"--split {split} of data set 'crema-d' needs no lists; leave --splits away."
+                )
+            rows = speaker_independent()
+        else:
+            rows = _read_lists(split, splits, allow_missing, notes)
+            official = not notes
+        samples = [_sample(source, own, stem, stems) for own, listed in rows.items() for stem in listed]
+        if not allow_missing:
+            _refuse_pointers(source, samples)
+        notes += _unused(stems, {sample.id for sample in samples})
+        return Plan(
+            self.name,
+            samples,
+            CLASSES,
+            MODALITIES,
+            OTHER_LISTS if official is False else DESCRIPTIONS[split],
+            notes,
+            HOW_TO_GET,
+            clip_seconds=2.5,
+            split_name=split,
+            official_lists=official,
+        )
+
+    def official_files(self, source: Path, plan: Plan) -> Published:
+        """What the pointers in the user's clone say of the files: their size and SHA-256. InputError where there
+        is no clone."""
+        how = f"`git clone --bare --depth 1 {REPOSITORY} {source}/.git` puts the official one (without media) there."
+        return clone_files(source, [folder for folder, _ in FOLDERS.values()], how)
 
 
-def official_files(source: Path, plan: Plan) -> "Published":
-    """What the pointers in the user's clone say of the files: their size and SHA-256. InputError where there
-    is no clone."""
-    from balancemm_cli.data.preparing.verify import clone_files
-
-    how = f"`git clone --bare --depth 1 {REPOSITORY} {source}/.git` puts the official one (without media) there."
-    return clone_files(source, [folder for folder, _ in FOLDERS.values()], how)
-
-
-def part_of_actor(actor: int) -> str:
-    """The part of the speaker-independent split: test for actors 1010, 1020, …, val for 1005, 1015, …."""
+def split_of_actor(actor: int) -> str:
+    """The split of an actor where splits share none: test for actors 1010, 1020, …, val for 1005, 1015, …."""
     return {0: "test", 5: "val"}.get(actor % 10, "train")
 
 
 def speaker_independent() -> dict[str, list[str]]:
-    """The stems of each part of the speaker-independent split, in order of their names."""
-    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    """The stems of each split where splits share no actor, in order of their names."""
+    stems: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for stem in sorted(all_stems()):
-        parts[part_of_actor(int(stem[:4]))].append(stem)
-    return parts
+        stems[split_of_actor(int(stem[:4]))].append(stem)
+    return stems
 
 
 def all_stems() -> Iterator[str]:
@@ -178,18 +195,18 @@ def _stems(source: Path) -> dict[str, set[str]]:
     }
 
 
-def _read_lists(split: str, splits: Path | None, allow_other: bool, notes: list[str]) -> dict[str, list[str]]:
-    """The stems of each part. A difference to the official lists is an InputError, or a note where it is
-    allowed."""
-    how_to_get = HOW_TO_GET_LISTS[split]
+def _read_lists(owner: str, splits: Path | None, allow_other: bool, notes: list[str]) -> dict[str, list[str]]:
+    """The stems of each split by the lists of an owner. A difference to the official ones is an InputError, or a
+    note where it is allowed."""
+    how_to_get = HOW_TO_GET_LISTS[owner]
     if splits is None:
         raise InputError(f"The split lists are not named. {how_to_get}")
     rows: dict[str, list[str]] = {}
-    for part, (name, count, sha256) in LISTS[split].items():
+    for split, (name, count, sha256) in LISTS[owner].items():
         file = Path(name)
-        official = Official(f"the {file.stem} list of {AUTHORS[split]}", count, sha256, how_to_get)
+        official = Official(f"the {file.stem} list of {AUTHORS[owner]}", count, sha256, how_to_get)
         path = find_file(splits, [name, file.name], how_to_get)
-        rows[part] = _read_list(path, official, allow_other, notes)
+        rows[split] = _read_list(path, official, allow_other, notes)
     _refuse_repeats(rows, splits)
     return rows
 
@@ -221,13 +238,13 @@ def _parse(line: str, path: Path, number: int) -> str:
 
 def _refuse_repeats(rows: dict[str, list[str]], folder: Path) -> None:
     seen: dict[str, str] = {}
-    for part, stems in rows.items():
+    for split, stems in rows.items():
         for stem in stems:
             if stem in seen:
                 raise InputError(
-                    f"'{stem}' is listed twice in {folder} ({seen[stem]} and {part}). Use the lists as they are."
+                    f"'{stem}' is listed twice in {folder} ({seen[stem]} and {split}). Use the lists as they are."
                 )
-            seen[stem] = part
+            seen[stem] = split
 
 
 def _sample(source: Path, split: str, stem: str, stems: dict[str, set[str]]) -> Sample:

@@ -1,9 +1,9 @@
-"""Kinetics-Sounds: 18,716 clips of Kinetics-400 in 31 classes that can be both heard and seen (audio and video).
+"""Kinetics-Sounds as a tree of clips of Kinetics-400, by the lists of BML or OGM-GE.
 
 Layout: Kinetics-400 as CVDF gives it out, or any other tree of its clips; a clip is found by its YouTube id,
 which occurs once in the lists. Split: KS_train_val.json of the repository BML_TPAMI2024 (14,799 / 1,320 / 2,597
 training, validation and testing clips), or my_train.txt and my_test.txt of OGM-GE, which are its training and
-testing part. Classes: those of the 34 of Arandjelović and Zisserman (2017, arXiv 1705.08168) that Kinetics-400
+testing clips. Classes: those of the 34 of Arandjelović and Zisserman (2017, arXiv 1705.08168) that Kinetics-400
 still has, in alphabetical order as in both repositories.
 """
 
@@ -11,6 +11,7 @@ import json
 import re
 from pathlib import Path
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import OTHER_LISTS, Official, check_official, find_file, read_text
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
 from balancemm_cli.data.datasets.tree import need_folder
@@ -102,29 +103,45 @@ LINE = re.compile(r"([^,]*),10,([0-9]{1,2})")  # name, seconds, index of the cla
 Row = tuple[str, str, str]  # name, split, label
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool, eval_split: str = "test") -> Plan:
-    """The samples of the lists, which are looked for in `splits` or else in `source`, with their files.
+class KineticsSounds(Dataset):
+    """Kinetics-Sounds: 18,716 clips of Kinetics-400 in 31 classes that can be both heard and seen (audio and video)."""
 
-    InputError for absent media or lists, and for other lists than those of BML and OGM-GE, unless
-    `allow_missing`, which takes them and notes it.
-    """
-    need_folder(source, HOW_TO_GET)
-    notes: list[str] = []
-    path = find_file(splits or source, LISTS, HOW_TO_GET_LISTS)
-    if path.suffix == ".json":
-        rows, owner = _read_json(path, allow_missing, notes), "BML"
-    else:
-        rows, owner = _read_pair(path, eval_split, allow_missing, notes), "OGM-GE"
-    part = "validation" if eval_split == "val" else "test"
-    protocol = OTHER_LISTS if notes else f"the lists of {owner}, evaluated on the {part} clips"
-    if eval_split == "val":
-        rows = _evaluate_on_val(rows, notes)
-    files = files_by_id(source)
-    samples = [_sample(source, files, *row) for row in rows]
-    notes += _other_seconds(samples)
-    return Plan(
-        "kinetics-sounds", samples, CLASSES, MODALITIES, protocol, notes, HOW_TO_GET, clip_seconds=SECONDS
-    )
+    name = "kinetics-sounds"
+    HOW_TO_GET = HOW_TO_GET
+    OPTIONS = OPTIONS
+    SPLIT_NAMES = OPTIONS["eval_split"]
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool, eval_split: str = "test") -> Plan:
+        """The samples of the lists, which are looked for in `splits` or else in `source`, with their files.
+
+        InputError for absent media or lists, and for other lists than those of BML and OGM-GE, unless
+        `allow_missing`, which takes them and notes it.
+        """
+        need_folder(source, HOW_TO_GET)
+        notes: list[str] = []
+        path = find_file(splits or source, LISTS, HOW_TO_GET_LISTS)
+        if path.suffix == ".json":
+            rows, owner = _read_json(path, allow_missing, notes), "BML"
+        else:
+            rows, owner = _read_pair(path, eval_split, allow_missing, notes), "OGM-GE"
+        official, evaluated = not notes, "validation" if eval_split == "val" else "test"
+        if eval_split == "val":
+            rows = _evaluate_on_val(rows, notes)
+        files = files_by_id(source)
+        samples = [_sample(source, files, *row) for row in rows]
+        notes += _other_seconds(samples)
+        return Plan(
+            self.name,
+            samples,
+            CLASSES,
+            MODALITIES,
+            f"the lists of {owner}, evaluated on the {evaluated} clips" if official else OTHER_LISTS,
+            notes,
+            HOW_TO_GET,
+            clip_seconds=SECONDS,
+            split_name=eval_split,
+            official_lists=official,
+        )
 
 
 def _read_json(path: Path, allow_other: bool, notes: list[str]) -> list[Row]:
@@ -150,7 +167,7 @@ def _read_json(path: Path, allow_other: bool, notes: list[str]) -> list[Row]:
 
 def _read_pair(path: Path, eval_split: str, allow_other: bool, notes: list[str]) -> list[Row]:
     if eval_split == "val":
-        raise InputError(f"The lists of OGM-GE in {path.parent} have no validation part. {HOW_TO_GET_LISTS}")
+        raise InputError(f"The lists of OGM-GE in {path.parent} have no validation split. {HOW_TO_GET_LISTS}")
     rows = []
     for split in OGM_GE:
         rows += _read_txt(path.with_name(f"my_{split}.txt"), split, allow_other, notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from balancemm_cli.errors import InputError, UsageError
 
-OTHER_LISTS = "other lists than the official ones"  # the protocol of a plan that uses such
+OTHER_LISTS = "other lists than the official ones"  # the split of a plan that uses such
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""Your own data: a CSV with a row a sample, and a column a modality with the path of a video, audio or
-picture file.
+"""The user's own data, out of a CSV.
 
 Columns: `id`, `label`, `split` (train, val or test), optionally `start` and `end` in seconds; every other
 column is a modality. Paths are relative to the CSV. A modality is sound or pictures by its header
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import no_lists, read_text
 from balancemm_cli.data.datasets.plan import SPLITS, Clip, Plan, Sample, frames, waveform
 from balancemm_cli.errors import InputError
@@ -35,22 +35,30 @@ HOW_TO_GET = (
 Row = tuple[int, dict[str, str]]  # line number, and the cells by header
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The samples of the CSV. InputError, with the line, for a CSV that is not as described above."""
-    no_lists("manifest", splits)
-    path = _find(source)
-    header, rows = _read(path)
-    kinds = {column: _kind(path, column, rows) for column in header if column not in REQUIRED + TIMES}
-    if not kinds:
-        raise InputError(f"{path} has no column of a modality beside {', '.join(header)}. {HOW_TO_GET}")
-    names = [column.partition(":")[0].strip() for column in kinds]
-    if len(set(names)) < len(names):
-        raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
-    samples = list(_samples(path, rows, list(kinds)))
-    classes = sorted({sample.label for sample in samples})
-    modalities = {name: KINDS[kind] for name, kind in zip(names, kinds.values(), strict=True)}
-    remedy = f"Correct the paths in {path}; they are relative to {path.parent}."
-    return Plan(path.stem, samples, classes, modalities, remedy=remedy)
+class Manifest(Dataset):
+    """Your own data: a CSV with a row a sample, and a column a modality with the path of a file."""
+
+    name = "manifest"
+    HOW_TO_GET = HOW_TO_GET
+    SPLIT_NAMES = ("own",)
+    PUBLISHED = False
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """The samples of the CSV. InputError, with the line, for a CSV that is not as described above."""
+        no_lists("manifest", splits)
+        path = _find(source)
+        header, rows = _read(path)
+        kinds = {column: _kind(path, column, rows) for column in header if column not in REQUIRED + TIMES}
+        if not kinds:
+            raise InputError(f"{path} has no column of a modality beside {', '.join(header)}. {HOW_TO_GET}")
+        names = [column.partition(":")[0].strip() for column in kinds]
+        if len(set(names)) < len(names):
+            raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
+        samples = list(_samples(path, rows, list(kinds)))
+        classes = sorted({sample.label for sample in samples})
+        modalities = {name: KINDS[kind] for name, kind in zip(names, kinds.values(), strict=True)}
+        remedy = f"Correct the paths in {path}; they are relative to {path.parent}."
+        return Plan(path.stem, samples, classes, modalities, remedy=remedy, split_name="own")
 
 
 def _find(source: Path) -> Path:

@@ -1,4 +1,4 @@
-"""MUSIC-AVQA: 45,867 questions on 9,288 videos of music, 42 answers (Li et al., CVPR 2022).
+"""MUSIC-AVQA as videos or as its authors' features of them, by their lists of questions.
 
 Lists: avqa-train.json, avqa-val.json and avqa-test.json of the authors' repository, in two versions: "update"
 (data/json_update, corrected) and "original" (data/json). An entry is a question; its answer is under `anser`,
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeGuard
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import (
     OTHER_LISTS,
     Official,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 OPTIONS = {"split": ("update", "original")}
 FOLDERS = {"update": "data/json_update", "original": "data/json"}
-PROTOCOLS = {
+DESCRIPTIONS = {
     "update": "the corrected lists of MUSIC-AVQA (json_update), answers as classes",
     "original": "the original lists of MUSIC-AVQA (json), answers as classes",
 }
@@ -152,49 +153,59 @@ class Features(Clip):
         return values
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool, split: str = "update") -> Plan:
-    """The questions of the three lists of version `split`. InputError for absent media or lists, for entries that
-    are not of the lists' form, and for other lists than the official ones, unless `allow_missing`, which takes
-    them and notes it."""
-    need_folder(source, HOW_TO_GET)
-    if splits is None:
-        raise InputError(f"The lists of questions are not named. {HOW_TO_GET_LISTS}")
-    notes: list[str] = []
-    lists = {part: _read_list(splits, split, part, allow_missing, notes) for part in SPLITS}
-    classes = _answers(lists, allow_missing, notes)
-    protocol = OTHER_LISTS if notes else PROTOCOLS[split]
-    words = [PAD, UNKNOWN, *sorted({word for question in lists["train"] for word in question.words})]
-    notes += _unknown_words(lists, set(words)) + _deleted(lists)
-    notes += in_two_splits({part: {question.video for question in found} for part, found in lists.items()})
-    media, modalities, more = _media(source, {q.video for part in lists.values() for q in part})
-    questions = [(part, question) for part, found in lists.items() for question in _by_video(found)]
-    names = numbered(f"{question.video}-{question.number}" for _, question in questions)
-    places = {word: place for place, word in enumerate(words)}
-    samples = [
-        Sample(
-            name,
-            part,
-            question.answer,
-            {**media[question.video], "question": _words(source, question, places)},
-            extras={"type": question.type},
+class MusicAVQA(Dataset):
+    """MUSIC-AVQA: 45,867 questions on 9,288 videos of music, 42 answers (Li et al., CVPR 2022)."""
+
+    name = "music-avqa"
+    HOW_TO_GET = HOW_TO_GET
+    OPTIONS = OPTIONS
+    SPLIT_NAMES = ("official", "original")
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool, split: str = "update") -> Plan:
+        """The questions of the three lists of version `split`. InputError for absent media or lists, for entries that
+        are not of the lists' form, and for other lists than the official ones, unless `allow_missing`, which takes
+        them and notes it."""
+        need_folder(source, HOW_TO_GET)
+        if splits is None:
+            raise InputError(f"The lists of questions are not named. {HOW_TO_GET_LISTS}")
+        notes: list[str] = []
+        lists = {own: _read_list(splits, split, own, allow_missing, notes) for own in SPLITS}
+        classes = _answers(lists, allow_missing, notes)
+        official = not notes
+        words = [PAD, UNKNOWN, *sorted({word for question in lists["train"] for word in question.words})]
+        notes += _unknown_words(lists, set(words)) + _deleted(lists)
+        notes += in_two_splits({own: {question.video for question in found} for own, found in lists.items()})
+        media, modalities, more = _media(source, {q.video for found in lists.values() for q in found})
+        questions = [(own, question) for own, found in lists.items() for question in _by_video(found)]
+        names = numbered(f"{question.video}-{question.number}" for _, question in questions)
+        places = {word: place for place, word in enumerate(words)}
+        samples = [
+            Sample(
+                name,
+                own,
+                question.answer,
+                {**media[question.video], "question": _words(source, question, places)},
+                extras={"type": question.type},
+            )
+            for name, (own, question) in zip(names, questions, strict=True)
+        ]
+        return Plan(
+            self.name,
+            samples,
+            classes,
+            {**modalities, "question": tokens(WORDS, words)},
+            DESCRIPTIONS[split] if official else OTHER_LISTS,
+            notes + more,
+            HOW_TO_GET,
+            extras={"type": "text"},
+            clip_seconds=60.0,
+            split_name="original" if split == "original" else "official",
+            official_lists=official,
         )
-        for name, (part, question) in zip(names, questions, strict=True)
-    ]
-    return Plan(
-        "music-avqa",
-        samples,
-        classes,
-        {**modalities, "question": tokens(WORDS, words)},
-        protocol,
-        notes + more,
-        HOW_TO_GET,
-        extras={"type": "text"},
-        clip_seconds=60.0,
-    )
 
 
-def _read_list(splits: Path, version: str, part: str, allow_other: bool, notes: list[str]) -> list[Question]:
-    name = f"avqa-{part}.json"
+def _read_list(splits: Path, version: str, split: str, allow_other: bool, notes: list[str]) -> list[Question]:
+    name = f"avqa-{split}.json"
     path = find_file(splits, [f"{FOLDERS[version]}/{name}", name], HOW_TO_GET_LISTS)
     text = read_text(path)
     try:
@@ -204,8 +215,8 @@ def _read_list(splits: Path, version: str, part: str, allow_other: bool, notes: 
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path} does not hold a list of questions. {HOW_TO_GET_LISTS}")
     questions = [_question(entry, f"{path}, entry {number}") for number, entry in enumerate(entries, 1)]
-    what = f"the {part} list of MUSIC-AVQA ({FOLDERS[version]})"
-    official = Official(what, COUNTS[version, part], HASHES.get((version, part)), HOW_TO_GET_LISTS)
+    what = f"the {split} list of MUSIC-AVQA ({FOLDERS[version]})"
+    official = Official(what, COUNTS[version, split], HASHES.get((version, split)), HOW_TO_GET_LISTS)
     check_official(path, text, len(questions), official, allow_other, notes)
     return questions
 
@@ -288,12 +299,12 @@ def _answers(lists: dict[str, list[Question]], allow_other: bool, notes: list[st
 def _unknown_words(lists: dict[str, list[Question]], words: set[str]) -> list[str]:
     """Notes on the questions of val and test with words that no train question has."""
     counts = {
-        part: sum(not words.issuperset(question.words) for question in lists[part])
-        for part in ("val", "test")
+        split: sum(not words.issuperset(question.words) for question in lists[split])
+        for split in ("val", "test")
     }
     return [
-        f"{count:,} question(s) of {part} have words that no train question has; they become {UNKNOWN}."
-        for part, count in counts.items()
+        f"{count:,} question(s) of {split} have words that no train question has; they become {UNKNOWN}."
+        for split, count in counts.items()
         if count
     ]
 

@@ -1,5 +1,8 @@
 """What a data set module gives to prepare: its samples, where their media lie, and how to store them."""
 
+import hashlib
+import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,6 +10,8 @@ from typing import Any, ClassVar
 SPLITS = ("train", "val", "test")
 
 Spec = dict[str, Any]  # of a modality, as in the manifest of a prepared set
+YOUNG = "young"  # the stamp of a file that changed just now, and may change again unnoticed
+YOUNG_NS = 2 * 10**9  # until when a file is young: file systems keep times to 2 s or better
 COMPUTED = "computed "  # the `source` in the spec of flow that is not stored, before the name of the method
 
 
@@ -30,13 +35,25 @@ class Clip:
         """The file."""
         return self.root / self.name
 
+    @property
+    def medium(self) -> str:
+        """The name of the content that the clip is read from; clips of one name have one content."""
+        return self.name
+
     def size(self) -> int | None:
-        """The size of the file in bytes, None where it is missing; it stands for the file's content where the
-        same plan is recognised."""
+        """The size of the file in bytes, None where it is missing."""
         try:
             return self.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def stamp(self) -> str | None:
+        """What changes whenever the content may have changed, read from the file's entry; None where it is missing."""
+        return stamp_of([self.path])
+
+    def content(self) -> str:
+        """The SHA-256 of the content, in hexadecimal. OSError where it cannot be read."""
+        return content_of([self.path])
 
     def describe(self) -> list[Any]:
         """All that decides what is read, but the file's content, as plain values."""
@@ -57,6 +74,40 @@ class Clip:
         return media.read_jpegs(
             self.path, spec["height"], spec["width"], spec["fps"], self.start, self.end, whole
         )
+
+
+def stamp_of(paths: list[Path]) -> str | None:
+    """Size, time of the last write, time of the last change and inode of a file, or a hash of those of several with
+    their names; YOUNG where one changed just now; None where one is missing."""
+    facts = []
+    youngest = 0
+    for path in paths:
+        try:
+            entry = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        facts.append(f"{entry.st_size}-{entry.st_mtime_ns}-{entry.st_ctime_ns}-{entry.st_ino}")
+        youngest = max(youngest, entry.st_ctime_ns)
+    return YOUNG if time.time_ns() - youngest < YOUNG_NS else _together(paths, facts)
+
+
+def content_of(paths: list[Path]) -> str:
+    """SHA-256 of a file, or of the names and hashes of several, in hexadecimal. OSError where one cannot be read."""
+    hashes = []
+    for path in paths:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(f"{path} is no file")  # reading a pipe would never end
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return _together(paths, hashes)
+
+
+def _together(paths: list[Path], facts: list[str]) -> str:
+    """The fact of one file, or a hash of the names and facts of several."""
+    if len(facts) == 1:
+        return facts[0]
+    lines = [f"{path.name}/{fact}" for path, fact in zip(paths, facts, strict=True)]
+    return hashlib.sha256("/".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +131,28 @@ class Sample:
 class Plan:
     """All samples of a data set in the order of its lists.
 
-    `modalities` as in the manifest of a prepared set; `classes` in the order of their indices; `protocol`
+    `modalities` as in the manifest of a prepared set; `classes` in the order of their indices; `split_description`
     says in a few words whose split it is, for every report; `notes` are sentences for the user and the
     manifest; `remedy` says how to get files that are missing. `extras` are further columns of the shards, a
     name and one of store.EXTRAS each. `clip_seconds` is the usual length of a clip, for estimates.
+
+    What a number may be compared with depends on three facts: `split_name` is one of the data set's SPLIT_NAMES,
+    `official_lists` says whether its lists are those that were published, by SHA-256 or count (None where there are
+    no lists), and `reader` is the data set that made the plan, by its name in the table; `prepare` enters it.
     """
 
     name: str
     samples: list[Sample]
     classes: list[str]
     modalities: dict[str, Spec]
-    protocol: str = ""
+    split_description: str = ""
     notes: list[str] = field(default_factory=list)
     remedy: str = ""
     extras: dict[str, str] = field(default_factory=dict)
     clip_seconds: float = 10.0
+    split_name: str = ""
+    official_lists: bool | None = None
+    reader: str = ""
 
 
 def waveform(rate: int) -> Spec:

@@ -1,4 +1,4 @@
-"""UCF-101: 13,320 clips of 101 actions from YouTube (RGB pictures and optical flow).
+"""UCF-101 as videos or as pictures of them, by the three official splits.
 
 The media come in three forms, looked for in this order, each of them for all clips or none:
 
@@ -20,8 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import OTHER_LISTS, Official, check_official, find_file, read_text
-from balancemm_cli.data.datasets.plan import COMPUTED, Clip, Plan, Sample, Spec, frames
+from balancemm_cli.data.datasets.plan import (
+    COMPUTED,
+    Clip,
+    Plan,
+    Sample,
+    Spec,
+    content_of,
+    frames,
+    stamp_of,
+)
 from balancemm_cli.data.datasets.tree import files_below, need_folder, refuse_outside
 from balancemm_cli.errors import InputError
 
@@ -81,6 +91,15 @@ class Pictures(Clip):
         """How many pictures there are; None where there is none."""
         return len(_pictures(self.root, self.name)) or None
 
+    def stamp(self) -> str | None:
+        """As Clip, of all pictures; None where there is none."""
+        paths = _paths(self.root, [self.name])
+        return stamp_of(paths) if paths else None
+
+    def content(self) -> str:
+        """As Clip, of all pictures in the order of their names."""
+        return content_of(_paths(self.root, [self.name]))
+
     def read(self, spec: Spec, waived: frozenset[str]) -> list[bytes]:
         """JPEG files as those of a video. Raises media.MediaError."""
         from balancemm_cli.data.reading import media
@@ -106,6 +125,15 @@ class StoredFlow(Clip):
         """How many pictures there are; None where one of the sets is missing."""
         counts = [len(_pictures(self.root, name)) for name in self._names()]
         return sum(counts) if all(counts) else None
+
+    def stamp(self) -> str | None:
+        """As Clip, of the pictures of both sets; None where one of the sets is missing."""
+        paths = _paths(self.root, self._names())
+        return stamp_of(paths) if paths else None
+
+    def content(self) -> str:
+        """As Clip, of the pictures of both sets."""
+        return content_of(_paths(self.root, self._names()))
 
     def describe(self) -> list[Any]:
         """All that decides what is read."""
@@ -160,32 +188,50 @@ FLOW_FORMS = (
 )
 
 
-def plan(
-    source: Path, splits: Path | None, allow_missing: bool, split: str = "1", flow: str = "tv-l1"
-) -> Plan:
-    """The clips of one of the three splits. Stored flow is used where there is any and `flow` is "tv-l1", else
-    flow is computed by that method. InputError for absent media or lists, for other lists than the official
-    ones unless `allow_missing`, and where flow can't be computed."""
-    need_folder(source, HOW_TO_GET)
-    notes: list[str] = []
-    classes, rows = _read_lists(_lists_folder(source, splits), split, allow_missing, notes)
-    protocol = f"split {split} of the official three, in which train and test share no group of clips"
-    if notes:
-        protocol = OTHER_LISTS
-    rgb_form, rgb_names = _rgb(source)
-    flow_form, flow_names = _stored_flow(source) if flow == "tv-l1" else (None, {})
-    samples = []
-    for part, label, clip in rows:
-        rgb = rgb_form.kind(source, rgb_names.get(clip.lower()) or rgb_form.name(label, clip))
-        motion = rgb
-        if flow_form is not None:
-            name = flow_names.get(clip.lower()) or flow_form.name(label, clip)
-            motion = StoredFlow(source, name, rgb="" if rgb_form is VIDEOS else rgb.name)
-        samples.append(Sample(clip, part, label, {"rgb": rgb, "flow": motion}))
-    origin = flow_form.what if flow_form else COMPUTED + flow
-    notes.append(f"RGB is taken from {rgb_form.what}. {_about_flow(origin, flow)}")
-    modalities = {"rgb": RGB, "flow": {**FLOW, "source": origin}}
-    return Plan("ucf-101", samples, classes, modalities, protocol, notes, REMEDY, clip_seconds=7.4)
+class UCF101(Dataset):
+    """UCF-101: 13,320 clips of 101 actions from YouTube (RGB pictures and optical flow)."""
+
+    name = "ucf-101"
+    HOW_TO_GET = HOW_TO_GET
+    OPTIONS = OPTIONS
+    SPLIT_NAMES = OPTIONS["split"]
+
+    def plan(
+        self, source: Path, splits: Path | None, allow_missing: bool, split: str = "1", flow: str = "tv-l1"
+    ) -> Plan:
+        """The clips of one of the three splits. Stored flow is used where there is any and `flow` is "tv-l1", else
+        flow is computed by that method. InputError for absent media or lists, for other lists than the official
+        ones unless `allow_missing`, and where flow can't be computed."""
+        need_folder(source, HOW_TO_GET)
+        notes: list[str] = []
+        classes, rows = _read_lists(_lists_folder(source, splits), split, allow_missing, notes)
+        official = not notes
+        whose = f"split {split} of the official three, in which train and test share no group of clips"
+        rgb_form, rgb_names = _rgb(source)
+        flow_form, flow_names = _stored_flow(source) if flow == "tv-l1" else (None, {})
+        samples = []
+        for own, label, clip in rows:
+            rgb = rgb_form.kind(source, rgb_names.get(clip.lower()) or rgb_form.name(label, clip))
+            motion = rgb
+            if flow_form is not None:
+                name = flow_names.get(clip.lower()) or flow_form.name(label, clip)
+                motion = StoredFlow(source, name, rgb="" if rgb_form is VIDEOS else rgb.name)
+            samples.append(Sample(clip, own, label, {"rgb": rgb, "flow": motion}))
+        origin = flow_form.what if flow_form else COMPUTED + flow
+        notes.append(f"RGB is taken from {rgb_form.what}. {_about_flow(origin, flow)}")
+        modalities = {"rgb": RGB, "flow": {**FLOW, "source": origin}}
+        return Plan(
+            self.name,
+            samples,
+            classes,
+            modalities,
+            whose if official else OTHER_LISTS,
+            notes,
+            REMEDY,
+            clip_seconds=7.4,
+            split_name=split,
+            official_lists=official,
+        )
 
 
 def _about_flow(origin: str, method: str) -> str:
@@ -280,6 +326,12 @@ def _pictures(root: Path, name: str) -> list[str]:
     return found
 
 
+def _paths(root: Path, names: list[str]) -> list[Path]:
+    """All pictures that the names mean, sorted within each; none where one of the names means none."""
+    found = [sorted((root / name).with_name(file) for file in _pictures(root, name)) for name in names]
+    return [path for paths in found for path in paths] if all(found) else []
+
+
 def _whole(root: Path, name: str) -> list[Path]:
     """The pictures of a clip in the order of their numbers. MediaError where there is none, or one is missing."""
     from balancemm_cli.data.reading.media import MediaError
@@ -324,7 +376,7 @@ def _lists_folder(source: Path, splits: Path | None) -> Path:
 
 
 def _read_lists(
-    folder: Path, split: str, allow_other: bool, notes: list[str]
+    folder: Path, number: str, allow_other: bool, notes: list[str]
 ) -> tuple[list[str], list[tuple[str, str, str]]]:
     """The classes, and the (split, class, clip) of each entry of both lists."""
 
@@ -340,14 +392,14 @@ def _read_lists(
     classes = _parse_classes(*read("classInd"))
     rows = []
     seen: dict[str, str] = {}
-    for part in ("train", "test"):
-        path, lines = read(f"{part}list0{split}")
-        for number, line in enumerate(lines, 1):
-            label, clip = _parse_entry(line, classes, f"{path}, entry {number}")
+    for split in ("train", "test"):
+        path, lines = read(f"{split}list0{number}")
+        for place, line in enumerate(lines, 1):
+            label, clip = _parse_entry(line, classes, f"{path}, entry {place}")
             if clip in seen:
-                raise InputError(f"{path}, entry {number}: '{clip}' is listed in {seen[clip]} before.")
+                raise InputError(f"{path}, entry {place}: '{clip}' is listed in {seen[clip]} before.")
             seen[clip] = path.name
-            rows.append((part, label, clip))
+            rows.append((split, label, clip))
     return classes, rows
 
 

@@ -1,4 +1,4 @@
-"""VGGSound: 199,176 clips of YouTube videos in 309 classes of sounds whose source can be seen (audio and video).
+"""VGGSound as clips of 10 s, by the lists of its authors.
 
 Layout: clips of 10 s in any folders, named by YouTube id and first second; both together are the key, since
 several clips are cut from one video. Split: vggsound.csv of the authors' repository (headerless: id, first
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from sys import intern
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import (
     OTHER_LISTS,
     Official,
@@ -29,7 +30,7 @@ from balancemm_cli.data.datasets.youtube import ID, files_by_id, start_second
 from balancemm_cli.errors import InputError
 
 MODALITIES = {"audio": waveform(16000), "visual": frames(256, 340, 1.0)}
-PROTOCOL = "the authors' split"
+DESCRIPTION = "the authors' split"
 SECONDS = 10  # of a clip; some files are shorter
 
 HOW_TO_GET = (
@@ -63,27 +64,44 @@ SECOND = re.compile(r"[0-9]{1,6}")
 Row = tuple[str, int, str, str]  # YouTube id, first second, label, split
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The samples of the lists, which are looked for in `splits` or else in `source`, with their files.
+class VGGSound(Dataset):
+    """VGGSound: 199,176 clips of YouTube videos in 309 classes of sounds whose source can be seen (audio and video)."""
 
-    InputError for absent media or lists, and for other lists than the authors', unless `allow_missing`, which
-    takes them and notes it.
-    """
-    need_folder(source, HOW_TO_GET)
-    notes: list[str] = []
-    path = find_file(splits or source, LISTS, HOW_TO_GET_LISTS)
-    if path.name == "vggsound.csv":
-        rows, expected = _read_csv(path), ROWS
-    else:
-        rows, expected = _read_pair(path, allow_missing, notes), ROWS_OF_PAIR
-    _check_rows(path, rows, expected, allow_missing, notes)
-    protocol = OTHER_LISTS if notes else PROTOCOL
-    rows = _without_extra_label(rows, notes)
-    _refuse_repeats(path, rows)
-    files = files_by_id(source)
-    samples = [_sample(source, files, *row) for row in rows]
-    classes = sorted({sample.label for sample in samples})
-    return Plan("vggsound", samples, classes, MODALITIES, protocol, notes, HOW_TO_GET, clip_seconds=SECONDS)
+    name = "vggsound"
+    HOW_TO_GET = HOW_TO_GET
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """The samples of the lists, which are looked for in `splits` or else in `source`, with their files.
+
+        InputError for absent media or lists, and for other lists than the authors', unless `allow_missing`, which
+        takes them and notes it.
+        """
+        need_folder(source, HOW_TO_GET)
+        notes: list[str] = []
+        path = find_file(splits or source, LISTS, HOW_TO_GET_LISTS)
+        if path.name == "vggsound.csv":
+            rows, expected = _read_csv(path), ROWS
+        else:
+            rows, expected = _read_pair(path, allow_missing, notes), ROWS_OF_PAIR
+        _check_rows(path, rows, expected, allow_missing, notes)
+        official = not notes
+        rows = _without_extra_label(rows, notes)
+        _refuse_repeats(path, rows)
+        files = files_by_id(source)
+        samples = [_sample(source, files, *row) for row in rows]
+        classes = sorted({sample.label for sample in samples})
+        return Plan(
+            self.name,
+            samples,
+            classes,
+            MODALITIES,
+            DESCRIPTION if official else OTHER_LISTS,
+            notes,
+            HOW_TO_GET,
+            clip_seconds=SECONDS,
+            split_name="official",
+            official_lists=official,
+        )
 
 
 def _read_csv(path: Path) -> list[Row]:
@@ -104,15 +122,15 @@ def _read_csv(path: Path) -> list[Row]:
 def _read_pair(path: Path, allow_other: bool, notes: list[str]) -> list[Row]:
     rows = []
     for split in ROWS:
-        part = path.with_name(f"{split}.csv")
+        file = path.with_name(f"{split}.csv")
         before = len(rows)
-        for where, cells in _lines(part):
+        for where, cells in _lines(file):
             match = FILE.fullmatch(cells[0])
             if match is None or len(cells) != 2 or not cells[1]:
                 raise _wrong(where, cells, "glLQrEijrKg_000300.mp4,playing hammond organ")
             rows.append((match[1], int(match[2]), intern(cells[1]), split))
         if split == "test":  # train.csv was not at hand to be hashed
-            check_official(part, read_text(part), len(rows) - before, TEST, allow_other, notes)
+            check_official(file, read_text(file), len(rows) - before, TEST, allow_other, notes)
     return rows
 
 

@@ -1,12 +1,15 @@
-"""What the made data sets share: a source that is written once, whole, in the official format of another data set."""
+"""What made data sets share: they write their own media, most of them in the official format of another one."""
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from balancemm_cli.data.datasets.base import Dataset
+from balancemm_cli.data.datasets.lists import no_lists
 from balancemm_cli.data.datasets.plan import Plan
 from balancemm_cli.errors import InputError
 
@@ -15,6 +18,75 @@ if TYPE_CHECKING:
 
 DONE = "design.json"  # written last: it says that all else is there
 BEGUN = ".begun"  # there until then
+
+Progress = Callable[[str, int, int], None]  # of a stage's name, what is done of it, and how much there is
+
+
+class Made(Dataset):
+    """A data set that writes its own media before they are prepared."""
+
+    SPLIT_NAMES = ("made",)
+    EMBEDDED = True
+    PUBLISHED = False
+
+    @abstractmethod
+    def make(
+        self,
+        source: Path,
+        workers: int | None = None,
+        on_progress: Progress | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        """Write the media under `source`, so many samples of each split as `counts` says, or the usual ones. What is
+        there already is kept. `on_progress("write", done, total)` may be called. InputError where the folder holds
+        something else."""
+
+
+class MadeAs(Made):
+    """Made data in the official format of another data set, whose own class reads them.
+
+    `OF` is that data set in texts, `VERSION` is raised when what is written changes, `COUNTS` are the samples of each
+    split.
+    """
+
+    OF: ClassVar[str]
+    VERSION: ClassVar[int]
+    COUNTS: ClassVar[dict[str, int]]
+
+    @abstractmethod
+    def read(self, source: Path) -> Plan:
+        """The plan of what `make` wrote, by the other data set's class."""
+
+    @abstractmethod
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """Write the files of so many samples a split into a folder."""
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """The samples that `make` wrote, under this data set's name; without notes on other lists than the official
+        ones."""
+        no_lists(self.name, splits)
+        check_made(source, self.VERSION)
+        found = self.read(source)
+        compared = ("official", ", that one ", f", those of {self.OF} ")
+        return replace(
+            found,
+            name=self.name,
+            split_name="made",
+            split_description=f"made data in the form of {self.OF}",
+            official_lists=None,
+            notes=[note for note in found.notes if not any(words in note for words in compared)],
+            remedy=f"Delete {source} to have it written anew.",
+        )
+
+    def make(
+        self,
+        source: Path,
+        workers: int | None = None,
+        on_progress: Progress | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        """As Made.make, in one go."""
+        make_once(source, self.VERSION, lambda folder: self.write(folder, counts or self.COUNTS))
 
 
 def make_once(source: Path, version: int, write: Callable[[Path], None]) -> None:
@@ -47,14 +119,6 @@ def check_made(source: Path, version: int) -> None:
     except (ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{path} is damaged or of another version of the data. Delete the folder {source}.")
-
-
-def as_made(plan: Plan, name: str, of: str, source: Path) -> Plan:
-    """The plan of another data set's reader under the name of the made data; without its notes on other lists."""
-    compared = ("official", ", that one ", f", those of {of} ")
-    notes = [note for note in plan.notes if not any(words in note for words in compared)]
-    remedy = f"Delete {source} to have it written anew."
-    return replace(plan, name=name, protocol=f"made data in the form of {of}", notes=notes, remedy=remedy)
 
 
 def generator(*keys: object) -> "np.random.Generator":

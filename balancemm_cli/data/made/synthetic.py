@@ -1,4 +1,4 @@
-"""An embedded data set that is imbalanced by design, with the true source of each label known.
+"""How the embedded data set is made, and what a network can know of it.
 
 Six classes. The sound holds a pair of tones that codes the class, in noise; it is easy to learn, but 20 % of
 the clips have noise only, so that sound alone cannot exceed 0.8 + 0.2/6 = 83 % in expectation. The picture
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from balancemm_cli.data.datasets.lists import no_lists
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
+from balancemm_cli.data.made.common import Made, Progress
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ DESIGN = 1  # raised when a number above or a line below changes what is written
 TASK = 50  # clips a worker writes at a time
 
 MODALITIES = {"audio": waveform(RATE), "visual": frames(SIZE, SIZE, 1.0)}
-EMBEDDED = True
 HOW_TO_GET = "The synthetic data are embedded: `bmm prepare synthetic` writes them."
 
 
@@ -56,68 +55,77 @@ class _Task:
     numbers: range
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The clips that `make` wrote under `source`, in order of their numbers."""
-    no_lists("synthetic", splits)
-    samples = [
-        Sample(f"{split}-{number:05d}", split, CLASSES[number % 6], _clips(source, split, number))
-        for split, count in _design(source)["counts"].items()
-        for number in range(count)
-    ]
-    return Plan(
-        "synthetic",
-        samples,
-        CLASSES,
-        MODALITIES,
-        remedy=f"Delete {source} to have it written anew.",
-        clip_seconds=1.0,
-    )
+class Synthetic(Made):
+    """An embedded data set that is imbalanced by design, with the true source of each label known."""
 
+    name = "synthetic"
+    HOW_TO_GET = HOW_TO_GET
 
-def make(
-    source: Path,
-    workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    counts: dict[str, int] | None = None,
-) -> None:
-    """Write the clips and truth.csv under `source`; clips that are there already are kept.
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """The clips that `make` wrote under `source`, in order of their numbers."""
+        no_lists(self.name, splits)
+        samples = [
+            Sample(f"{split}-{number:05d}", split, CLASSES[number % 6], _clips(source, split, number))
+            for split, count in _design(source)["counts"].items()
+            for number in range(count)
+        ]
+        return Plan(
+            self.name,
+            samples,
+            CLASSES,
+            MODALITIES,
+            remedy=f"Delete {source} to have it written anew.",
+            clip_seconds=1.0,
+            split_name="made",
+        )
 
-    `counts` gives the clips of each split: those of the folder where it was begun before, else COUNTS.
-    `on_progress("write", done, total)` is called while clips are written. InputError where the folder holds
-    another design.
-    """
-    from balancemm_cli.data.preparing import workers as pool
-    from balancemm_cli.data.store import write_csv, write_json
+    def make(
+        self,
+        source: Path,
+        workers: int | None = None,
+        on_progress: Progress | None = None,
+        counts: dict[str, int] | None = None,
+    ) -> None:
+        """Write the clips and truth.csv under `source`; clips that are there already are kept.
 
-    if not (source / "design.json").exists():
-        if source.is_dir() and any(not path.name.startswith(".") for path in source.iterdir()):
-            raise InputError(f"{source} holds other files. Name an empty folder with --source.")
-        source.mkdir(parents=True, exist_ok=True)
-        write_json(source / "design.json", {"design": DESIGN, "counts": counts or COUNTS})
-    planned = _design(source)["counts"]
-    if counts not in (None, planned):
-        raise InputError(f"{source} was made with the counts {planned}. Delete it or name another folder.")
-    if (source / "truth.csv").exists():
-        return
-    for split in planned:
-        (source / split).mkdir(exist_ok=True)
-    tasks = [
-        _Task(source, split, range(first, min(first + TASK, count)))
-        for split, count in planned.items()
-        for first in range(0, count, TASK)
-    ]
-    total = sum(planned.values())
-    truths = pool.run(
-        _write_clips,
-        tasks,
-        pool.cores(workers),
-        lambda done: on_progress("write", done, total) if on_progress else None,
-    )
-    for path in source.rglob(".*.tmp"):  # of calls that were killed
-        path.unlink(missing_ok=True)
-    os.sync()  # truth.csv says that all clips are there
-    rows = [row for part in truths for row in part]
-    write_csv(source / "truth.csv", ("id", "label", "audio_informative"), rows)
+        `counts` gives the clips of each split: those of the folder where it was begun before, else COUNTS.
+        `on_progress("write", done, total)` is called while clips are written. InputError where the folder holds
+        another design.
+        """
+        from balancemm_cli.data.preparing import workers as pool
+        from balancemm_cli.data.store import write_csv, write_json
+
+        if not (source / "design.json").exists():
+            if source.is_dir() and any(not path.name.startswith(".") for path in source.iterdir()):
+                raise InputError(f"{source} holds other files. Name an empty folder with --source.")
+            source.mkdir(parents=True, exist_ok=True)
+            write_json(source / "design.json", {"design": DESIGN, "counts": counts or COUNTS})
+        planned = _design(source)["counts"]
+        if counts not in (None, planned):
+            raise InputError(
+                f"{source} was made with the counts {planned}. Delete it or name another folder."
+            )
+        if (source / "truth.csv").exists():
+            return
+        for split in planned:
+            (source / split).mkdir(exist_ok=True)
+        tasks = [
+            _Task(source, split, range(first, min(first + TASK, count)))
+            for split, count in planned.items()
+            for first in range(0, count, TASK)
+        ]
+        total = sum(planned.values())
+        truths = pool.run(
+            _write_clips,
+            tasks,
+            pool.cores(workers),
+            lambda done: on_progress("write", done, total) if on_progress else None,
+        )
+        for path in source.rglob(".*.tmp"):  # of calls that were killed
+            path.unlink(missing_ok=True)
+        os.sync()  # truth.csv says that all clips are there
+        rows = [row for part in truths for row in part]
+        write_csv(source / "truth.csv", ("id", "label", "audio_informative"), rows)
 
 
 def draw(split: str, number: int) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -1,4 +1,4 @@
-"""Made data in the form of AVE's feature files, with an event at known seconds that takes ear and eye to name.
+"""How the made data in AVE's form are drawn.
 
 An event lasts 3 to 9 of the ten seconds, drawn for each clip. While it is there, the sound holds one of 4 patterns and
 the picture, at one of nine positions drawn each second, one of 7 others; together they name one of AVE's 28 categories.
@@ -11,15 +11,13 @@ The files are AVE's, but smaller: pictures have 3 × 3 positions and 64 numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancemm_cli.data.datasets import ave
 from balancemm_cli.data.datasets.ave_features import FILES, NAME, ORDER, SECONDS
-from balancemm_cli.data.datasets.lists import no_lists
 from balancemm_cli.data.datasets.plan import Plan
-from balancemm_cli.data.made.common import as_made, check_made, generator, make_once, patterns
+from balancemm_cli.data.made.common import MadeAs, generator, patterns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,25 +30,23 @@ LENGTH = 8.0  # of the patterns
 SHORTEST, LONGEST = 3, 9  # seconds
 VERSION = 1  # raised when a number above or a line below changes what is written
 
-EMBEDDED = True
-HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-ave` makes them."
 
+class SyntheticAVE(MadeAs):
+    """Made data in the form of AVE's feature files, with an event at known seconds that takes ear and eye to name."""
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The clips that `make` wrote, read as AVE's feature files are."""
-    no_lists("synthetic-ave", splits)
-    check_made(source, VERSION)
-    return as_made(ave.plan(source, None, True), "synthetic-ave", "AVE", source)
+    name = "synthetic-ave"
+    OF = "AVE"
+    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-ave` makes them."
+    VERSION = VERSION
+    COUNTS = COUNTS
 
+    def read(self, source: Path) -> Plan:
+        """The clips that `make` wrote, read as AVE's feature files are."""
+        return ave.AVE().plan(source, None, True)
 
-def make(
-    source: Path,
-    workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    counts: dict[str, int] | None = None,
-) -> None:
-    """Write the files under `source`, so many clips a split. InputError where the folder holds something else."""
-    make_once(source, VERSION, lambda folder: _write(folder, counts or COUNTS))
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """Feature files, orders and lists, so many clips a split."""
+        _write(folder, counts)
 
 
 def ceilings(events: np.ndarray) -> dict[str, float]:

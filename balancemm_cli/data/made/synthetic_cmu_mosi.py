@@ -1,4 +1,4 @@
-"""Made data in the form of MMSA's pickle of CMU-MOSI: a sentiment that words, voice and face each tell in part.
+"""How the made data in CMU-MOSI's form are drawn.
 
 The sentiment is the sum of three parts: ±1.4 of the text, ±0.8 of the voice, ±0.8 of the face, each sign equally
 frequent and of its own. A part is a pattern in a third of a sequence's steps, in white noise of standard deviation 1;
@@ -12,14 +12,12 @@ The arrays are smaller than MMSA's.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balancemm_cli.data.datasets import cmu_mosi
-from balancemm_cli.data.datasets.lists import no_lists
+from balancemm_cli.data.datasets.cmu_mosi import CMUMosi
 from balancemm_cli.data.datasets.plan import Plan
-from balancemm_cli.data.made.common import as_made, check_made, generator, make_once, patterns
+from balancemm_cli.data.made.common import MadeAs, generator, patterns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,30 +29,24 @@ LENGTHS = {"text": 4.0, "audio": 2.0, "vision": 2.0}  # of the patterns, in each
 VERSION = 1  # raised when a number above or a line below changes what is written
 NAME = "unaligned_made.pkl"
 
-EMBEDDED = True
-HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-cmu-mosi` makes them."
 
+class SyntheticCMUMosi(MadeAs):
+    """Made data in the form of MMSA's pickle of CMU-MOSI: a sentiment that words, voice and face each tell in part."""
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The segments that `make` wrote, read as CMU-MOSI's pickle is."""
-    no_lists("synthetic-cmu-mosi", splits)
-    check_made(source, VERSION)
-    return as_made(cmu_mosi.plan(source, None, True), "synthetic-cmu-mosi", "CMU-MOSI", source)
+    name = "synthetic-cmu-mosi"
+    OF = "CMU-MOSI"
+    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-cmu-mosi` makes them."
+    VERSION = VERSION
+    COUNTS = COUNTS
 
+    def read(self, source: Path) -> Plan:
+        """The segments that `make` wrote, read as CMU-MOSI's pickle is."""
+        return CMUMosi().plan(source, None, True)
 
-def make(
-    source: Path,
-    workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    counts: dict[str, int] | None = None,
-) -> None:
-    """Write the pickle under `source`, so many segments a fold. InputError where the folder holds something else."""
-
-    def write(folder: Path) -> None:
-        content = {fold: _fold(fold, count) for fold, count in (counts or COUNTS).items()}
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """The pickle, so many segments a fold."""
+        content = {fold: _fold(fold, count) for fold, count in counts.items()}
         (folder / NAME).write_bytes(pickle.dumps(content, protocol=4))
-
-    make_once(source, VERSION, write)
 
 
 def draw(fold: str, number: int) -> tuple[dict[str, np.ndarray], dict[str, int], float]:

@@ -1,4 +1,4 @@
-"""An embedded data set of 2 to 8 modalities of chosen ease, noise and redundancy, with known attainable accuracy.
+"""How the embedded data set of many modalities is drawn, and what can be known of it.
 
 Four classes. Each modality m1 … mM is a sequence of 8 steps of 16 numbers of white noise (standard deviation: the
 noise). Where it is informative in a sample, as in 60 % of them, one step at random also holds the cue: a pattern of
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import no_lists
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec, features
 from balancemm_cli.errors import UsageError
@@ -35,7 +36,6 @@ MOST = 8  # modalities
 EASY, HARD = 8.0, 4.0  # strengths
 VERSION = 1  # raised when a line below changes what is drawn
 
-EMBEDDED = True
 OPTIONS = {
     "modalities": ("3", "2", *map(str, range(4, MOST + 1))),
     "ease": ("graded", "equal", "single"),
@@ -44,7 +44,6 @@ OPTIONS = {
 }
 NOISES = {"quiet": 0.5, "moderate": 1.0, "loud": 1.5}
 REDUNDANCIES = {"independent": 0.0, "mixed": 0.5, "shared": 1.0}
-HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-modalities` draws them."
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,21 @@ def design(
     return Design(tuple(strengths[ease]), NOISES[noise], REDUNDANCIES[redundancy])
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool, **options: str) -> Plan:
-    """The samples of the design that the options stand for; nothing is read from `source`."""
-    no_lists("synthetic-modalities", splits)
-    return plan_of(design(**options), source)
+class SyntheticModalities(Dataset):
+    """An embedded data set of 2 to 8 modalities of chosen ease, noise and redundancy, with known attainable
+    accuracy."""
+
+    name = "synthetic-modalities"
+    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-modalities` draws them."
+    OPTIONS = OPTIONS
+    SPLIT_NAMES = ("made",)
+    EMBEDDED = True
+    PUBLISHED = False
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool, **options: str) -> Plan:
+        """The samples of the design that the options stand for; nothing is read from `source`."""
+        no_lists(self.name, splits)
+        return plan_of(design(**options), source)
 
 
 def plan_of(design: Design, source: Path = Path()) -> Plan:
@@ -101,7 +111,7 @@ def plan_of(design: Design, source: Path = Path()) -> Plan:
         for number in range(count)
     ]
     return Plan(
-        "synthetic-modalities",
+        SyntheticModalities.name,
         samples,
         CLASSES,
         {name: features(STEPS, WIDTH) for name in design.modalities},
@@ -110,6 +120,7 @@ def plan_of(design: Design, source: Path = Path()) -> Plan:
             f"{alone(design):.1%}: the other samples hold no cue."
         ],
         extras={"informative": "integers"},
+        split_name="made",
     )
 
 

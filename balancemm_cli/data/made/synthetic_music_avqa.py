@@ -1,4 +1,4 @@
-"""Made data in the form of MUSIC-AVQA's features: questions whose answers are in sound, in pictures or in both.
+"""How the made data in MUSIC-AVQA's form are drawn.
 
 A video's sound holds a number from 1 to 3 and a bit, its pictures too: for each a pattern in all of its steps, in white
 noise of standard deviation 1. Nine questions are asked of each video, one of each type:
@@ -22,11 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balancemm_cli.data.datasets import music_avqa
-from balancemm_cli.data.datasets.lists import no_lists
-from balancemm_cli.data.datasets.music_avqa import FEATURES, STEPS, STRIDE
+from balancemm_cli.data.datasets.music_avqa import FEATURES, STEPS, STRIDE, MusicAVQA
 from balancemm_cli.data.datasets.plan import Plan
-from balancemm_cli.data.made.common import as_made, check_made, generator, make_once, patterns
+from balancemm_cli.data.made.common import MadeAs, generator, patterns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +35,6 @@ NUMBERS = ("one", "two", "three", "four")
 SIDES = ("left", "right", "middle", "outdoor")
 INSTRUMENTS = ("tuba", "violin", "flute", "drum")
 VERSION = 1  # raised when a number above or a line below changes what is written
-
-EMBEDDED = True
-HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-music-avqa` makes them."
 
 # The text of each type's question, and its answer from the video's numbers and bits (those of sound, then of pictures).
 QUESTIONS: dict[str, tuple[str, Callable[[int, int, int, int], str]]] = {
@@ -80,22 +75,22 @@ QUESTIONS: dict[str, tuple[str, Callable[[int, int, int, int], str]]] = {
 CEILINGS = {"question": 47 / 108, "one modality and question": 35 / 54, "all": 1.0}
 
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The questions that `make` wrote, read as MUSIC-AVQA's lists and features are."""
-    no_lists("synthetic-music-avqa", splits)
-    check_made(source, VERSION)
-    found = music_avqa.plan(source / "feats", source, True)
-    return as_made(found, "synthetic-music-avqa", "MUSIC-AVQA", source)
+class SyntheticMusicAVQA(MadeAs):
+    """Made data in the form of MUSIC-AVQA's features: questions whose answers are in sound, in pictures or in both."""
 
+    name = "synthetic-music-avqa"
+    OF = "MUSIC-AVQA"
+    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-music-avqa` makes them."
+    VERSION = VERSION
+    COUNTS = COUNTS
 
-def make(
-    source: Path,
-    workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    counts: dict[str, int] | None = None,
-) -> None:
-    """Write the files under `source`, so many videos a split. InputError where the folder holds something else."""
-    make_once(source, VERSION, lambda folder: _write(folder, counts or COUNTS))
+    def read(self, source: Path) -> Plan:
+        """The questions that `make` wrote, read as MUSIC-AVQA's lists and features are."""
+        return MusicAVQA().plan(source / "feats", source, True)
+
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """Lists and feature files, so many videos a split."""
+        _write(folder, counts)
 
 
 def draw(split: str, number: int) -> tuple[dict[str, np.ndarray], tuple[int, int, int, int]]:

@@ -1,4 +1,4 @@
-"""Made data in the form of UCF-101's packs, with a class that is a look and a motion: pictures alone can't tell it.
+"""How the made data in UCF-101's form are drawn.
 
 A square of one of three colours, at a place drawn for each clip, moves in one of four directions before a background of
 noise that stands still; what leaves the picture comes in again on the other side. A class is a colour and a direction,
@@ -12,14 +12,12 @@ written into grey pictures as the published pack has it, without OpenCV.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from balancemm_cli.data.datasets import ucf_101_three
-from balancemm_cli.data.datasets.lists import no_lists
 from balancemm_cli.data.datasets.plan import Plan
-from balancemm_cli.data.made.common import as_made, check_made, generator, make_once
+from balancemm_cli.data.datasets.ucf_101_three import UCF101Three
+from balancemm_cli.data.made.common import MadeAs, generator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,25 +37,24 @@ GREY, BACKGROUND, SENSOR = (
 FLOW_NOISE = 2.0  # pixels
 VERSION = 1  # raised when a number above or a line below changes what is written
 
-EMBEDDED = True
-HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-ucf-101-three` makes them."
 
+class SyntheticUCF101Three(MadeAs):
+    """Made data in the form of UCF-101's packs, with a class that is a look and a motion: pictures alone can't tell
+    it."""
 
-def plan(source: Path, splits: Path | None, allow_missing: bool) -> Plan:
-    """The clips that `make` wrote, read as UCF-101's packs are."""
-    no_lists("synthetic-ucf-101-three", splits)
-    check_made(source, VERSION)
-    return as_made(ucf_101_three.plan(source, None, True), "synthetic-ucf-101-three", "UCF-101", source)
+    name = "synthetic-ucf-101-three"
+    OF = "UCF-101"
+    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-ucf-101-three` makes them."
+    VERSION = VERSION
+    COUNTS = COUNTS
 
+    def read(self, source: Path) -> Plan:
+        """The clips that `make` wrote, read as UCF-101's packs are."""
+        return UCF101Three().plan(source, None, True)
 
-def make(
-    source: Path,
-    workers: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    counts: dict[str, int] | None = None,
-) -> None:
-    """Write packs and lists under `source`, so many clips a split. InputError where the folder holds something else."""
-    make_once(source, VERSION, lambda folder: _write(folder, counts or COUNTS))
+    def write(self, folder: Path, counts: dict[str, int]) -> None:
+        """Packs and lists, so many clips a split."""
+        _write(folder, counts)
 
 
 def draw(split: str, number: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
-from balancemm_cli.data.preparing.finish import fingerprint, head_of, same_plan
-from balancemm_cli.data.preparing.prepare import Request, Sizes, check, cut, files_of, sizes_of, source_of
+from balancemm_cli.data.preparing.finish import describe_set, same_set
+from balancemm_cli.data.preparing.prepare import Request, Sizes, check, cut, files_of, sizes_of
+from balancemm_cli.data.preparing.sources import compare, recall, source_of
 from balancemm_cli.data.preparing.work import is_free
 from balancemm_cli.data.preparing.workers import cores
 from balancemm_cli.errors import InputError
@@ -67,8 +68,8 @@ def _what(plan: Plan) -> Iterator[str]:
         yield f"  {split}: {len(samples):,} samples of {classes:,} classes"
     for modality, spec in plan.modalities.items():
         yield f"  {modality}: {describe(spec)}"
-    if plan.protocol:
-        yield f"  split: {plan.protocol}"
+    if plan.split_description:
+        yield f"  split: {plan.split_description}"
 
 
 def describe(spec: Spec) -> str:
@@ -118,11 +119,10 @@ def _folder(plan: Plan, sizes: Sizes, folder: Path, processes: int) -> Iterator[
         yield f"Time: {_time(seconds)} with {processes} worker{'s' if processes > 1 else ''}."
         return
     shards = cut(plan)
-    sources = [source_of(samples, sizes) for own in shards.values() for samples in own.values()]
-    head = head_of(plan, {split: [*own] for split, own in shards.items()})
+    contents = compare(plan.samples, recall(folder), processes)
+    sources = [source_of(samples, contents) for own in shards.values() for samples in own.values()]
     try:
-        same_plan(folder, fingerprint(head, sources))
-        yield f"Folder: {folder} is prepared already, from the same media and lists."
+        yield f"Folder: {same_set(folder, describe_set(plan, {s: [*own] for s, own in shards.items()}), sources)}"
     except InputError as error:
         yield f"Folder: {error}"
 

@@ -1,9 +1,9 @@
 """From finished shards to a prepared folder: rejected.csv, manifest.json, and the folder's rename into place.
 
-What is written comes from two things alone, which the parts of a set bring along: the head, which says what the
-whole set is, and a record of each shard. The head's `splits` names the shards of each split in order, and how
-many samples the lists ask for. A record holds `source` (a hash of the samples and files the shard was made
-from), `rows`, `sha256`, `labels` (rows by label), `rejected` and `defects` (id to defect, of those kept).
+What is written comes from two things alone, which the parts of a set bring along: the description of the whole set,
+and a record of each shard. The description's `splits` names the shards of each split in order, and how many samples
+the lists ask for. A record holds `source` (a hash of the samples and the files' content that the shard was made
+from), `rows`, `bytes`, `sha256`, `labels` (rows by label), `rejected` and `defects` (id to defect, of those kept).
 """
 
 from collections import Counter
@@ -19,22 +19,27 @@ from balancemm_cli.data import store
 from balancemm_cli.data.datasets.plan import COMPUTED, Plan, Spec
 from balancemm_cli.data.reading import media
 from balancemm_cli.data.reading.flow import load_opencv
-from balancemm_cli.data.store import PreparedSet, open_set
+from balancemm_cli.data.store import open_set
 from balancemm_cli.errors import InputError
 
-Head = dict[str, Any]
+SetDescription = dict[str, Any]
 Records = dict[str, dict[str, Any]]  # by the shards' names
+RECORD = ("source", "rows", "bytes", "sha256", "labels", "rejected", "defects")
+IDENTITY = ("reader", "split_name", "official_lists")
 
 
-def head_of(plan: Plan, shards: dict[str, list[str]]) -> Head:
-    """The head of a plan's set, whose `shards` are named by split."""
+def describe_set(plan: Plan, shards: dict[str, list[str]]) -> SetDescription:
+    """The description of a plan's set, whose `shards` are named by split."""
     expected = Counter(sample.split for sample in plan.samples)
     return {
         "dataset": plan.name,
+        "reader": plan.reader,
+        "split_name": plan.split_name,
+        "official_lists": plan.official_lists,
         "classes": plan.classes,
         "modalities": plan.modalities,
         "extras": plan.extras,
-        "protocol": plan.protocol,
+        "split_description": plan.split_description,
         "notes": plan.notes,
         "decoding": settings(),
         "tools": tools(plan.modalities),
@@ -56,82 +61,89 @@ def tools(modalities: dict[str, Spec]) -> dict[str, str]:
     return versions
 
 
-def fingerprint(head: Head, sources: Iterable[str]) -> str:
-    """A hash of all that a prepared set is made from: settings, samples, and files with their sizes, but no
+def fingerprint(described: SetDescription, sources: Iterable[str]) -> str:
+    """A hash of all that a prepared set is made from: settings, lists, samples, and the content of files, but no
     versions. `sources` are those of the shards, in order."""
-    columns = [list(head["modalities"].items()), head["extras"], head["protocol"]]
-    what = [store.FORMAT, head["dataset"], head["classes"], columns, head["decoding"]]
-    return store.digest([*what, list(sources)])
+    columns = [list(described["modalities"].items()), described["extras"]]
+    what = [store.FORMAT, described["dataset"], *_pick(described, *IDENTITY).values(), described["classes"]]
+    return store.digest([*what, columns, described["decoding"], list(sources)])
 
 
-def same_set(out: Path, plan: str) -> PreparedSet:
-    """As `same_plan`, with every shard checked."""
-    prepared = same_plan(out, plan)
-    for split in prepared.counts:
-        prepared.split(split)
-    return prepared
-
-
-def same_plan(out: Path, plan: str) -> PreparedSet:
-    """The prepared set in `out`, of the fingerprint `plan`. InputError for anything else."""
+def same_set(out: Path, described: SetDescription, sources: Iterable[str]) -> str:
+    """A sentence on the prepared set in `out`, which is the one that is described, made from the same `sources`.
+    InputError for anything else, and where a shard is damaged."""
     if not (out / store.MANIFEST).exists():
         raise InputError(f"{out} exists and is no prepared data set. Name another folder with --out.")
     prepared = open_set(out)
-    if prepared.manifest.get("plan") != plan:
+    manifest = prepared.manifest
+    if prepared.reader is None:
+        same = all(
+            manifest[key] == described[key] for key in ("dataset", "classes", "modalities", "splits_hash")
+        )
+        said = (
+            f"{out} is prepared already, from the same lists; a former version made it, which did not record "
+        )
+        said += "the content of the media. To have them compared, delete it and prepare it again."
+    else:
+        same = manifest.get("plan") == fingerprint(described, sources)
+        said = f"{out} is prepared already, from the same media and lists."
+    if not same:
         raise InputError(
             f"{out} was prepared from other media, lists or settings. Name another folder with --out, or "
             "delete it."
         )
-    return prepared
+    for split in prepared.counts:
+        prepared.split(split)
+    return said
 
 
-def finish(folder: Path, head: Head, records: Records, out: Path) -> None:
+def finish(folder: Path, described: SetDescription, records: Records, out: Path) -> None:
     """Write rejected.csv and manifest.json beside the shards in `folder`, and rename it to `out`. InputError
     where what was rejected leaves too little; rejected.csv then lies above the folder."""
     rejected = [entry for record in records.values() for entry in record["rejected"]]
     beside = folder.parent / store.REJECTED
     store.write_rejected(beside, rejected)
-    _check_left(head, records, beside)
+    _check_left(described, records, beside)
     beside.replace(folder / store.REJECTED)
-    store.write_json(folder / store.MANIFEST, _manifest(head, records, rejected))
+    store.write_json(folder / store.MANIFEST, _manifest(described, records, rejected))
     folder.replace(out)
 
 
-def _check_left(head: Head, records: Records, rejected: Path) -> None:
+def _check_left(described: SetDescription, records: Records, rejected: Path) -> None:
     """InputError where rejection left a split without samples, or a class without train samples."""
-    for split, part in head["splits"].items():
+    for split, own in described["splits"].items():
         labels: Counter[str] = Counter()
-        for file in part["shards"]:
+        for file in own["shards"]:
             labels.update(records[file]["labels"])
-        wanted = head["classes"] if split == "train" else []
+        wanted = described["classes"] if split == "train" else []
         empty = [f"class '{label}' has no sample" for label in wanted if not labels[label]]
         if not labels:
             empty = ["no sample is left"]
         if empty:
             raise InputError(
-                f"In the split '{split}' of '{head['dataset']}', {empty[0]}: the files were rejected, and "
+                f"In the split '{split}' of '{described['dataset']}', {empty[0]}: the files were rejected, and "
                 f"{rejected} says why. Get them anew and run the same command."
             )
 
 
-def _manifest(head: Head, records: Records, rejected: list[dict[str, str]]) -> dict[str, Any]:
+def _manifest(described: SetDescription, records: Records, rejected: list[dict[str, str]]) -> dict[str, Any]:
     splits = {}
-    for split, part in head["splits"].items():
-        shards = [{"file": file, **_pick(records[file], "rows", "sha256")} for file in part["shards"]]
+    for split, own in described["splits"].items():
+        shards = [{"file": file, **_pick(records[file], "rows", "bytes", "sha256")} for file in own["shards"]]
         splits[split] = {
-            "expected": part["expected"],
+            "expected": own["expected"],
             "prepared": sum(shard["rows"] for shard in shards),
             "rejected": _count(entry["kind"] for entry in rejected if entry["split"] == split),
             "shards": shards,
         }
     manifest: dict[str, Any] = {
         "format": store.FORMAT,
-        **_pick(head, "dataset", "classes", "modalities", "extras", "protocol"),
+        **_pick(described, "dataset", *IDENTITY, "classes", "modalities", "extras", "split_description"),
         "splits": splits,
         "rejected": _count(entry["kind"] for entry in rejected),
         "defects_kept": {key: text for one in records.values() for key, text in one["defects"].items()},
-        **_pick(head, "notes", "decoding", "tools", "splits_hash"),
-        "plan": fingerprint(head, (record["source"] for record in records.values())),
+        **_pick(described, "notes", "decoding", "tools", "splits_hash"),
+        "plan": fingerprint(described, (record["source"] for record in records.values())),
     }
     return {**manifest, "content_hash": store.content_hash(manifest)}
 

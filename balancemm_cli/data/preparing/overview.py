@@ -62,8 +62,8 @@ def _summary(prepared: "PreparedSet") -> str:
 
 
 def _facts(prepared: "PreparedSet") -> Iterator[str]:
-    if prepared.protocol:
-        yield f"  split     {prepared.protocol}"
+    if prepared.split_description:
+        yield f"  split     {prepared.split_description}"
     for split, count in prepared.counts.items():
         yield f"  {split:<8}  {_of(count, prepared.expected[split])} samples: {_balance(prepared, split)}"
         rejected = prepared.manifest["splits"][split]["rejected"]

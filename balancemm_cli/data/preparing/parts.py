@@ -2,7 +2,7 @@
 
 Part 3 of 16 holds every 16th shard from the third on, so that the parts take about as long as each other however
 long the clips of a split or class are. It is a folder `<name>.part-3-of-16` beside the folder to be made, with
-its shards and `part.json`: the head of the whole set and the records of the shards (data/finish.py), so that
+its shards and `part.json`: the description of the whole set and the records of the shards (finish.py), so that
 joining needs neither media nor lists. The joined folder has the bytes of one prepared whole.
 """
 
@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from balancemm_cli.data import store
-from balancemm_cli.data.preparing.finish import Head, Records, fingerprint, finish, same_set
+from balancemm_cli.data.preparing.finish import RECORD, Records, SetDescription, finish, same_set
+from balancemm_cli.data.preparing.sources import recall, remember
 from balancemm_cli.data.preparing.work import Progress, disk_full, interruption, is_free, work_folder
 from balancemm_cli.data.store import PreparedSet, open_set
 from balancemm_cli.errors import InputError, UsageError
 
 PART = "part.json"
+FORMAT = 2  # of part.json
 NAME = re.compile(r"part-([1-9]\d*)-of-([1-9]\d*)")  # behind the name of the whole folder and a point
 SHARD = re.compile(r"[a-z]+-\d{5}\.arrow")
-RECORD = {"key", "source", "rows", "sha256", "labels", "rejected", "defects"}
 AGAIN = "Delete the folder and prepare the part again."
 
 
@@ -55,20 +56,20 @@ def parse_part(text: str) -> Part:
     raise UsageError(f"--part is '{text}'; write it as 3/16, the third of sixteen parts.")
 
 
-def finish_part(folder: Path, part: Part, head: Head, records: Records, out: Path) -> None:
+def finish_part(folder: Path, part: Part, described: SetDescription, records: Records, out: Path) -> None:
     """Write part.json beside the shards in `folder`, and rename it to the part's folder beside `out`."""
-    content = {"format": store.FORMAT, "part": part.number, "of": part.of, "head": head, "shards": records}
+    content = {"format": FORMAT, "part": part.number, "of": part.of, "set": described, "shards": records}
     store.write_json(folder / PART, {**content, "hash": store.digest(content)})
     folder.replace(part.folder(out))
 
 
-def same_part(part: Part, head: Head, sources: dict[str, str], out: Path) -> None:
+def same_part(part: Part, described: SetDescription, sources: dict[str, str], out: Path) -> None:
     """Check a part that is there already against what it would be made from: the hash of each shard's samples.
     InputError where it is another or damaged."""
     folder = part.folder(out)
     found = _read(folder, part)
     records = found["shards"]
-    if found["head"] != head or {file: record["source"] for file, record in records.items()} != sources:
+    if found["set"] != described or {file: record["source"] for file, record in records.items()} != sources:
         raise InputError(
             f"{folder} was prepared from other media, lists, settings or versions. Delete it, or name another "
             "--out."
@@ -87,14 +88,13 @@ def join_parts(
     """
     say = on_message or (lambda message: None)
     parts = _find(out)
-    head, holders = _together(parts)
-    for note in head["notes"]:
+    described, holders = _together(parts)
+    for note in described["notes"]:
         say(note)
-    records = {file: holders[file][1] for part in head["splits"].values() for file in part["shards"]}
+    records = {file: holders[file][1] for own in described["splits"].values() for file in own["shards"]}
     if not is_free(out):
-        joined = same_set(out, fingerprint(head, (record["source"] for record in records.values())))
-        say(f"{out} is prepared already, from the same media and lists.")
-        return joined
+        say(same_set(out, described, (record["source"] for record in records.values())))
+        return open_set(out)
     with interruption("The parts are as they were."), disk_full(out.parent), work_folder(out) as work:
         folder = work / "joined"
         shutil.rmtree(folder, ignore_errors=True)  # of a call that was ended
@@ -104,7 +104,8 @@ def join_parts(
             _link(holders[file][0], folder / file)
             if on_progress:
                 on_progress("join", done, len(records))
-        finish(folder, head, records, out)
+        finish(folder, described, records, out)
+    remember(out, {medium: facts for folder in parts.values() for medium, facts in recall(folder).items()})
     shutil.rmtree(work, ignore_errors=True)
     say(f"Joined {len(parts)} parts; they are kept, and can be deleted: {out}.part-*")
     return open_set(out)
@@ -138,41 +139,40 @@ def _find(out: Path) -> dict[Part, Path]:
     return {Part(number, of): found[Part(number, of)] for number in range(1, of + 1)}
 
 
-def _together(parts: dict[Part, Path]) -> tuple[Head, dict[str, tuple[Path, dict[str, Any]]]]:
-    """The head of the parts, and each shard's path and record. InputError for parts of different sets."""
-    head: Head = {}
+def _together(parts: dict[Part, Path]) -> tuple[SetDescription, dict[str, tuple[Path, dict[str, Any]]]]:
+    """What the parts are of, and each shard's path and record. InputError for parts of different sets."""
+    described: SetDescription = {}
     holders: dict[str, tuple[Path, dict[str, Any]]] = {}
     first = next(iter(parts.values()))
     for part, folder in parts.items():
         found = _read(folder, part)
-        head = head or found["head"]
-        if others := [key for key in head if found["head"].get(key) != head[key]]:
+        described = described or found["set"]
+        if others := [key for key in described if found["set"].get(key) != described[key]]:
             raise InputError(
                 f"{folder} is a part of another set than {first}: '{others[0]}' in their part.json differs. "
                 "Prepare both from the same media and lists, with the same options and versions."
             )
         for file, record in found["shards"].items():
             holders[file] = folder / file, record
-    return head, holders
+    return described, holders
 
 
 def _read(folder: Path, part: Part) -> dict[str, Any]:
     """The content of part.json. InputError where it is absent, damaged, or of another part."""
     path = folder / PART
-    content, sound = {}, False
+    content, sound, version = {}, False, FORMAT
     try:
         content = json.loads(path.read_bytes())
-        sound = _is_sound(content)
+        version = content["format"]
+        sound = version == FORMAT and _is_sound(content)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no {PART}, so it is no finished part. {AGAIN}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
+    if version != FORMAT:
+        raise InputError(f"{path} is of format {version}, this program's is {FORMAT}. {AGAIN}")
     if not sound:
         raise InputError(f"{path} is damaged. {AGAIN}")
-    if content["format"] != store.FORMAT:
-        raise InputError(
-            f"{path} is of format {content['format']}, this program's is {store.FORMAT}. {AGAIN}"
-        )
     said = Part(content["part"], content["of"])
     if said != part:
         raise InputError(f"{folder} holds {said}, not {part}. Give it its own name back.")
@@ -181,12 +181,12 @@ def _read(folder: Path, part: Part) -> dict[str, Any]:
 
 def _is_sound(content: dict[str, Any]) -> bool:
     """Whether part.json is as it was written: by its hash, and by what is built on."""
-    files = [file for split in content["head"]["splits"].values() for file in split["shards"]]
+    files = [file for split in content["set"]["splits"].values() for file in split["shards"]]
     return (
         content.pop("hash") == store.digest(content)
         and all(SHARD.fullmatch(file) for file in files)
         and list(content["shards"]) == Part(content["part"], content["of"]).take(files)
-        and all(set(record) == RECORD for record in content["shards"].values())
+        and all(set(record) == set(RECORD) for record in content["shards"].values())
     )
 
 

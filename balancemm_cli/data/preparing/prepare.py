@@ -2,15 +2,16 @@
 
 The work is cut in the order of the lists into groups of samples, one a shard, each decoded by a worker
 process. Beside the folder to be made, a hidden folder `.<name>.partial` holds the shards that are done, each
-with a record of what it was made from; a later call keeps those that still fit. The last step renames the
-finished folder into place, so a prepared folder is whole or absent, and its bytes do not depend on the number
-of workers, on interruptions or on the order in which workers end, nor on whether it was made in parts.
+with a record of what it was made from; a later call keeps those whose files still have the same content. The
+last step renames the finished folder into place, so a prepared folder is whole or absent, and its bytes do not
+depend on the number of workers, on interruptions or on the order in which workers end, nor on whether it was
+made in parts.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -19,10 +20,22 @@ from typing import Any
 
 from balancemm_cli.data import store
 from balancemm_cli.data.datasets import DATASETS
+from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
+from balancemm_cli.data.made.common import Made
 from balancemm_cli.data.preparing import parts
-from balancemm_cli.data.preparing.finish import Head, fingerprint, finish, head_of, same_set, settings, tools
+from balancemm_cli.data.preparing.finish import (
+    RECORD,
+    Records,
+    SetDescription,
+    describe_set,
+    finish,
+    same_set,
+    settings,
+    tools,
+)
 from balancemm_cli.data.preparing.parts import Part
+from balancemm_cli.data.preparing.sources import Memory, compare, look_at, recall, remember, source_of
 from balancemm_cli.data.preparing.work import (
     Progress,
     disk_full,
@@ -51,8 +64,7 @@ class _Group:
     classes: list[str]
     modalities: dict[str, Spec]
     extras: dict[str, str]
-    source: str  # a hash of the samples and their files
-    key: str  # a hash of everything that the shard's bytes depend on
+    settings: str  # a hash of all that the shard's bytes depend on, but the samples and their files
     work: Path
 
     @property
@@ -68,12 +80,12 @@ class _Group:
 
 @dataclass(frozen=True)
 class Request:
-    """What to prepare: the data set `name` under its own `options` (as its module lists them).
+    """What to prepare: the data set `name` under its own `options` (as its class lists them).
 
     `source` holds the media (default data/raw/<name>), `splits` the split lists where the set needs them, `out` is
     the folder to make (default data/prepared/<name>, with the options that are not the default behind it). Samples
     whose files are missing and other lists than the official ones need `allow_missing`. UsageError for an unknown
-    data set, option or value.
+    data set, option or value, and for a folder with the name of another data set, which would pass for that one.
     """
 
     name: str
@@ -88,6 +100,11 @@ class Request:
             raise unknown("data set", self.name, DATASETS)
         if self.out is not None and self.out.name in ("", ".."):
             raise UsageError(f"--out is {self.out}; name the folder that is to be made.")
+        if self.out is not None and (other := data_set_of(self.out.name)) not in (None, self.name):
+            raise UsageError(
+                f"--out is {self.out}, which is a name of data set '{other}': what lies there would pass for it. "
+                "Name another folder."
+            )
         for option, value in self.options.items():
             flag = "--" + option.replace("_", "-")
             if option not in self._known:
@@ -98,8 +115,13 @@ class Request:
                 )
 
     @property
-    def _known(self) -> dict[str, tuple[str, ...]]:
-        return getattr(DATASETS[self.name], "OPTIONS", {})
+    def dataset(self) -> Dataset:
+        """The data set."""
+        return DATASETS[self.name]
+
+    @property
+    def _known(self) -> Mapping[str, tuple[str, ...]]:
+        return self.dataset.OPTIONS
 
     @property
     def media(self) -> Path:
@@ -108,30 +130,50 @@ class Request:
 
     def folder(self, name: str) -> Path:
         """The folder to make of a set of that name."""
-        given = [self.options.get(option, values[0]) for option, values in self._known.items()]
-        unusual = [
-            value for value, values in zip(given, self._known.values(), strict=True) if value != values[0]
-        ]
-        return self.out or Path("data/prepared") / "-".join([name, *unusual])
+        return self.out or Path("data/prepared") / _folder_name(name, self._known, self.options)
 
     @cached_property
     def plan(self) -> Plan:
-        """The samples of the data set. Raises as the `plan` of its module."""
-        return DATASETS[self.name].plan(self.media, self.splits, self.allow_missing, **self.options)
+        """The samples of the data set. Raises as the `plan` of its class, and InputError where they come under the
+        name of another data set, as those of a CSV can."""
+        plan = self.dataset.plan(self.media, self.splits, self.allow_missing, **self.options)
+        if (other := data_set_of(plan.name)) not in (None, self.name):
+            raise InputError(
+                f"{self.media} gives '{plan.name}', which is a name of data set '{other}': the prepared data would "
+                "pass for it. Rename the file."
+            )
+        return replace(plan, reader=self.name)
 
 
-def embedded(folder: Path) -> Request | None:
-    """What to prepare for a folder of that name to hold embedded data; None where the name is of other data.
+def data_set_of(folder: str) -> str | None:
+    """The data set that a prepared folder of that name holds, in whatever capitals; None where it is no data set's.
 
     The name holds the data set's options as in `Request.folder`, such as `synthetic-modalities-8-loud`.
     """
-    for name, module in DATASETS.items():
-        if getattr(module, "EMBEDDED", False):
-            options: dict[str, tuple[str, ...]] = getattr(module, "OPTIONS", {})
-            for values in product(*options.values()):
-                request = Request(name, options=dict(zip(options, values, strict=True)))
-                if request.folder(name).name == folder.name:
-                    return replace(request, out=folder)
+    return next((name for name, _ in _forms(folder)), None)
+
+
+def _forms(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The data set and the options whose prepared folder has that name."""
+    for name, dataset in DATASETS.items():
+        if folder.casefold().startswith(name):
+            for values in product(*dataset.OPTIONS.values()):
+                options = dict(zip(dataset.OPTIONS, values, strict=True))
+                if _folder_name(name, dataset.OPTIONS, options) == folder.casefold():
+                    yield name, options
+
+
+def _folder_name(name: str, known: Mapping[str, tuple[str, ...]], options: Mapping[str, str]) -> str:
+    """The name, with the values of options that are not the default behind it."""
+    given = {option: options.get(option, values[0]) for option, values in known.items()}
+    return "-".join([name, *(value for option, value in given.items() if value != known[option][0])])
+
+
+def embedded(folder: Path) -> Request | None:
+    """What to prepare for a folder of that name to hold embedded data; None where the name is of other data."""
+    for name, options in _forms(folder.name):
+        if DATASETS[name].EMBEDDED:
+            return Request(name, out=folder, options=options)
     return None
 
 
@@ -174,11 +216,11 @@ def prepare_folder(
 
 def _make_media(request: Request, processes: int, on_progress: Progress | None) -> None:
     """Write the media of a data set that makes its own."""
-    module, folder = DATASETS[request.name], request.media
-    if hasattr(module, "make"):
+    dataset, folder = request.dataset, request.media
+    if isinstance(dataset, Made):
         kept = f"What was written is kept in {folder}."
         with interruption(kept), disk_full(folder), one_at_a_time(folder):
-            module.make(folder, processes, on_progress)
+            dataset.make(folder, processes, on_progress)
 
 
 def prepare_plan(
@@ -196,29 +238,40 @@ def prepare_plan(
     for note in plan.notes:
         say(note)
     shards = cut(plan)
-    head = head_of(plan, {split: [*own] for split, own in shards.items()})
+    described = describe_set(plan, {split: [*own] for split, own in shards.items()})
     files = {file: samples for own in shards.values() for file, samples in own.items()}
     target = out
     if part and is_free(out):
         files = {file: files[file] for file in part.take(list(files))}
         target = part.folder(out)
-    sizes = sizes_of(sample for samples in files.values() for sample in samples)
-    check(plan, sizes, allow_missing)
-    sources = {file: source_of(samples, sizes) for file, samples in files.items()}
+    check(plan, sizes_of(sample for samples in files.values() for sample in samples), allow_missing)
     if not is_free(target):
+        contents = _compare(files, target, processes, on_progress)
+        sources = {file: source_of(samples, contents) for file, samples in files.items()}
         if target == out:
-            same_set(out, fingerprint(head, sources.values()))
+            say(same_set(out, described, sources.values()))
         elif part:
-            parts.same_part(part, head, sources, out)
-        say(f"{target} is prepared already, from the same media and lists.")
+            parts.same_part(part, described, sources, out)
+            say(f"{target} is prepared already, from the same media and lists.")
         return target
     kept = f"Its state is kept in {work_beside(target)}."
     with interruption(kept), disk_full(out.parent), work_folder(target) as work:
-        groups = list(_groups(plan, files, sources, work))
+        groups = list(_groups(plan, files, work))
         _decode_missing(work, groups, processes, on_progress, say)
-        _finish(work, groups, head, out, part)
+        _finish(work, groups, described, out, part)
     shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def _compare(
+    files: dict[str, list[Sample]], target: Path, processes: int, on_progress: Progress | None
+) -> Memory:
+    """The content of the files of what is prepared in `target`; what had to be hashed is remembered."""
+    memory = recall(target)
+    contents = compare([s for samples in files.values() for s in samples], memory, processes, on_progress)
+    if contents != memory:
+        remember(target, contents)
+    return contents
 
 
 def cut(plan: Plan) -> dict[str, dict[str, list[Sample]]]:
@@ -245,17 +298,6 @@ def files_of(sizes: Sizes) -> dict[str, int | None]:
     return {clip.name: size for clip, size in sizes.items() if clip.has_file}
 
 
-def source_of(samples: list[Sample], sizes: Sizes) -> str:
-    """A hash of samples and their files."""
-    return store.digest([_describe(sample, sizes) for sample in samples])
-
-
-def _describe(sample: Sample, sizes: Sizes) -> list[Any]:
-    clips = [[key, *clip.describe(), sizes[clip]] for key, clip in sample.clips.items()]
-    waived = sorted(sample.waived)
-    return [sample.id, sample.split, sample.label, sample.defect, waived, sample.extras, clips]
-
-
 def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
     """InputError for a plan that cannot give a usable set: missing files, a class without samples."""
     trained = {sample.label for sample in plan.samples if sample.split == "train"}
@@ -272,13 +314,11 @@ def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
         )
 
 
-def _groups(
-    plan: Plan, files: dict[str, list[Sample]], sources: dict[str, str], work: Path
-) -> Iterator[_Group]:
-    made_of = [store.FORMAT, tools(plan.modalities), settings(), plan.classes, plan.modalities, plan.extras]
+def _groups(plan: Plan, files: dict[str, list[Sample]], work: Path) -> Iterator[_Group]:
+    made_by = [store.FORMAT, tools(plan.modalities), settings()]
+    key = store.digest([*made_by, plan.classes, list(plan.modalities.items()), plan.extras])
     for file, samples in files.items():
-        key = store.digest([*made_of, sources[file]])
-        yield _Group(file, samples, plan.classes, plan.modalities, plan.extras, sources[file], key, work)
+        yield _Group(file, samples, plan.classes, plan.modalities, plan.extras, key, work)
 
 
 def _decode_missing(
@@ -295,7 +335,8 @@ def _decode_missing(
         for path in folder.iterdir():
             if path not in wanted:
                 path.unlink()
-    todo = [group for group in groups if not _is_done(group)]
+    done = _done(groups, processes, on_progress)
+    todo = [group for group in groups if group.file not in done]
     kept = sum(len(group.samples) for group in groups) - sum(len(group.samples) for group in todo)
     total = sum(len(group.samples) for group in groups)
     if kept:
@@ -309,16 +350,32 @@ def _decode_missing(
             path.unlink()
 
 
-def _is_done(group: _Group) -> bool:
+def _done(groups: list[_Group], processes: int, on_progress: Progress | None) -> set[str]:
+    """The shards that are whole and made from what the files hold now."""
+    records = {group.file: record for group in groups if (record := _sound_record(group))}
+    memory = {
+        medium: tuple(facts) for record in records.values() for medium, facts in record["files"].items()
+    }
+    made = [group for group in groups if group.file in records]
+    contents = compare([s for group in made for s in group.samples], memory, processes, on_progress)
+    return {
+        group.file for group in made if records[group.file]["source"] == source_of(group.samples, contents)
+    }
+
+
+def _sound_record(group: _Group) -> dict[str, Any] | None:
+    """The record of a shard that is whole and made with the same settings; None where there is none."""
     try:
         record = json.loads(group.record.read_bytes())
-        return record["key"] == group.key and record["sha256"] == store.file_hash(group.shard)
+        same = record["settings"] == group.settings and record["sha256"] == store.file_hash(group.shard)
+        return record if same and isinstance(record["files"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _decode_group(group: _Group) -> None:
     """Decode the samples of a group into its shard, then write its record. Runs in a worker."""
+    contents: Memory = {}
     rejected: list[dict[str, str]] = []
     defects: dict[str, str] = {}
     prepared: Counter[str] = Counter()
@@ -328,6 +385,9 @@ def _decode_group(group: _Group) -> None:
         for sample in group.samples:
             row: store.Row = {"id": sample.id, "label": group.classes.index(sample.label), **sample.extras}
             clip = next(iter(sample.clips.values()))
+            contents.update(
+                look_at(sample, contents)
+            )  # before it is read: what is replaced meanwhile has changed
             try:
                 for modality, clip in sample.clips.items():
                     row[modality] = None
@@ -346,9 +406,11 @@ def _decode_group(group: _Group) -> None:
 
     count = store.write_shard(group.shard, rows(), group.modalities, group.extras)
     record = {
-        "key": group.key,
-        "source": group.source,
+        "settings": group.settings,
+        "files": contents,
+        "source": source_of(group.samples, contents),
         "rows": count,
+        "bytes": group.shard.stat().st_size,
         "sha256": store.file_hash(group.shard),
         "labels": dict(prepared),
         "rejected": rejected,
@@ -373,14 +435,20 @@ def _read(sample: Sample, clip: Clip, spec: Spec) -> Any:  # noqa: ANN401 - by k
         ) from error
 
 
-def _finish(work: Path, groups: list[_Group], head: Head, out: Path, part: Part | None) -> None:
+def _finish(
+    work: Path, groups: list[_Group], described: SetDescription, out: Path, part: Part | None
+) -> None:
     """Make the folder of the finished shards the prepared set, or the part of it."""
-    records = {group.file: json.loads(group.record.read_bytes()) for group in groups}
+    found = {group.file: json.loads(group.record.read_bytes()) for group in groups}
+    memory = {medium: facts for record in found.values() for medium, facts in record["files"].items()}
+    records: Records = {file: {key: record[key] for key in RECORD} for file, record in found.items()}
     if part:
-        parts.finish_part(work / "set", part, head, records, out)
+        parts.finish_part(work / "set", part, described, records, out)
+        remember(part.folder(out), memory)
         return
     try:
-        finish(work / "set", head, records, out)
+        finish(work / "set", described, records, out)
+        remember(out, memory)
     except InputError:
         for group in groups:
             if records[group.file]["rejected"]:  # so that the same command looks at the files again
