@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from balancemm_cli import __version__
@@ -167,25 +166,6 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write an Arrow IPC file, whole or not at all."""
     with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-
-
-def read_table(path: Path) -> pa.Table:
-    """The content of an Arrow IPC file. InputError where it can't be read."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from None
-
-
-def read_predictions(folder: Path, selection: str) -> pa.Table:
-    """What predictions.arrow of a run keeps of a selection: `id`, `label` and `scores`, an answer a row.
-
-    InputError where it can't be read; KeyError or pa.ArrowException where it holds something else.
-    """
-    table = read_table(folder / "predictions.arrow")
-    of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
-    return table.select(["id", "label", "scores"]).filter(of_selection)
 
 
 def git_state() -> str | None:
