@@ -15,7 +15,8 @@ from balancemm_cli.data.made import synthetic
 from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.trainer import train_run
-from balancemm_cli.runs.folder import RunFolder, read_table
+from balancemm_cli.runs.folder import RunFolder
+from balancemm_cli.runs.reading import read_table
 
 LOSSES = Path(__file__).with_name("losses.json")
 METHODS = ("baseline", "opm", "ogm", "opm+ogm", "mmpareto")

@@ -21,8 +21,9 @@ from balancemm_cli.methods import METHODS
 from balancemm_cli.results.groups import collect, of_suite
 from balancemm_cli.runs.evaluation import RunEvaluation, keep, read_evaluation
 from balancemm_cli.runs.finding import read_run
-from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked, read_environments
+from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked
 from balancemm_cli.runs.places import Places
+from balancemm_cli.runs.reading import read_environments
 from balancemm_cli.runs.schema import Metrics
 
 # A hash here moves only where a run means something else: then say in CHANGELOG that runs of before are other ones.
@@ -156,7 +157,9 @@ def test_a_run_of_a_former_version_is_read_and_not_trained_again(trained, data, 
     assert folder.path == old and train_run(folder, CPU)["format"] == 1  # as it was: nothing was trained
     run = read_run(old)
     assert run.result.hashes.settings == small().hash(data.content_hash, with_seed=False)
-    assert run.environment == {"version": "0.1.0", "threads": 3} and run.result.data.reader is None
+    assert [(one.version, one.threads) for one in run.environments] == [
+        ("0.1.0", 3)
+    ] and run.result.data.reader is None
 
 
 def test_an_interrupted_run_of_a_former_version_goes_on(trained, data, tmp_path):
@@ -241,16 +244,17 @@ def test_a_changed_config_is_noticed(trained, tmp_path):
 def test_every_environment_is_kept(trained, tmp_path, data):
     folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
     (first,) = read_environments(folder)
-    assert first["suite"] == "some-suite" and first["processes"] == 1 and "commit" not in first
+    assert (first.suite, first.processes) == ("some-suite", 1)
     again = RunFolder(tmp_path, small(), data, "some-suite")
     assert again.path == folder
     again.write_environment(CPU, 1)
     assert read_environments(folder) == [first]
     again.write_environment(CPU, 2)
-    assert [one["processes"] for one in read_environments(folder)] == [1, 2]
+    assert [one.processes for one in read_environments(folder)] == [1, 2]
     for damaged in ("{", "[]", '{"environments": 3}'):
         (folder / "environment.json").write_text(damaged)
-        assert read_environments(folder) == []
+        again.write_environment(CPU, 2)
+        assert [one.processes for one in read_environments(folder)] == [2]
 
 
 def test_the_commit_is_the_programs_own(tmp_path):

@@ -23,7 +23,8 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.random_streams import RandomStreams
-from balancemm_cli.runs.folder import RunFolder, read_table
+from balancemm_cli.runs.folder import RunFolder
+from balancemm_cli.runs.reading import read_table
 
 CPU = torch.device("cpu")
 RESERVED = {"rho", "epoch", "loss", "lr", "losses", "accuracy", "unimodal"}  # other keys of history.jsonl

@@ -23,7 +23,8 @@ from balancemm_cli.results.figures.loss import draw_loss
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.sensitivity import draw_sensitivity
 from balancemm_cli.results.groups import collect
-from balancemm_cli.runs.folder import RunFolder, read_table, write_table
+from balancemm_cli.runs.folder import RunFolder, write_table
+from balancemm_cli.runs.reading import read_table
 
 NAMES = ("4", "5", "7", "8")
 

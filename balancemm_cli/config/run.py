@@ -181,6 +181,15 @@ class RunConfig(Section):
             )
 
     @property
+    def by_key(self) -> dict[str, object]:
+        """All that config.toml holds, by the keys that --set takes."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        settings, of_methods, of_model = (
+            content.pop(key) for key in ("settings", "methods", "model_settings")
+        )
+        return flatten({**content, **settings, **of_methods, self.model: of_model})
+
+    @property
     def title(self) -> str:
         """The run's names and seed on one line."""
         return f"{self.dataset} ({self.recipe}): {self.name}"
@@ -235,18 +244,22 @@ class RunConfig(Section):
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration in a config.toml. InputError where the file is absent or damaged, UsageError where a setting
-    in it is not one of this version, or a method or model is not installed."""
-    content = read_toml(path)
-    names = {key: content.pop(key) for key in RunConfig.model_fields if key in content and key != "settings"}
-    for kind, given, known in (
-        ("method", names.get("methods", {}), METHODS),
-        ("model", [names.get("model")], MODELS),
-    ):
-        for name in given:
-            if name not in known and not str(name).startswith(UNIMODAL):
-                raise unknown(f"{kind} (in {path})", str(name), known)
-    return validate(RunConfig, {**names, "settings": content}, str(path))
+    """The configuration in a config.toml. InputError where the file is absent or damaged; else as `config_of`."""
+    return config_of(read_toml(path), str(path))
+
+
+def config_of(content: Mapping[str, Any], path: str) -> RunConfig:
+    """The configuration in what config.toml holds. UsageError where a setting in it is not one of this version, or a
+    method or model is not installed."""
+    settings = dict(content)
+    names = {key: settings.pop(key) for key in RunConfig.model_fields if key in content and key != "settings"}
+    config = validate(RunConfig, {**names, "settings": settings}, path)
+    for name, of_method in config.methods.items():
+        if name not in METHODS:
+            raise unknown(f"method (in {path})", name, METHODS)
+        validate(METHODS[name].Settings, of_method, path, prefix=f"{name}.")
+    _model_settings(config.model, config.model_settings, path)
+    return config
 
 
 def resolve(
@@ -345,10 +358,16 @@ def load_recipe(dataset: str, recipe: str | None) -> tuple[str, dict[str, Any], 
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file; InputError when it is absent or damaged."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return parse_toml(path.read_bytes(), path)
     except FileNotFoundError:
         raise InputError(f"There is no file {path}. Check the path.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+
+
+def parse_toml(content: bytes, path: Path) -> dict[str, Any]:
+    """The content of a TOML file that was read; InputError when it is damaged."""
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}. Mend it or restore it.") from None
 
 

@@ -1,11 +1,15 @@
 """Results without weights as one file, for others to report on: `bmm report --bundle FILE`.
 
 A bundle is a zip archive: the files of each run that a report reads, and index.json with a SHA-256 of each. The same
-runs give the same bytes. Reading trusts nothing: only files that the index names are written, into a folder of one's
-own, none is larger than the index says or than LIMIT, and each must have its hash.
+runs give the same bytes. Reading trusts nothing. What is declared is bounded before anything is read: the archive's
+list of files, the index, each file, and all of them together, for which the disk must have room. Only files that the
+index names are written, into a folder of one's own; each must have its length and hash, and hold what a run's file of
+its name holds.
 """
 
 import hashlib
+import io
+import shutil
 import zipfile
 import zlib
 from collections import Counter
@@ -18,22 +22,24 @@ from pydantic import BaseModel, Field, ValidationError
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group
-from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.evaluation import read_evaluation
+from balancemm_cli.runs.finding import Run, read_run
+from balancemm_cli.runs.reading import (
+    LIMITS,
+    MIB,
+    read_environments,
+    read_history,
+    read_settings,
+    read_table,
+)
 from balancemm_cli.runs.schema import first_fault
 
-FILES = (
-    "config.toml",
-    "environment.json",
-    "history.jsonl",
-    "steps.arrow",
-    "predictions.arrow",
-    "result.json",
-    "evaluation.json",
-    "features.arrow",
-)
 INDEX = "index.json"
-LIMIT = 16 * 2**30  # bytes of all files of a bundle together
-INDEX_LIMIT = 64 * 2**20
+LIMIT = 16 * 1024 * MIB  # of all files of a bundle together
+INDEX_LIMIT = 32 * MIB
+LIST_LIMIT = 16 * MIB  # of zip's own list of its files, which zipfile reads whole: more than 100,000 of them
+CHUNK = MIB
+LONGEST = 200  # characters of a folder's name
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file: the same runs, the same bytes
 
 
@@ -57,7 +63,7 @@ def write_bundle(groups: Iterable[Group], path: Path) -> int:
     index = Index(format=1, files={})
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, folder in sorted(folders.items()):
-            for part in FILES:
+            for part in LIMITS:
                 if (folder / part).is_file():
                     content = (folder / part).read_bytes()
                     index.files[f"{name}/{part}"] = _member(content)
@@ -83,47 +89,109 @@ def _member(content: bytes) -> Member:
 
 def unpack(path: Path, folder: Path) -> None:
     """Write the run folders of a bundle under `folder`. InputError for a file that is damaged or no bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(path) as archive:
-            index = Index.model_validate_json(_read(archive, INDEX, INDEX_LIMIT))
+        with _Bounded(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            index = _read_index(archive)
             _check(index, archive)
+            _check_room(index, folder)
             for name, member in index.files.items():
-                content = _read(archive, name, member.size)
-                if _member(content) != member:
-                    raise ValueError(f"'{name}' is not what the index says")
-                place = folder / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
+                _extract(archive, name, member, folder / name)
+        for run in sorted({(folder / name).parent for name in index.files}):
+            _check_run(run, run.relative_to(folder))
     except ValidationError as error:
         raise InputError(
             f"{path} is no bundle that this version of bmm can read ({first_fault(error)})."
         ) from None
     except KeyError:
         raise InputError(f"{path} is a zip file, but no bundle of `bmm report --bundle`.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged or no bundle ({error}). Ask for it again.") from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+        InputError,
+    ) as error:
+        reason = str(error).replace(f"{folder}/", "").rstrip(".")
+        raise InputError(f"{path} is damaged or no bundle ({reason}). Ask for it again.") from None
 
 
-def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """A file of the archive, of at most `limit` bytes whatever its header says. KeyError where there is none."""
-    with archive.open(name) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"'{name}' is larger than it may be")
-    return content
+class _Bounded(io.BufferedReader):
+    """A file of which no one reads more at once than LIST_LIMIT. ValueError for a reader that wants to."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(LIST_LIMIT + 1 if size is None or size < 0 else min(size, LIST_LIMIT + 1))
+        if len(content) > LIST_LIMIT:
+            raise ValueError("it lists more files than a bundle may have")
+        return content
+
+
+def _read_index(archive: zipfile.ZipFile) -> Index:
+    """KeyError where there is none, ValidationError or ValueError where it is no index."""
+    with archive.open(INDEX) as file:
+        content = file.read(INDEX_LIMIT + 1)
+    if len(content) > INDEX_LIMIT:
+        raise ValueError(f"its {INDEX} is larger than it may be")
+    return Index.model_validate_json(content)
 
 
 def _check(index: Index, archive: zipfile.ZipFile) -> None:
+    """ValueError where the index names what is no file of a run, or not what the archive has."""
     if sum(member.size for member in index.files.values()) > LIMIT:
         raise ValueError("it holds more than a bundle may")
-    if {INDEX, *index.files} != set(archive.namelist()):
+    sizes = {one.filename: one.file_size for one in archive.infolist() if one.filename != INDEX}
+    if len(archive.infolist()) != len(index.files) + 1 or sizes.keys() != index.files.keys():
         raise ValueError("its files are not those of its index")
-    for name in index.files:
+    for name, member in index.files.items():
         parts = PurePosixPath(name).parts
-        if (
-            PurePosixPath(name).is_absolute()
-            or len(parts) != 4
-            or parts[-1] not in FILES
-            or any(part in ("..", ".") or "\\" in part for part in parts)
-        ):
-            raise ValueError(f"'{name}' is no file of a run")
+        if len(parts) != 4 or name != "/".join(parts) or parts[-1] not in LIMITS or any(map(_is_odd, parts)):
+            raise ValueError(f"'{name[:LONGEST]!a}' is no file of a run")
+        if member.size > LIMITS[parts[-1]] or member.size != sizes[name]:
+            raise ValueError(f"'{name}' is larger than it may be, or not as long as the index says")
+
+
+def _is_odd(part: str) -> bool:
+    """Whether a part of a name is none that a run's folder has: one that leads elsewhere, or upsets a terminal."""
+    return part in ("..", ".") or "\\" in part or len(part) > LONGEST or not part.isprintable()
+
+
+def _check_room(index: Index, folder: Path) -> None:
+    needed, free = sum(member.size for member in index.files.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(f"unpacked it is {needed // MIB:,} MiB, and {folder} has room for {free // MIB:,}")
+
+
+def _extract(archive: zipfile.ZipFile, name: str, member: Member, place: Path) -> None:
+    """Write a file of the archive. ValueError where it is longer than the index says, or not what it says."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    found, length = hashlib.sha256(), 0
+    with archive.open(name) as packed, place.open("xb") as file:
+        while content := packed.read(CHUNK):
+            length += len(content)
+            if length > member.size:
+                break
+            found.update(content)
+            file.write(content)
+    if (length, found.hexdigest()) != (member.size, member.sha256):
+        raise ValueError(f"'{name}' is not what the index says")
+
+
+def _check_run(folder: Path, name: Path) -> None:
+    """Read every file of a run folder as a report does. InputError or ValueError for one that can't be read."""
+    readers = {
+        "config.toml": read_settings,
+        "environment.json": read_environments,
+        "history.jsonl": read_history,
+        "result.json": read_run,
+        "evaluation.json": read_evaluation,
+    }
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".arrow":
+            read_table(path)
+        else:
+            try:
+                readers[path.name](folder)
+            except ValidationError as error:
+                raise ValueError(f"{name / path.name}: {first_fault(error)}") from None

@@ -19,7 +19,7 @@ from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import PAPER, lookup
 from balancemm_cli.results.statistics import Comparison, bootstrap, compare, holm
 from balancemm_cli.runs.finding import Run
-from balancemm_cli.runs.folder import read_predictions
+from balancemm_cli.runs.reading import read_predictions
 from balancemm_cli.runs.schema import Hashes, Selection
 
 BASELINE = "baseline"

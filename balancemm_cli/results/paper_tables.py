@@ -157,7 +157,7 @@ def _time_ratio(group: Group, groups: Sequence[Group]) -> Summary | None:
         if (base := others.get(run.result.seed))
         and (seconds := run.result.time.get("seconds"))
         and (unit := base.result.time.get("seconds"))
-        and run.environment.get("device") == base.environment.get("device")
+        and run.device == base.device
     ]
     return summarize(ratios)
 

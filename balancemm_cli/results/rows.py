@@ -11,7 +11,7 @@ from balancemm_cli.results.literature import Place
 from balancemm_cli.results.published import PAPER, Published, lookup
 from balancemm_cli.results.statistics import Summary, summarize
 from balancemm_cli.results.verdicts import Verdict, interval_of, judge
-from balancemm_cli.runs.schema import Selection
+from balancemm_cli.runs.schema import Environment, Selection
 
 REGRESSION = ("mae", "correlation", "accuracy_7")
 
@@ -105,7 +105,7 @@ def _by_name(values: list[dict[str, float]] | list[dict[str, float | None]]) -> 
 def record(one: Row) -> dict[str, object]:
     """A row as plain values in full precision: fractions in 0–1, None for a gap."""
     first, published = one.group.first, one.published
-    environments = [run.environment for run in one.group.runs]
+    environments = [found for run in one.group.runs for found in run.environments]
     return {
         "dataset": first.dataset,
         "model": first.model,
@@ -170,5 +170,5 @@ def plain_gain(gain: Gain | None) -> dict[str, object]:
     }
 
 
-def _distinct(environments: list[dict[str, object]], key: str) -> list[str]:
-    return sorted({str(one[key]) for one in environments if one.get(key) is not None})
+def _distinct(environments: list[Environment], key: str) -> list[str]:
+    return sorted({str(value) for one in environments if (value := getattr(one, key)) is not None})

@@ -255,9 +255,9 @@ def _published_note(dataset: str, rows: list[Row], against: str) -> str:
 
 def made_with(runs: Iterable[Run]) -> str:
     """Which versions, commits and devices the runs had."""
-    environments = [run.environment for run in runs]
+    environments = [one for run in runs for one in run.environments]
     parts = []
     for key, name in (("version", "bmm"), ("git", "commit"), ("torch", "torch"), ("device", "device")):
-        found = sorted({str(one.get(key) or "unknown") for one in environments})
+        found = sorted({str(getattr(one, key) or "unknown") for one in environments})
         parts.append(f"{name} {' and '.join(found)}")
     return f"Made with {', '.join(parts)}."

@@ -16,6 +16,7 @@ from balancemm_cli.data.store import write_json
 from balancemm_cli.errors import InputError
 from balancemm_cli.runs.finding import Run
 from balancemm_cli.runs.folder import write_table
+from balancemm_cli.runs.reading import read_bytes
 from balancemm_cli.runs.schema import Fraction, Metrics, first_fault
 
 FILE, FEATURES, LOCK = "evaluation.json", "features.arrow", ".evaluation.lock"
@@ -89,12 +90,16 @@ def read_evaluation(folder: Path) -> RunEvaluation | None:
     """The evaluation in a run folder, None where there is none. InputError where it is damaged."""
     path = folder / FILE
     try:
-        return RunEvaluation.model_validate_json(path.read_bytes())
+        return RunEvaluation.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise InputError(
             f"{path} is damaged ({first_fault(error)}). Delete it, then evaluate the run again."
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}). Delete it, then evaluate the run again."
         ) from None
 
 

@@ -1,19 +1,19 @@
 """Finds run folders. A run folder is one that holds a config.toml or a result.json."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from balancemm_cli.config.run import RunConfig, read_config, settings_by_key
-from balancemm_cli.data.store import file_hash
+from balancemm_cli.config.run import RunConfig, config_of, parse_toml
 from balancemm_cli.errors import BmmError, InputError
-from balancemm_cli.runs.folder import is_locked, read_environments
-from balancemm_cli.runs.schema import Result, first_fault
+from balancemm_cli.runs.folder import is_locked
+from balancemm_cli.runs.reading import read_bytes, read_environments, read_settings
+from balancemm_cli.runs.schema import Environment, Result, first_fault
 
 ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 
@@ -30,31 +30,38 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, object]:
         """config.toml by the keys that --set takes; empty where the file is missing or damaged."""
+        if self.config:
+            return self.config.by_key
         try:
-            return settings_by_key((self.folder / "config.toml").read_text(encoding="utf-8"))
+            return read_settings(self.folder)
         except (OSError, ValueError):
             return {}
 
     @cached_property
-    def environments(self) -> list[dict[str, Any]]:
-        """Each environment that the run was trained in; several where it was resumed in another one."""
-        return read_environments(self.folder)
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """The last environment; empty where environment.json is missing or damaged."""
-        return self.environments[-1] if self.environments else {}
+    def environments(self) -> list[Environment]:
+        """What the run was trained with, one for each time that it was resumed elsewhere; of nulls where that is not
+        known."""
+        try:
+            return read_environments(self.folder) or [Environment()]
+        except (OSError, ValueError):
+            return [Environment()]
 
     @property
     def suite(self) -> str | None:
         """The suite that it was trained for, as far as the folder tells."""
-        return self.environment.get("suite")
+        return self.environments[-1].suite
+
+    @property
+    def device(self) -> str | None:
+        """The one device on which the whole run was trained; None where it is not known, or were several."""
+        found = {one.device for one in self.environments}
+        return found.pop() if len(found) == 1 else None
 
 
 def read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """All readable runs, and a line for each run folder that is not; a folder reached twice counts once."""
+    """All readable runs, and a line for each folder that is not; a folder reached twice counts once."""
     runs, unreadable = [], []
-    for folder in run_folders(folders):
+    for folder in run_folders(folders, unreadable):
         try:
             runs.append(read_run(folder))
         except InputError as error:
@@ -62,22 +69,37 @@ def read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return runs, unreadable
 
 
-def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """Each run folder under `folders`, at any depth and through links, once. InputError where one does not exist."""
+def run_folders(folders: Sequence[Path], unreadable: list[str] | None = None) -> list[Path]:
+    """Each run folder under `folders`, at any depth and through links, once. InputError where one does not exist.
+
+    `unreadable` gets a line for each folder that can't be opened and each link that leads nowhere.
+    """
     found: list[Path] = []
     seen: set[str] = set()
+    lines = [] if unreadable is None else unreadable
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}. {ADVICE}")
-        for place, inner, files in os.walk(folder, followlinks=True):
+        for place, inner, files in os.walk(
+            folder, onerror=lambda e: lines.append(_closed(e)), followlinks=True
+        ):
             real = os.path.realpath(place)
             if real in seen:  # a link back to where this came from has no end
                 inner.clear()
                 continue
             seen.add(real)
+            lines.extend(f"{link}: a link that leads nowhere." for link in _broken_links(place, files))
             if "config.toml" in files or "result.json" in files:
                 found.append(Path(place))
     return sorted(found)
+
+
+def _closed(error: OSError) -> str:
+    return f"{error.filename}: this folder cannot be read ({error.strerror}), what it holds is not shown."
+
+
+def _broken_links(place: str, files: Sequence[str]) -> list[Path]:
+    return [path for name in files if (path := Path(place, name)).is_symlink() and not path.exists()]
 
 
 def read_run(folder: Path) -> Run:
@@ -87,7 +109,7 @@ def read_run(folder: Path) -> Run:
     The settings hash is computed anew from config.toml, so that runs of all versions are told apart by one rule.
     """
     try:
-        result = Result.model_validate_json((folder / "result.json").read_bytes())
+        result = Result.model_validate_json(read_bytes(folder / "result.json"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no result.json yet, the run has not started or was stopped.") from None
     except OSError as error:
@@ -96,18 +118,29 @@ def read_run(folder: Path) -> Run:
         raise InputError(
             f"{folder}: result.json is damaged ({first_fault(error)}); train this run again."
         ) from None
-    path = folder / "config.toml"
-    if result.config_hash and path.is_file() and file_hash(path) != result.config_hash:
-        raise InputError(
-            f"{folder}: config.toml was changed after the run was trained. Restore it, or train the run again."
-        )
-    try:
-        config = read_config(path)
-    except BmmError:
+    except ValueError as error:
+        raise InputError(f"{folder}: result.json cannot be read ({error}).") from None
+    config = _config(folder, result)
+    if config is None:
         return Run(folder, result)
     settings = config.hash(result.hashes.data, with_seed=False)
     hashes = result.hashes.model_copy(update={"settings": settings})
     return Run(folder, result.model_copy(update={"hashes": hashes}), config)
+
+
+def _config(folder: Path, result: Result) -> RunConfig | None:
+    """The configuration of a run, None where it can't be read. InputError where config.toml is no longer the one that
+    the run was trained with."""
+    path = folder / "config.toml"
+    try:
+        content = read_bytes(path)
+        if result.config_hash in (None, hashlib.sha256(content).hexdigest()):
+            return config_of(parse_toml(content, path), str(path))
+    except (BmmError, OSError, ValueError):
+        return None
+    raise InputError(
+        f"{folder}: config.toml was changed after the run was trained. Restore it, or train the run again."
+    )
 
 
 def state_of(run: Run) -> str:

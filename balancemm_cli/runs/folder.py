@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from balancemm_cli import __version__
@@ -18,7 +17,8 @@ from balancemm_cli.data.store import PreparedSet, atomic_file, file_hash, write_
 from balancemm_cli.errors import InputError
 from balancemm_cli.resources import commit
 from balancemm_cli.runs.places import Places
-from balancemm_cli.runs.schema import Result
+from balancemm_cli.runs.reading import read_environments
+from balancemm_cli.runs.schema import Environment, Result
 
 FORMAT = 2
 LOCK, ALIVE = ".lock", ".alive"
@@ -90,20 +90,27 @@ class RunFolder:
     def write_environment(self, device: torch.device, processes: int) -> None:
         """Add to environment.json the versions, the device, the threads and the processes that the run uses from now
         on, unless they are those it had."""
-        own = {
-            "version": __version__,
-            "git": commit(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),  # of each process
-            "processes": processes,
-            "suite": self.suite,
-        }
-        before = read_environments(self.path)
+        own = Environment(
+            version=__version__,
+            git=commit(),
+            python=platform.python_version(),
+            torch=torch.__version__,
+            platform=platform.platform(),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+            processes=processes,
+            suite=self.suite,
+        )
+        before = self._environments()
         if own not in before[-1:]:
-            write_json(self.path / "environment.json", {"environments": [*before, own]})
+            environments = [one.model_dump() for one in (*before, own)]
+            write_json(self.path / "environment.json", {"environments": environments})
+
+    def _environments(self) -> list[Environment]:
+        try:
+            return read_environments(self.path)
+        except (OSError, ValueError):
+            return []
 
     def write_result(self, status: str, epochs: int, processes: int, **parts: Any) -> None:  # noqa: ANN401
         """Write result.json. `parts` are selections, rho, time and what else the status needs, plain values."""
@@ -163,17 +170,6 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     raise InputError(f"{path} is damaged or of another format. Delete the run folder to train it again.")
 
 
-def read_environments(folder: Path) -> list[dict[str, Any]]:
-    """The environments that a run was trained in, the last one last; none where environment.json is absent or damaged.
-    Former versions kept the last one alone."""
-    try:
-        content = json.loads((folder / "environment.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return []
-    found = content.get("environments", [content]) if isinstance(content, dict) else []
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a process trains the run of a folder, on this machine or wherever the file system passes locks on.
     OSError where there is no lock that can be read."""
@@ -189,22 +185,3 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write an Arrow IPC file, whole or not at all."""
     with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-
-
-def read_table(path: Path) -> pa.Table:
-    """The content of an Arrow IPC file. InputError where it can't be read."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from None
-
-
-def read_predictions(folder: Path, selection: str) -> pa.Table:
-    """What predictions.arrow of a run keeps of a selection: `id`, `label` and `scores`, an answer a row.
-
-    InputError where it can't be read; KeyError or pa.ArrowException where it holds something else.
-    """
-    table = read_table(folder / "predictions.arrow")
-    of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
-    return table.select(["id", "label", "scores"]).filter(of_selection)

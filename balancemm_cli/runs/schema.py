@@ -7,6 +7,11 @@ from pydantic import AliasChoices, BaseModel, Field, FiniteFloat, ValidationErro
 from balancemm_cli.errors import unknown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[FiniteFloat, Field(ge=-1e15, le=1e15)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+# Of one line without control characters: texts go to a terminal, names into those of files and columns too.
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^/\\\x00-\x1f\x7f-\x9f]*$")]
 Selection = Literal["last", "best-test", "best-val"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
@@ -14,7 +19,7 @@ SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 class OfGroup(BaseModel):
     """The samples of one group of a test split, such as a type of question, and the share that is right."""
 
-    count: int
+    count: Count
     accuracy: Fraction
 
 
@@ -24,18 +29,18 @@ class Metrics(BaseModel):
     accuracy: Fraction
     map: Fraction
     macro_f1: Fraction
-    unimodal: dict[str, Fraction] = {}
-    map_classes_left_out: int = 0
-    by_group: dict[str, OfGroup] = {}
-    mae: FiniteFloat | None = None
-    correlation: FiniteFloat | None = None
+    unimodal: dict[Name, Fraction] = {}
+    map_classes_left_out: Count = 0
+    by_group: dict[Name, OfGroup] = {}
+    mae: Number | None = None
+    correlation: Number | None = None
     accuracy_7: Fraction | None = None
 
 
 class Selected(Metrics):
     """What a run reached at one selected epoch."""
 
-    epoch: int
+    epoch: Count
 
 
 class Hashes(BaseModel, frozen=True):
@@ -44,9 +49,9 @@ class Hashes(BaseModel, frozen=True):
     In format 1 `settings` was called `protocol`.
     """
 
-    settings: str = Field(validation_alias=AliasChoices("settings", "protocol"))
-    data: str
-    splits: str | None = None
+    settings: Text = Field(validation_alias=AliasChoices("settings", "protocol"))
+    data: Text
+    splits: Text | None = None
 
 
 class DataIdentity(BaseModel, frozen=True):
@@ -57,8 +62,8 @@ class DataIdentity(BaseModel, frozen=True):
     its lists are those that the source publishes, by SHA-256 or count.
     """
 
-    reader: str | None = None
-    split_name: str | None = None
+    reader: Text | None = None
+    split_name: Text | None = None
     official_lists: bool | None = None
 
 
@@ -67,21 +72,44 @@ class Result(BaseModel):
 
     format: Literal[1, 2]
     status: Literal["finished", "diverged", "running", "interrupted"]
-    dataset: str
-    model: str
-    method: str
-    variant: str
-    recipe: str
-    seed: int
-    epochs: int | None = None
+    dataset: Name
+    model: Name
+    method: Name
+    variant: Name
+    recipe: Name
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    epochs: Count | None = None
     selections: dict[Selection, Selected] = {}
-    rho: dict[str, FiniteFloat | None] = {}
-    time: dict[str, FiniteFloat | None] = {}  # seconds, samples_per_second
-    split: str = ""  # whose split it is, in words
-    samples: dict[str, tuple[int, int]] = {}
+    rho: dict[Name, Number | None] = {}
+    time: dict[Name, Number | None] = {}  # seconds, samples_per_second
+    split: Text = ""  # whose split it is, in words
+    samples: dict[Name, tuple[Count, Count]] = {}
     data: DataIdentity = DataIdentity()
     hashes: Hashes
-    config_hash: str | None = None  # SHA-256 of the file config.toml
+    config_hash: Text | None = None  # SHA-256 of the file config.toml
+
+
+class Environment(BaseModel):
+    """What a run was trained with, as environment.json says; None for what a former version did not record."""
+
+    version: Text | None = None  # of bmm
+    git: Text | None = None  # its commit
+    python: Text | None = None
+    torch: Text | None = None
+    platform: Text | None = None
+    device: Text | None = None
+    threads: Count | None = None  # of each process
+    processes: Count | None = None
+    suite: Text | None = None  # that it was trained for
+
+
+class Epoch(BaseModel):
+    """A line of history.jsonl, as far as figures draw it: fractions, and losses as means of a sample."""
+
+    loss: float
+    losses: dict[Name, float] = {}  # by split
+    accuracy: dict[Name, Fraction]
+    unimodal: dict[Name, dict[Name, Fraction]] = {}
 
 
 def selection_named(name: str) -> Selection:

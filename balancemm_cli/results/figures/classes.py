@@ -1,6 +1,5 @@
 """Fig. 8: accuracy of each class by method."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
 from balancemm_cli.runs.finding import Run
-from balancemm_cli.runs.folder import read_predictions
+from balancemm_cli.runs.reading import class_names, read_predictions
 from balancemm_cli.runs.schema import Selection
 
 SHOWN = 35
@@ -73,8 +72,7 @@ def _of_run(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
         table = read_predictions(run.folder, selection)
         rows = table.to_pandas()
         scores = np.stack(rows.scores)
-        kept = (table.schema.metadata or {}).get(b"classes")
-        names = json.loads(kept) if kept else [f"class {number}" for number in range(scores.shape[1])]
+        names = class_names(table) or [f"class {number}" for number in range(scores.shape[1])]
         return by_class(scores.argmax(axis=1), {}, rows.label.to_numpy(), names)
     except (AttributeError, ValueError, KeyError, pa.ArrowException) as error:
         path = run.folder / "predictions.arrow"

@@ -1,9 +1,5 @@
 """Test accuracy over the epochs."""
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -12,15 +8,14 @@ from balancemm_cli.results.figures.drawing import Array, epoch_axis, legend, ove
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
 from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.reading import read_history
 
 
 def draw_epochs(panel: Panel) -> Figure:
     """Test accuracy over the epochs: fused, and of each modality; a line a method (mean, range)."""
     names = labels(panel.groups)
-    histories = [[read_history(run, _accuracies) for run in group.runs] for group in panel.groups]
-    alone = {
-        name: [read_history(run, _accuracies) for run in group.runs] for name, group in panel.alone.items()
-    }
+    histories = [[_read_history(run) for run in group.runs] for group in panel.groups]
+    alone = {name: [_read_history(run) for run in group.runs] for name, group in panel.alone.items()}
     parts = ["fused", *panel.modalities]
     figure = Figure(figsize=(1.6 + 2.5 * len(parts), 3.1))
     grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)
@@ -43,21 +38,17 @@ def draw_epochs(panel: Panel) -> Figure:
     return figure
 
 
-def read_history(run: Run, pick: Callable[[dict[str, Any]], dict[str, float]]) -> list[dict[str, float]]:
-    """What `pick` takes of each epoch's line of history.jsonl. ValueError with its path where it can't be read."""
-    path = run.folder / "history.jsonl"
-    try:
-        return [pick(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}).") from None
-
-
-def _accuracies(epoch: dict[str, Any]) -> dict[str, float]:
-    """Test accuracy in %: "fused", and by modality where recorded."""
-    found = {"fused": epoch["accuracy"]["test"], **epoch.get("unimodal", {}).get("test", {})}
-    return {part: 100 * value for part, value in found.items()}
+def _read_history(run: Run) -> list[dict[str, float]]:
+    """Of each epoch the test accuracies in %: "fused", and by modality where recorded."""
+    return [
+        {
+            part: 100 * value
+            for part, value in {"fused": epoch.accuracy["test"], **epoch.unimodal.get("test", {})}.items()
+        }
+        for epoch in read_history(run.folder)
+    ]
 
 
 def curves(runs: list[list[dict[str, float]]], part: str) -> Array:
-    """One part of what `read_history` gives [runs, epochs], as far as all runs that have it go."""
+    """One part of each epoch's values [runs, epochs], as far as all runs that have it go."""
     return aligned([epoch[part] for epoch in run if part in epoch] for run in runs)

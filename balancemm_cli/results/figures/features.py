@@ -11,7 +11,7 @@ from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colou
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.runs.evaluation import FEATURES
-from balancemm_cli.runs.folder import read_table
+from balancemm_cli.runs.reading import read_table
 
 SAMPLES = 600
 """At most so many test samples: more can't be told apart on paper, and cost minutes."""

@@ -1,15 +1,15 @@
 """Fig. 4: the loss over the epochs."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.figures.curves import band
 from balancemm_cli.results.figures.drawing import epoch_axis, legend, note, over_seeds
-from balancemm_cli.results.figures.epochs import curves, read_history
+from balancemm_cli.results.figures.epochs import curves
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
+from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.reading import read_history
 
 PARTS = {"train": "training, as modulated", "test": "test"}
 
@@ -17,11 +17,11 @@ PARTS = {"train": "training, as modulated", "test": "test"}
 def draw_loss(panel: Panel) -> Figure:
     """Mean loss of a sample over the epochs, in training and on the test split; a line a method (mean, range).
 
-    The training loss is what the method trains on: with OPM that of features some of which are dropped. ValueError
+    The training loss is what the method trains on: with OPM that of features some of which are dropped. InputError
     where a history.jsonl can't be read.
     """
     names = labels(panel.groups)
-    histories = [[read_history(run, _losses) for run in group.runs] for group in panel.groups]
+    histories = [[_losses(run) for run in group.runs] for group in panel.groups]
     figure = Figure(figsize=(7.2, 3.3))
     grid = figure.subplots(1, len(PARTS), sharex=True, sharey=True)
     for axes, (part, title) in zip(grid, PARTS.items(), strict=True):
@@ -39,5 +39,5 @@ def draw_loss(panel: Panel) -> Figure:
     return figure
 
 
-def _losses(epoch: dict[str, Any]) -> dict[str, float]:
-    return {"train": epoch["loss"], **epoch.get("losses", {})}
+def _losses(run: Run) -> list[dict[str, float]]:
+    return [{"train": epoch.loss, **epoch.losses} for epoch in read_history(run.folder)]

@@ -11,7 +11,7 @@ from balancemm_cli.results.figures.drawing import Array, legend, note, over_seed
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
 from balancemm_cli.runs.finding import Run
-from balancemm_cli.runs.folder import read_table
+from balancemm_cli.runs.reading import read_table
 
 NAMES = {"rho": "discrepancy ρ", "q": "drop probability q", "k": "gradient factor k"}
 
