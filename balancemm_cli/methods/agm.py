@@ -49,12 +49,12 @@ class AGM(Method):
         self.steps: Tensor | None = None  # 0-dim: over which the mean goes
 
     def attach(self, network: Network, classes: int) -> nn.Module | None:
-        """No modules; the network is asked for the outputs of subsets."""
+        """Keep the network, to compute its outputs for subsets of the modalities; there are no modules to train."""
         self.network = network
         return None
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
-        """The same value with the modulated gradient."""
+        """The loss with the same value and the modulated gradient."""
         if not self.settings.active(step.epoch):
             step.metrics["kappa"] = loss.new_ones(len(self.modalities))
             return loss
@@ -68,11 +68,11 @@ class AGM(Method):
         return loss + (scaled - plain)
 
     def branch(self, step: Step) -> bool:
-        """Whether this step modulates."""
+        """Whether this step is modulated."""
         return self.settings.active(step.epoch)
 
     def coefficient(self, scores: Tensor) -> Tensor:
-        """κ [M] from this step's scores s [M]; takes them into the running mean afterwards."""
+        """κ [M] from this step's scores s [M]. Afterwards the scores are added to the running mean."""
         if self.mean is None or self.steps is None:
             self.mean, self.steps = torch.zeros_like(scores), scores.new_zeros(())
         kappa = torch.exp(self.settings.alpha * (ratios(self.mean) - ratios(scores)))
@@ -86,11 +86,11 @@ class AGM(Method):
         return step.total(losses.clamp_max(-math.log(1e-8)).sum(1)) / count
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The running mean of the scores."""
+        """The running mean of the scores, and over how many steps it goes."""
         return {} if self.mean is None or self.steps is None else {"mean": self.mean, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the running mean."""
+        """Restore the running mean."""
         self.mean, self.steps = state.get("mean"), state.get("steps")
 
 
@@ -122,7 +122,7 @@ def shapley(network: Network, features: Mapping[str, Tensor]) -> tuple[Tensor, T
 
 
 def shapley_weights(subsets: Tensor) -> Tensor:
-    """With which weight each Φ(S), S [S, M] as zeros and ones, enters each φ^m; [S, M]."""
+    """The weight of each Φ(S) in each φ^m, [S, M]; `subsets` is [S, M], 1 where a modality is in the subset."""
     count = subsets.shape[1]
     size = subsets.sum(1, keepdim=True)
 

@@ -39,9 +39,9 @@ def measure(
     total: Callable[[Tensor], Tensor] = lambda scores: scores,
     task: Task = TASKS["classification"],
 ) -> Discrepancy:
-    """Eq. 6 and 7 from uni-modal logits [B, C] a modality (two or more) and labels [B], or as the task has them.
+    """Eq. 6 and 7 from the uni-modal logits [B, C] of two modalities or more, and labels [B], or of the task's shape.
 
-    A task with several answers a sample has as many scores; S^m is the sum of all.
+    S^m is the sum over all answers in a task that has several of them a sample.
     ρ^m = (1 / (M − 1)) Σ_{j≠m} S^m / S^j, or the mean of S^m − S^j for the form "difference".
     `total` adds up the scores over the processes that share the batch.
     """

@@ -1,7 +1,7 @@
 """Dropout on the fused features (Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov: Dropout, JMLR 2014).
 
 Every number of the concatenated features becomes zero with probability p, independently of all others (Sec. 4); it
-does not matter then where one modality's numbers end. The comparison is Table 6.
+therefore does not matter which number belongs to which modality. The comparison is Table 6.
 
 1. Kept numbers are divided by 1 − p in training ("inverted", as `torch.nn.Dropout`), where the original multiplies
    the weights by 1 − p at test time: the same in expectation, and evaluation needs no change.
@@ -16,7 +16,7 @@ from balancemm_cli.methods.base import Method, MethodSettings, Step
 
 
 class Dropout(Method):
-    """Drop single numbers of the features with one rate, which a subclass may let depend on the step."""
+    """Drop single numbers of the features with one rate, which subclasses change from step to step."""
 
     class Settings(MethodSettings):
         """The rate p."""

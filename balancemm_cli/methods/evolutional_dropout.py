@@ -55,7 +55,7 @@ def probabilities(squares: Tensor) -> Tensor:
 
 
 def hits(p: Tensor, u: Tensor) -> Tensor:
-    """How often each of the d numbers is drawn [B, d], from uniform numbers [B, k]: by inversion of the sum of p.
+    """How often each of the d numbers is drawn [B, d], of uniform numbers [B, k] by inverting the cumulative sum of p.
 
     `torch.multinomial` could not draw for a part of the batch, and knows no stream of numbers for each purpose.
     """

@@ -27,10 +27,10 @@ from balancemm_cli.models.network import Network
 
 
 class GBlending(Method):
-    """Weigh the losses of each modality's own head and of the whole by how well each generalises."""
+    """Weigh the losses of each modality's own head and of the fused prediction by how well each generalises."""
 
     class Settings(MethodSettings):
-        """Settings; both variants are the paper's."""
+        """The settings; both variants are the paper's."""
 
         weights: tuple[float, ...] | None = None  # of each modality, then of all; None: measured
         epochs: int | None = Field(default=None, gt=0)  # to measure over; None: those of the run
@@ -52,7 +52,7 @@ class GBlending(Method):
         self.weights: Tensor | None = None  # [M + 1]
 
     def attach(self, network: Network, classes: int) -> nn.Module:
-        """A linear head a modality."""
+        """One linear head for each modality."""
         self.heads = UnimodalHeads(network.widths, classes)
         return self.heads
 
@@ -79,11 +79,11 @@ class GBlending(Method):
         return self.weights @ torch.stack([*losses, loss])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights."""
+        """The weights of the losses."""
         return {} if self.weights is None else {"weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the weights."""
+        """Restore the weights."""
         self.weights = state.get("weights")
 
 

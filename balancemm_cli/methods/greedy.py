@@ -30,7 +30,7 @@ from balancemm_cli.models.network import Network
 
 
 class Greedy(Method):
-    """Cut the modality that is learned fastest off for some steps."""
+    """Cut off the modality that is learned fastest for some steps."""
 
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""
@@ -47,7 +47,7 @@ class Greedy(Method):
         self.state: dict[str, Tensor] = {}
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Take the features into the running means; put these in place of a modality that is cut off."""
+        """Add the features to the running means, and replace those of a modality that is cut off by its mean."""
         if not self.state:
             self._begin(features)
         count, _ = step.streams.samples(len(step.labels))
@@ -94,11 +94,11 @@ class Greedy(Method):
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Speeds, running means, and how far the re-balancing is."""
+        """The speeds, the running means, and how many re-balancing steps are left."""
         return dict(self.state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take them up."""
+        """Restore them."""
         self.state = dict(state)
 
 

@@ -45,13 +45,13 @@ class MMPareto(Method):
         self._multimodal: list[Tensor] = []  # g of each modality in this step, as one vector
 
     def attach(self, network: Network, classes: int) -> nn.Module:
-        """A linear head a modality."""
+        """One linear head for each modality."""
         self.heads = UnimodalHeads(network.widths, classes)
         self._encoders = [list(encoder.parameters()) for encoder in network.encoders.values()]
         return self.heads
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
-        """Take the gradients of the multimodal loss, then add the uni-modal ones."""
+        """Compute the gradients of the multimodal loss, then add the uni-modal losses."""
         assert self.heads is not None
         if self.settings.active(step.epoch):
             weights = [weight for encoder in self._encoders for weight in encoder]

@@ -47,7 +47,7 @@ class ModDrop(Method):
             )
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Drop; what an earlier method dropped stays dropped."""
+        """Drop features; what an earlier method dropped stays dropped."""
         u = step.streams.uniform((len(step.labels), len(features)), "moddrop", step.labels.device)
         p = torch.stack([u.new_full((), probability) for probability in self.probabilities])
         step.metrics["p"] = p

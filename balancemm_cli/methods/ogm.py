@@ -29,7 +29,7 @@ class GradientModulation(Method):
     """What OGM and OGM* share: g ← k^m · g + h. A subclass says what k is, and under which name it is recorded."""
 
     class Settings(EpochRange):
-        """The noise h."""
+        """The settings of the noise h."""
 
         noise: Literal["gaussian", "uniform", "laplace", "none"] = "gaussian"
         noise_scale: float = Field(default=1.0, ge=0)  # in units of σ
@@ -65,7 +65,7 @@ class GradientModulation(Method):
             torch._foreach_addcmul_(grads, noise[name], sigmas)  # pyright: ignore[reportPrivateImportUsage]
 
     def branch(self, step: Step) -> bool:
-        """Whether this step modulates."""
+        """Whether this step is modulated."""
         return self.settings.active(step.epoch)
 
     def coefficient(self, discrepancy: Discrepancy) -> Tensor:
@@ -77,10 +77,10 @@ class GradientModulation(Method):
         return list(torch._foreach_mul(sigmas, self.settings.noise_scale))  # pyright: ignore[reportPrivateImportUsage]
 
     def _noise(self, gradients: dict[str, list[Tensor]], streams: RandomStreams) -> dict[str, list[Tensor]]:
-        """Independent numbers of zero mean and unit variance, shaped like the gradients of each modality.
+        """Independent random numbers of zero mean and unit variance, shaped like the gradients of each modality.
 
-        torch draws on a single core, and that is most of what OGM costs on a CPU: there the numbers are drawn in
-        pieces, by all threads. The buffers are kept, since fresh pages cost as much as half the draw.
+        torch draws on a single core, which is most of what OGM costs on a CPU. So the numbers are drawn there in
+        pieces, by all threads. The buffers are kept, because new memory costs half as much as the drawing.
         """
         for name, grads in gradients.items():
             if name not in self._buffers:
@@ -146,8 +146,8 @@ class OGM(GradientModulation):
 def deviations(tensors: list[Tensor]) -> list[Tensor]:
     """The standard deviation of each tensor (0-dim, as by `torch.std`; 0 of a single number).
 
-    From sums and sums of squares, in half the time of `torch.std` on a CPU; exact as long as the mean is not many
-    times the deviation, and of a gradient it is not.
+    Computed from sums and sums of squares, in half the time of `torch.std` on a CPU. It is exact as long as the mean is
+    not many times the deviation, as is the case for gradients.
     """
     counts = [tensor.numel() for tensor in tensors]
     means = [tensor.mean() for tensor in tensors]

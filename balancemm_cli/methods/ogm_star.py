@@ -1,6 +1,6 @@
 """OGM*: raise the gradient of the weaker modality, instead of weakening that of the dominant one (Table 13).
 
-g ← k^m · g + h with k^m = `factor` where another modality is ahead and m isn't, else 1; the noise h is OGM's.
+g ← k^m · g + h with k^m = `factor` where another modality is ahead and m is not, else 1; the noise h is OGM's.
 
 1. The factor is 4, as in the official code (BML_TPAMI2024, main.py, `use_OGM_plus`), in both variants: there a
    growing factor, 1 + tanh(α · ρ), is commented out.

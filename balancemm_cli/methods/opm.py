@@ -57,7 +57,7 @@ class OPM(Method):
         self._penalty: Tensor | None = None  # ½ θ² of this step
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Drop with the q at hand; keep the q that this step's discrepancy gives."""
+        """Drop features with the q of this step, and keep the q that the discrepancy gives for the next one."""
         assert step.discrepancy is not None
         computed = self.drop_probability(step.discrepancy)
         q = self.q if self.settings.previous_step else computed
@@ -72,12 +72,12 @@ class OPM(Method):
         return self._drop(features, q, step)
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
-        """The gradient of ½ θ² without its value, where the variant asks for it."""
+        """Add the gradient of ½ θ² without its value, where `theta_gradient` is set."""
         penalty, self._penalty = self._penalty, None
         return loss if penalty is None else loss + penalty - penalty.detach()
 
     def branch(self, step: Step) -> bool:
-        """Whether this step drops."""
+        """Whether this step drops features."""
         return self._executes(step)
 
     def drop_probability(self, discrepancy: Discrepancy) -> Tensor:
@@ -101,7 +101,7 @@ class OPM(Method):
         return {name: feature * scale for name, feature in dropped.items()}
 
     def _theta(self, features: dict[str, Tensor], q: Tensor) -> Tensor:
-        """The expected share of the feature that is dropped."""
+        """θ (0-dim), the expected share of the features that is dropped."""
         widths = [feature.shape[1:].numel() for feature in features.values()]
         return torch.stack([width * share for width, share in zip(widths, q, strict=True)]).sum() / sum(
             widths
@@ -112,5 +112,5 @@ class OPM(Method):
         return {} if self.q is None else {"q": self.q}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up q."""
+        """Restore q."""
         self.q = state.get("q")

@@ -56,12 +56,12 @@ class PMR(Method):
         self._features: list[Tensor] = []  # of this step, [B, D_m]
 
     def attach(self, network: Network, classes: int) -> nn.Module | None:
-        """No modules; only the number of classes is taken."""
+        """Keep the number of classes; there are no modules to train."""
         self.classes = classes
         return None
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Take the features into the class sums; at an epoch's start the sums become prototypes."""
+        """Add the features to the class sums. At the start of an epoch the sums become prototypes."""
         if self._new_epoch(step):
             self._renew()
         self._features = [feature.flatten(1) for feature in features.values()]
@@ -139,7 +139,7 @@ class PMR(Method):
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up prototypes and sums."""
+        """Restore prototypes and sums."""
         self.prototypes, self.sums = (
             [state[f"{kind}/{name}"] for name in self.modalities if f"{kind}/{name}" in state]
             for kind in ("prototype", "sum")

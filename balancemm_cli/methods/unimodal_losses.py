@@ -31,12 +31,12 @@ class UnimodalLosses(Method):
         self.heads: UnimodalHeads | None = None
 
     def attach(self, network: Network, classes: int) -> nn.Module:
-        """The heads, by modality."""
+        """One linear head for each modality."""
         self.heads = UnimodalHeads(network.widths, classes)
         return self.heads
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
-        """The loss with those of the modalities."""
+        """The loss with the weighted losses of the heads added."""
         assert self.heads is not None
         for logits in self.heads(step.features, step.labels.ndim).values():
             losses = step.losses(logits)
