@@ -1,4 +1,4 @@
-"""Methods and models of other installed packages, which announce them as entry points."""
+"""Methods, models and data sets of other installed packages, which announce them as entry points."""
 
 from importlib.metadata import entry_points
 from typing import Any
@@ -7,7 +7,7 @@ from balancemm_cli.errors import InputError
 
 
 def extensions(group: str) -> dict[str, Any]:
-    """The classes of an entry-point group, "bmm.methods" or "bmm.models", by name.
+    """The classes of an entry-point group, "bmm.methods", "bmm.models" or "bmm.datasets", by name.
 
     InputError where one can't be imported.
     """

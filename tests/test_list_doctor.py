@@ -149,18 +149,19 @@ def test_prepared_sets_with_counts_balance_and_hashes(prepared, capsys):
     size = sum(path.stat().st_size for path in (prepared / "whole").iterdir())
     assert found["whole"] == [
         f"whole, {size / 1024:.1f} KiB; train 3, test 2",
+        "  data set  manifest, split own",
         "  train     3 samples: high 1, low 2",
         "  test      2 samples: high 2, low 0",
         f"  hashes    content {manifest['content_hash'][:12]}, lists {manifest['splits_hash'][:12]}",
     ]
     assert found["lost"][0].endswith("; incomplete; train 3 of 5, test 2 of 3")
-    assert found["lost"][1:5] == [
+    assert found["lost"][2:6] == [
         "  train     3 of 5 samples: high 1, low 2",
         "            rejected: 1 missing, 1 silent",
         "  test      2 of 3 samples: high 2, low 0",
         "            rejected: 1 missing",
     ]
-    assert found["many"][1] == "  train     12 samples: 11 classes of 1 to 2"
+    assert found["many"][2] == "  train     12 samples: 11 classes of 1 to 2"
 
 
 def test_one_prepared_set_can_be_named_itself(prepared, capsys):
@@ -173,8 +174,8 @@ def test_the_protocol_and_kept_defects_are_listed(copy, capsys):
     manifest |= {"split_description": "by actor: no actor is in two splits", "defects_kept": {"0": "short"}}
     path.write_text(json.dumps(manifest))
     lines = listed(copy, capsys)["whole"]
-    assert lines[1] == "  split     by actor: no actor is in two splits"
-    assert lines[4] == "  defects   1 samples are kept in spite of a known defect"
+    assert lines[2] == "  split     by actor: no actor is in two splits"
+    assert lines[5] == "  defects   1 samples are kept in spite of a known defect"
 
 
 @pytest.mark.parametrize(
@@ -183,9 +184,15 @@ def test_the_protocol_and_kept_defects_are_listed(copy, capsys):
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json is damaged"),
         (lambda folder: (folder / "manifest.json").write_text("[" * 100_000), r"manifest\.json is damaged"),
         (lambda folder: (folder / "manifest.json").unlink(), "There is no prepared data set in"),
-        (lambda folder: (folder / "train-00000.arrow").unlink(), r"train-00000\.arrow is missing or damaged"),
-        (lambda folder: (folder / "train-00000.arrow").write_bytes(b"no"), r"arrow is missing or damaged"),
-        (lambda folder: cut(folder / "train-00000.arrow"), r"arrow is missing or damaged"),
+        (
+            lambda folder: (folder / "train-00000.arrow").unlink(),
+            r"train-00000\.arrow cannot be read \(FileNotFoundError\)",
+        ),
+        (
+            lambda folder: (folder / "train-00000.arrow").write_bytes(b"no"),
+            r"arrow is damaged: it has not the [0-9,]+ bytes",
+        ),
+        (lambda folder: cut(folder / "train-00000.arrow"), r"arrow is damaged: it has not"),
         (lambda folder: set_json(folder, "splits", "train", "rejected", 3), r"manifest\.json is damaged"),
         (lambda folder: set_json(folder, "splits", "train", "expected", None), r"manifest\.json is damaged"),
     ],
@@ -209,6 +216,31 @@ def set_json(folder, *keys_and_value):
         inner = inner[key]
     inner[last] = value
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_doctor_reads_prepared_sets_whole(copy, capsys):
+    """A flipped bit of a waveform shows with --verify alone; what is unfinished is named, and no fault."""
+    (copy / ".next.partial").mkdir()
+    doctor_module.doctor(copy, verify=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["optional", "ok", "ok", "ok"]
+    assert lines[-1].endswith("whole: 0.0 GiB, as its manifest says")
+    path = copy / "whole" / "train-00000.arrow"
+    data = bytearray(path.read_bytes())
+    data[data.index(tone(0.3).tobytes()) + 99] ^= 1
+    path.write_bytes(data)
+    assert listed(copy, capsys)["whole"][0].startswith("whole, ")
+    with pytest.raises(InputError, match=r"1 of 3 prepared set\(s\) are damaged"):
+        doctor_module.doctor(copy, verify=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"missing   prepared .*whole: .*train-00000\.arrow is damaged: its SHA-256 .*", lines[-1]
+    )
+    with pytest.raises(InputError, match="1 of 1 prepared"):
+        doctor_module.doctor(copy / "whole", verify=True)
+    (copy.parent / "nothing").mkdir()
+    with pytest.raises(InputError, match="No data set is prepared in"):
+        doctor_module.doctor(copy.parent / "nothing", verify=True)
 
 
 def test_what_is_unfinished_is_said(copy, capsys):

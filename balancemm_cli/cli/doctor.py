@@ -9,7 +9,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+import typer
 
 from balancemm_cli import __version__
 from balancemm_cli.data.preparing import overview
@@ -64,23 +66,65 @@ class Check(NamedTuple):
     text: str
 
 
-def doctor() -> None:
+def doctor(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="[DIR]", help="Prepared data: the folder of one set, or of several."),
+    ] = PREPARED,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Read all of the prepared data and compare them with their SHA-256; no more."
+        ),
+    ] = False,
+) -> None:
     """Say what this machine has, what is missing, and how to get it.
 
-    Exit status 0 unless something required is missing (then 3).
+    Exit status 0 unless something required is missing, or with --verify something is damaged (then 3).
 
     Example: `bmm doctor`
     """
+    if verify:
+        _verify(folder)
+        return
     missing = 0
-    for check in checks():
+    for check in checks(folder):
         print(f"{check.state:<8}  {check.text}", flush=True)
         missing += check.state == "missing"
     if missing:
         raise InputError(f"{missing} required thing(s) missing: see the lines above for how to get them.")
 
 
-def checks() -> Iterator[Check]:
-    """All checks, the quick ones first."""
+def _verify(root: Path) -> None:
+    """Read the prepared sets of a folder whole, a line each. InputError where there is none, or one is damaged."""
+    found = damaged = 0
+    for one in overview.find(root):
+        check = _verified(one)
+        print(f"{check.state:<8}  {check.text}", flush=True)
+        found += check.state != "optional"
+        damaged += check.state == "missing"
+    if not found:
+        raise InputError(
+            f"No data set is prepared in {root}. Name the folder of a prepared set, or of several."
+        )
+    if damaged:
+        raise InputError(f"{damaged} of {found} prepared set(s) are damaged: see the lines above.")
+
+
+def _verified(one: overview.Found) -> Check:
+    """What reading a prepared set whole says of it; of what is no whole set, what it is."""
+    if one.unfinished:
+        return Check("optional", f"prepared {one.folder}: {one.summary}")
+    try:
+        return Check(
+            "ok", f"prepared {one.folder}: {_size(overview.verify(one.folder))}, as its manifest says"
+        )
+    except InputError as error:
+        return Check("missing", f"prepared {one.folder}: {error}")
+
+
+def checks(folder: Path = PREPARED) -> Iterator[Check]:
+    """All checks, the quick ones first; `folder` is that of prepared data."""
     yield Check("ok", f"bmm {__version__}")
     yield _python()
     loaded: dict[str, ModuleType] = {}
@@ -104,7 +148,7 @@ def checks() -> Iterator[Check]:
     )
     yield _slurm()
     if {"numpy", "pyarrow"} <= set(loaded):
-        yield from _prepared(PREPARED)
+        yield from _prepared(folder)
 
 
 def _python() -> Check:

@@ -14,16 +14,17 @@ FEW_CLASSES = 10  # up to here the samples of each class are named
 
 class Found(NamedTuple):
     """A folder of prepared data. `whole` says whether it holds every sample that the lists ask for, `summary` its
-    counts or what is wrong with it, `facts` are further lines."""
+    counts or what is wrong with it, `facts` are further lines; `unfinished` ones are to become a set or part of one."""
 
     folder: Path
     whole: bool
     summary: str
     facts: list[str]
+    unfinished: bool = False
 
 
 def find(root: Path) -> Iterator[Found]:
-    """What is prepared in `root`, or `root` itself, by name; the shards' hashes are not checked. InputError where
+    """What is prepared in `root`, or `root` itself, by name; the shards' hashes are left to `verify`. InputError where
     it is no folder."""
     from balancemm_cli.data import store
 
@@ -35,11 +36,25 @@ def find(root: Path) -> Iterator[Found]:
         if not folder.is_dir():
             continue
         if folder.name.startswith(".") and folder.name.endswith(".partial"):
-            yield Found(folder, False, "unfinished; run the same `bmm prepare` command to go on", [])
+            yield Found(folder, False, "unfinished; run the same `bmm prepare` command to go on", [], True)
         elif (folder / "part.json").is_file():
-            yield Found(folder, False, "one part of a set; `bmm prepare` with --join puts them together", [])
+            yield Found(
+                folder, False, "one part of a set; `bmm prepare` with --join puts them together", [], True
+            )
         elif (folder / store.MANIFEST).exists() or any(folder.glob("*.arrow")):
             yield _open(folder)
+
+
+def verify(folder: Path) -> int:
+    """Read a prepared set whole and compare it with its manifest. Returns how many bytes its shards have; InputError
+    where something is damaged or no whole set."""
+    from balancemm_cli.data import store
+
+    prepared = store.open_set(folder)
+    size = prepared.verify()
+    for split in prepared.counts:
+        prepared.split(split)
+    return size
 
 
 def _open(folder: Path) -> Found:
@@ -62,6 +77,9 @@ def _summary(prepared: "PreparedSet") -> str:
 
 
 def _facts(prepared: "PreparedSet") -> Iterator[str]:
+    if prepared.reader is not None:
+        lists = {True: ", official lists", False: ", other lists than the official ones", None: ""}
+        yield f"  data set  {prepared.reader}, split {prepared.split_name}{lists[prepared.official_lists]}"
     if prepared.split_description:
         yield f"  split     {prepared.split_description}"
     for split, count in prepared.counts.items():
@@ -85,21 +103,10 @@ def _balance(prepared: "PreparedSet", split: str) -> str:
 
 
 def _class_counts(prepared: "PreparedSet", split: str) -> list[int]:
-    """The samples of each class, from the shards' labels alone. InputError where a shard cannot be read."""
+    """The samples of each class. InputError where a shard is missing or damaged."""
     import numpy as np
-    import pyarrow as pa
 
-    numbers = np.zeros(len(prepared.classes), np.int64)
-    for shard in prepared.manifest["splits"][split]["shards"]:
-        path = prepared.folder / shard["file"]
-        try:
-            labels = pa.ipc.open_file(pa.memory_map(str(path))).read_all()["label"].to_numpy()
-            numbers += np.bincount(labels, minlength=len(numbers))
-        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
-            raise InputError(
-                f"{path} is missing or damaged. Delete the folder {prepared.folder} and prepare it again."
-            ) from None
-    return numbers.tolist()
+    return np.bincount(prepared.split(split).labels, minlength=len(prepared.classes)).tolist()
 
 
 def _of(count: int, expected: int) -> str:
