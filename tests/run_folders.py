@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from balancemm_cli.config.run import resolve
+from balancemm_cli.results.published import official_split
+from balancemm_cli.runs.schema import DataIdentity
 
 REACHED = {  # test accuracy after training: fused, audio, visual
     "baseline": (0.922, 0.783, 0.658),
@@ -34,11 +36,13 @@ def write_run(
     splits: str = "5b117" * 12,
     samples: tuple[int, int] = (1200, 1200),
     split: str = "",
+    identity: DataIdentity | None = None,
     selections: tuple[str, ...] = ("last", "best-test"),
     epochs: int = 8,
     steps: int = 5,
 ) -> Path:
-    """Write one run folder under `root` and return it. `accuracy` is the fused one, exactly."""
+    """Write one run folder under `root` and return it. `accuracy` is the fused one, exactly; `identity` says which data
+    it is of, those of the paper unless another is given."""
     config = resolve(dataset, model, method, variant, recipe, seed, overrides)
     folder = root / model / f"{method}-{variant}-s{seed}-{config.hash(data)[:8]}"
     folder.mkdir(parents=True)
@@ -59,6 +63,7 @@ def write_run(
         "selections": {name: {**chosen, "unimodal": unimodal} for name in selections},
         "rho": rho,
         "split": split,
+        "data": (identity or official(dataset)).model_dump(),
         "samples": {"train": [800, 800], "test": list(samples)},
         "hashes": {
             "config": config.hash(data),
@@ -73,6 +78,12 @@ def write_run(
     (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return folder
+
+
+def official(dataset: str) -> DataIdentity:
+    """The data on which the paper's numbers of a data set are; made data, which have no lists, are of their own."""
+    split = official_split(dataset)
+    return DataIdentity(reader=dataset, split_name=split or None, official_lists=True if split else None)
 
 
 def write_demo(root: Path, seeds: int = 3) -> Path:

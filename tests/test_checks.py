@@ -6,13 +6,13 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+import scipy.stats
 from run_folders import write_run
 
 from balancemm_cli.cli import main
 from balancemm_cli.config.suites import load_suite
-from balancemm_cli.data.datasets.lists import OTHER_LISTS
 from balancemm_cli.errors import UsageError
-from balancemm_cli.results import checks, published
+from balancemm_cli.results import checks, published, tables
 from balancemm_cli.results.bundle import write_bundle
 from balancemm_cli.results.groups import collect
 
@@ -71,27 +71,70 @@ def test_a_verdict_is_by_the_whole_interval(tmp_path, shift, spread, word):
     assert verdict_of(tmp_path, "ogm").word == "not run"
 
 
-def test_a_single_run_has_wilsons_interval(tmp_path):
-    write_cells(tmp_path, "opm", PRINTED["opm"], 0, seeds=1, samples=(744, 744))
-    found = verdict_of(tmp_path, "opm")  # 744 samples: 3.1 points either way
-    assert found.word == "undecided" and "-3.2 to +3.0" in found.reason
-    _, suite = load_suite("table-12")
-    precision = [
-        one
-        for one in checks.check(suite, collect([tmp_path], "last"), "last")
-        if one.name.endswith("opm map")
-    ]
-    assert precision[0].word == "undecided" and "has no interval" in precision[0].reason
+def test_a_single_run_is_always_undecided(tmp_path):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0, seeds=1, samples=(15_446, 15_446))
+    found = verdict_of(tmp_path, "opm")  # Wilson's interval would be ±0.7 points, well within the band
+    assert found.word == "undecided" and not found.passes and found.chance is None
+    assert "+0.0 points. A single run says nothing of what another seed would give" in found.reason
+    write_cells(tmp_path, "ogm", PRINTED["ogm"] + 0.2, 0, seeds=1, samples=(15_446, 15_446))
+    assert verdict_of(tmp_path, "ogm").word == "undecided"  # nor is it better
+
+
+def test_equal_seeds_decide_nothing(tmp_path):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0, seeds=3)
+    found = verdict_of(tmp_path, "opm")
+    assert found.word == "undecided" and "All 3 seeds gave the same" in found.reason
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"),
-    [({"samples": (700, 744)}, "700 of 744 samples"), ({"split": OTHER_LISTS}, "not the official ones")],
+    ("beyond", "word"), [(0.0, "reproduced"), (0.0004, "reproduced"), (0.0006, "undecided")]
 )
-def test_other_data_are_not_compared(tmp_path, more, reason):
-    write_cells(tmp_path, "opm", PRINTED["opm"], 0.001, **more)
+def test_the_band_has_a_tolerance_for_the_rounding_of_what_is_printed(tmp_path, beyond, word):
+    """The interval's upper end on the band's, and half and more than half a unit of the last printed digit beyond."""
+    spread = [-0.001, 0.0, 0.001]
+    half = scipy.stats.t.ppf(0.95, 2) * 0.001 / 3**0.5
+    for seed, offset in enumerate(spread):
+        accuracy = PRINTED["opm"] + 0.02 - half + beyond + offset
+        write_run(tmp_path, "opm", seed, accuracy=accuracy, dataset="crema-d", recipe="paper")
+    assert verdict_of(tmp_path, "opm").word == word
+
+
+def test_beside_a_verdict_stands_its_chance_and_how_many_more_seeds_would_do(tmp_path):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0.01, seeds=3)  # a deviation of 1 point
     found = verdict_of(tmp_path, "opm")
-    assert found.word == "not comparable" and reason in found.reason and not found.passes
+    assert found.word == "reproduced" and found.chance == pytest.approx(0.58, abs=0.01)  # of ±2.05 points
+    assert "3 seeds of this spread would show it in 58 % of cases, with 1 more in 80 %." in found.reason
+
+
+def test_beside_a_verdict_both_epochs_stand_and_the_authors_rule(tmp_path):
+    for seed in range(4):
+        folder = write_run(
+            tmp_path, "opm", seed, accuracy=PRINTED["opm"] + 0.002 * seed, dataset="crema-d", recipe="paper"
+        )
+        content = json.loads((folder / "result.json").read_text())
+        content["selections"]["best-test"]["accuracy"] += 0.04
+        (folder / "result.json").write_text(json.dumps(content))
+    found = verdict_of(tmp_path, "opm")
+    assert {rule: one.word for rule, one in found.epochs.items()} == {
+        "last": "reproduced",
+        "best-test": "better",
+    }
+    assert found.text == "reproduced (last 75.4, best-test 79.4: better)"
+    assert (
+        "last 75.4 (reproduced), best-test 79.4 (better). The authors' code keeps the epoch that is best"
+        in found.reason
+    )
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    assert dict(zip(table.header, table.cells[0], strict=True))["Verdict"] == found.text
+    assert any(
+        "The authors' code keeps the epoch that is best on the test set" in note for note in table.notes
+    )
+
+
+def test_other_samples_are_not_compared(tmp_path):
+    write_cells(tmp_path, "opm", PRINTED["opm"], 0.001, samples=(700, 744))
+    found = verdict_of(tmp_path, "opm")
+    assert found.word == "not comparable" and "700 of 744 samples" in found.reason and not found.passes
 
 
 def test_runs_of_another_split_hash_are_not_averaged_and_not_compared(tmp_path):
@@ -99,7 +142,10 @@ def test_runs_of_another_split_hash_are_not_averaged_and_not_compared(tmp_path):
     assert verdict_of(tmp_path, "opm").word == "reproduced"
     write_run(tmp_path, "opm", 9, accuracy=0.99, dataset="crema-d", recipe="paper", splits="0bad" * 16)
     mine, other = collect([tmp_path], "last").groups
-    assert sorted([mine.settings["splits hash"], other.settings["splits hash"]]) == ["0bad0bad", "5b1175b1"]
+    assert sorted([mine.differences["splits hash"], other.differences["splits hash"]]) == [
+        "0bad0bad",
+        "5b1175b1",
+    ]
     found = verdict_of(tmp_path, "opm")
     assert found.word == "not comparable" and not found.passes
     assert "splits hash=5b1175b1; splits hash=0bad0bad" in found.reason

@@ -211,6 +211,8 @@ def _check(
         else "\n".join(f"{one.word:14} {one.name}: {one.reason}" for one in verdicts)
     )
     failed = sum(not one.passes for one in verdicts)
+    if expected := checks.expectation(verdicts):
+        say(expected)
     say(
         f"{len(verdicts) - failed} of {len(verdicts)} numbers reproduced. Wrote {out / 'check.xml'} and check.json."
     )
@@ -237,9 +239,11 @@ def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selectio
 
 
 def _print_places(groups: "list[Group]", selection: "Selection") -> None:
+    from balancemm_cli.results import literature
     from balancemm_cli.results.groups import columns_apart
     from balancemm_cli.results.rows import row
 
+    say(literature.note())
     names = columns_apart(groups).values()
     for group, *texts in zip(groups, *names, strict=True):
         ours = row(group, selection)

@@ -25,7 +25,8 @@ def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.inte
 def evaluate_scores(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> dict[str, float | int]:
     """All metrics under the keys of result.json: accuracy, map, macro_f1; fractions in 0–1.
 
-    `map_classes_left_out` is there only where classes without a sample were left out of `map`.
+    Classes without a sample are left out of `map` and `macro_f1`, and `map_classes_left_out` counts them where there
+    are any.
     ValueError for no samples, for shapes that do not fit, and for scores that are not finite.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
@@ -40,7 +41,7 @@ def evaluate_scores(scores: NDArray[np.floating], labels: NDArray[np.integer]) -
     values: dict[str, float | int] = {
         "accuracy": float(accuracy_score(labels, predicted)),
         "map": precision,
-        "macro_f1": float(f1_score(labels, predicted, average="macro")),
+        "macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro")),
     }
     if left_out:
         values["map_classes_left_out"] = left_out

@@ -8,8 +8,20 @@ from balancemm_cli.config.run import RunConfig
 from balancemm_cli.config.suites import Expected, Suite
 from balancemm_cli.results.groups import Collection, Group
 from balancemm_cli.results.paper_tables import cells
-from balancemm_cli.results.statistics import summarize
-from balancemm_cli.results.verdicts import Verdict, follows, table_numbers
+from balancemm_cli.results.published import other_reader
+from balancemm_cli.results.statistics import TOST_LEVEL, Summary, within_bounds
+from balancemm_cli.results.verdicts import (
+    Verdict,
+    chance,
+    decide,
+    follows,
+    missing_samples,
+    opened,
+    reached,
+    strength,
+    table_numbers,
+    without_interval,
+)
 from balancemm_cli.runs.schema import Selection
 
 
@@ -41,17 +53,51 @@ def _within(
         return Verdict(name, "undecided", f"{len(found)} groups of runs have these names.")
     if missing := sorted({config.seed for config in plans} - {*found[0].seeds}):
         return Verdict(name, "not run", f"No run of seed {', '.join(map(str, missing))} has finished.")
-    ours = summarize([getattr(run.result.selections[selection], expected.metric) for run in found[0].runs])
-    assert ours is not None
-    low, high = 100 * expected.low, 100 * expected.high
-    reason = f"{100 * ours.mean:.1f} % over {ours.n} seeds, expected {low:.1f} to {high:.1f}."
-    if ours.mean < expected.low:
-        return Verdict(name, "worse", reason)
-    return Verdict(name, "better" if ours.mean > expected.high else "reproduced", reason)
+    first = found[0].first
+    if obstacles := [*filter(None, [other_reader(first, expected.dataset)]), *missing_samples(first)]:
+        return Verdict(name, "not comparable", " ".join(obstacles))
+    ours = reached(found[0], expected.metric, selection)
+    assert ours is not None  # `collect` leaves out runs without that epoch
+    return _expected(name, ours, expected)
+
+
+def _expected(name: str, ours: Summary, expected: Expected) -> Verdict:
+    """By the tests of a printed number: the whole interval must lie in the range, so that it holds for other seeds."""
+    half = (expected.high - expected.low) / 2
+    interval = within_bounds(ours.interval_at(TOST_LEVEL))
+    shown = f", {100 * TOST_LEVEL:.0f} % interval {_percent(*interval)}" if interval else ""
+    reason = [
+        f"{100 * ours.mean:.1f} % over {ours.n} seeds, expected {_percent(expected.low, expected.high)}{shown}."
+    ]
+    reason += (
+        strength(ours, half, "Were the true mean in the middle of it")
+        if interval
+        else [without_interval(ours)]
+    )
+    return Verdict(
+        name, decide(ours, *opened(expected.low, expected.high)), " ".join(reason), chance(ours, half)
+    )
+
+
+def _percent(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def expectation(verdicts: Sequence[Verdict]) -> str:
+    """What to expect of so many verdicts at once, in a sentence; empty for fewer than two that an interval decides."""
+    chances = [one.chance for one in verdicts if one.chance is not None]
+    if len(chances) < 2:
+        return ""
+    by_chance = len(chances) * (1 - TOST_LEVEL) / 2
+    return (
+        f"{len(chances)} of {len(verdicts)} numbers have an interval over seeds. Were each exactly reproduced, about "
+        f"{sum(chances):.1f} of them would be shown to be, with so many seeds of such spread; were each off by its "
+        f"whole band, about {by_chance:.1f} would pass as reproduced by chance."
+    )
 
 
 def to_junit(suite: str, verdicts: Sequence[Verdict]) -> str:
-    """JUnit XML: a failure where a number was not reproduced, an error where it was not run."""
+    """JUnit XML: a failure where a number was not reproduced, an error where it was not run; last what to expect."""
     errors = sum(one.word == "not run" for one in verdicts)
     failures = sum(not one.passes for one in verdicts) - errors
     counts = {"tests": len(verdicts), "failures": failures, "errors": errors}
@@ -63,6 +109,8 @@ def to_junit(suite: str, verdicts: Sequence[Verdict]) -> str:
         if not one.passes:
             kind = "error" if one.word == "not run" else "failure"
             ElementTree.SubElement(case, kind, {"type": one.word, "message": one.reason})
+    if expected := expectation(verdicts):
+        ElementTree.SubElement(root, "system-out").text = expected
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -16,8 +16,15 @@ from numpy.typing import NDArray
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import PAPER, lookup
-from balancemm_cli.results.statistics import Comparison, bootstrap, compare, holm
+from balancemm_cli.results.published import PAPER, lookup, other_data
+from balancemm_cli.results.statistics import (
+    Comparison,
+    Summary,
+    compare,
+    holm,
+    minimum_detectable,
+    over_new_samples,
+)
 from balancemm_cli.runs.finding import Run
 from balancemm_cli.runs.reading import read_predictions
 from balancemm_cli.runs.schema import Hashes, Selection
@@ -30,8 +37,12 @@ class Gain:
     """The difference in accuracy to the baseline, in fractions."""
 
     comparison: Comparison  # seed by seed
-    samples: tuple[float, float] | None = None  # interval of the paired bootstrap over the test samples
+    new_samples: tuple[float, float] | None = None  # interval over other seeds and other test samples alike
     p: float | None = None  # of the comparison, adjusted by Holm over all gains that are shown together
+    detectable: float | None = (
+        None  # the true difference that so adjusted a test finds with probability POWER
+    )
+    tests: int = 0  # how many gains p is adjusted for
     published: float | None = None  # the same difference as printed
 
 
@@ -46,12 +57,24 @@ def gains(
         if comparison is not None:
             found[group.first.hashes] = Gain(comparison, published=_published(group, against))
             compared.append((group, baseline))
-    intervals = _over_samples(compared, selection)
+    intervals = _over_new_samples(compared, selection)
     adjusted = holm([gain.comparison.p for gain in found.values()])
+    tests = sum(p is not None for p in adjusted)
     return {
-        hashes: replace(gain, samples=intervals.get(hashes), p=p)
+        hashes: replace(
+            gain,
+            new_samples=intervals.get(hashes),
+            p=p,
+            detectable=None if p is None else _detectable(gain.comparison.difference, tests),
+            tests=tests,
+        )
         for (hashes, gain), p in zip(found.items(), adjusted, strict=True)
     }
+
+
+def _detectable(difference: Summary, tests: int) -> float:
+    assert difference.std is not None  # else there is no p-value
+    return minimum_detectable(difference.std, difference.n, tests)
 
 
 def pairs(groups: Sequence[Group], among: Sequence[Group] = ()) -> Iterator[tuple[Group, Group]]:
@@ -103,16 +126,16 @@ def _published(group: Group, source: str) -> float | None:
     mine, baseline = (
         lookup(first.dataset, first.model, method, "accuracy", source) for method in (first.method, BASELINE)
     )
-    if mine is None or baseline is None or mine.table != baseline.table:
+    if mine is None or baseline is None or mine.table != baseline.table or other_data(first, mine):
         return None
     return mine.fraction - baseline.fraction
 
 
-def _over_samples(
+def _over_new_samples(
     compared: Sequence[tuple[Group, Group]], selection: Selection
-) -> dict[Hashes, tuple[float, float]]:
-    """Bootstrap intervals by the hashes of a group, for the pairs whose predictions are there."""
-    by_data: dict[str, dict[Hashes, NDArray[np.floating]]] = defaultdict(dict)
+) -> dict[Hashes, tuple[float, float] | None]:
+    """Intervals over seeds and test samples by the hashes of a group, for the pairs whose predictions are there."""
+    found: dict[Hashes, tuple[float, float] | None] = {}
     read: dict[Path, NDArray[np.floating]] = {}  # a baseline once for all that are compared to it
 
     def right(run: Run) -> NDArray[np.floating]:
@@ -124,22 +147,17 @@ def _over_samples(
         others = {run.result.seed: run for run in baseline.runs}
         shared = [(run, others[run.result.seed]) for run in group.runs if run.result.seed in others]
         try:
-            hits = [(right(run), right(other)) for run, other in shared]
+            gained = np.stack([right(run) - right(other) for run, other in shared])
         except InputError:  # older or partial copies of run folders; the gain over seeds stands without it
             continue
-        gain = np.mean([mine - other for mine, other in hits], 0)
-        by_data[group.first.hashes.data][group.first.hashes] = gain
-    return {
-        hashes: (float(low), float(high))
-        for found in by_data.values()
-        for hashes, (low, high) in zip(found, bootstrap(np.stack(list(found.values()))), strict=True)
-    }
+        found[group.first.hashes] = over_new_samples(gained)
+    return found
 
 
 def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
     """The share of each test sample's answers that a run predicts right [N], in the order of the split.
 
-    A sample has several answers, one after another, in a task that asks for each of its segments; they are drawn
+    A sample has several answers, one after another, in a task that asks for each of its segments; they are counted
     together. InputError without predictions.
     """
     try:

@@ -1,19 +1,22 @@
 """The spread of the literature: what papers printed for one data set, model and method, and where a value of ours lies.
 
 Beside the four sources of `published`, later_papers.csv has what later papers reached when they ran these methods
-again, under names of their own. A row of it counts only where MODELS and METHODS below know its names, the metric is
-accuracy, and the task is ours; the others are left out, never guessed at. A paper that prints one value twice counts
-once. Settings differ between papers (frames, preprocessing, optimiser): that is the spread.
+again, under names of their own. A row of it counts only where MODELS and METHODS below know its names, the paper has
+numbers of the data set, the metric is accuracy, the task is ours, and its column `same_protocol` says yes: a row whose
+own note says that it is of another split, of other preprocessing or copied says no. The others are left out, never
+guessed at. A paper counts once: where it prints several values under one name of ours, it has none. Settings
+differ between papers (frames, optimiser): that is the spread.
 """
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from balancemm_cli.resources import benchmarks_folder
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import SOURCES, lookup
+from balancemm_cli.results.published import SOURCES, covers, lookup, official_split, wrong_data
 from balancemm_cli.results.statistics import Summary
 
 LATER = "later papers"
@@ -38,10 +41,6 @@ MODELS = {
     "MMTM": "mmtm",
 }
 OTHER_TASKS = ("ave",)  # they classify whole clips of it, where our task is its segments
-NOTE = (
-    "Literature: how many of the accuracies that papers printed for the same data set, model and method lie below "
-    "ours, with the lowest and the highest of them; their settings differ."
-)
 
 
 @dataclass(frozen=True)
@@ -74,19 +73,30 @@ def _later() -> tuple[dict[str, str], ...]:
 
 
 def _is_known(row: dict[str, str]) -> bool:
-    return row["model"] in MODELS and row["method"] in METHODS and row["dataset"] not in OTHER_TASKS
+    names = row["model"] in MODELS and row["method"] in METHODS
+    return names and covers(row["dataset"]) and row["dataset"] not in OTHER_TASKS
 
 
-def counts() -> tuple[int, int]:
-    """(used, left out) accuracies of later_papers.csv."""
-    used = sum(map(_is_known, _later()))
-    return used, len(_later()) - used
+def _counts(row: dict[str, str]) -> bool:
+    return _is_known(row) and row["same_protocol"] == "yes"
+
+
+def note() -> str:
+    """What the place in the literature is, and which printed values have no part in it."""
+    known = [row for row in _later() if _is_known(row)]
+    used = sum(map(_counts, known))
+    return (
+        "Literature: how many of the accuracies that papers printed for the same data set, model and method lie below "
+        "ours, with the lowest and the highest of them; their settings differ. Of those of later papers "
+        f"{used} count; {len(known) - used} under these names do not, which by their own notes are of another split, "
+        "of other preprocessing or copied."
+    )
 
 
 @cache
 def values(dataset: str, model: str, method: str) -> tuple[Value, ...]:
-    """What is printed for these names of ours, from the lowest to the highest."""
-    found = dict.fromkeys([*_of_sources(dataset, model, method), *_of_later(dataset, model, method)])
+    """What is printed for these names of ours, from the lowest to the highest, a paper at most once."""
+    found = [*_of_sources(dataset, model, method), *_of_later(dataset, model, method)]
     return tuple(sorted(found, key=lambda one: (one.accuracy, one.source)))
 
 
@@ -97,17 +107,26 @@ def _of_sources(dataset: str, model: str, method: str) -> Iterator[Value]:
 
 
 def _of_later(dataset: str, model: str, method: str) -> Iterator[Value]:
-    for row in _later():
-        names = (MODELS.get(row["model"]), METHODS.get(row["method"]))
-        if _is_known(row) and row["dataset"] == dataset and names == (model, method):
-            yield Value(row["source"], LATER, round(float(row["value"]) / 100, 6))
+    by_paper: dict[str, set[float]] = defaultdict(set)
+    for row in filter(_counts, _later()):
+        if (row["dataset"], MODELS[row["model"]], METHODS[row["method"]]) == (dataset, model, method):
+            by_paper[row["source"]].add(round(float(row["value"]) / 100, 6))
+    for paper, (accuracy, *others) in by_paper.items():
+        if not others:
+            yield Value(paper, LATER, accuracy)
+
+
+def beside(group: Group) -> tuple[Value, ...]:
+    """The values for a group's names; none where its data are not those of the papers' split."""
+    dataset = group.first.dataset
+    return () if wrong_data(group.first, dataset, official_split(dataset)) else values(*group.names[:3])
 
 
 def place(group: Group | None, metric: str, ours: Summary | None) -> Place | None:
-    """Where a group's accuracy lies; None for another metric, or with fewer than two printed values."""
+    """Where a group's accuracy lies; None for another metric, other data, or fewer than two printed values."""
     if group is None or ours is None or metric != "accuracy":
         return None
-    found = [one.accuracy for one in values(*group.names[:3])]
+    found = [one.accuracy for one in beside(group)]
     if len(found) < 2:
         return None
     return Place(sum(one < ours.mean for one in found), len(found), found[0], found[-1])

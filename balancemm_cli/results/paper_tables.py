@@ -14,7 +14,7 @@ from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import BASELINE, Gain, gains, pairs
 from balancemm_cli.results.groups import Group, describe
-from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, rows
+from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, other_data, rows
 from balancemm_cli.results.rows import plain_gain
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
@@ -27,12 +27,14 @@ from balancemm_cli.results.tables import (
     samples_note,
 )
 from balancemm_cli.results.verdicts import (
+    AUTHORS_RULE,
     MARKS,
     PREFIX,
     Verdict,
     follows,
     judge,
     planned,
+    reached,
     suite_of,
     table_numbers,
 )
@@ -40,7 +42,6 @@ from balancemm_cli.runs.schema import Selection
 
 NOT_RUN = "not run"
 METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", TIMES: "training time"}
-_OURS = {"f1": "macro_f1"}  # of two classes; the paper's F1 (Eq. 20)
 _MARKS_NOTE = "✓ reproduced, ↑ better, ↓ worse, ? undecided, ≠ not comparable"
 
 
@@ -62,8 +63,10 @@ class Cell:
 
     @property
     def delta(self) -> float | None:
-        """Ours − published; None where either is missing."""
-        if self.ours is None or self.reference is None:
+        """Ours − published; None where either is missing, or ours is of other data."""
+        if self.group is None or self.ours is None or self.reference is None:
+            return None
+        if other_data(self.group.first, self.reference):
             return None
         return self.ours.mean - self.reference.fraction
 
@@ -91,9 +94,10 @@ class Cell:
         if self.ours is None:
             return f"{NOT_RUN} / {printed}"
         ours = format_summary(self.ours, scale, decimals)
-        if self.delta is None:
+        if self.reference is None:
             return f"{ours} / {printed}"
-        return f"{ours} / {printed} / {self.delta * scale:+.{decimals}f} {MARKS[self.judge().word]}"
+        difference = GAP if self.delta is None else f"{self.delta * scale:+.{decimals}f}"
+        return f"{ours} / {printed} / {difference} {MARKS[self.judge().word]}"
 
     @property
     def scale(self) -> tuple[int, int]:
@@ -142,9 +146,7 @@ def _runs_of(number: Published, groups: Sequence[Group]) -> tuple[str, list[Grou
 def _ours(metric: str, group: Group, groups: Sequence[Group], selection: Selection) -> Summary | None:
     if metric == TIMES:
         return _time_ratio(group, groups)
-    return summarize(
-        [getattr(run.result.selections[selection], _OURS.get(metric, metric)) for run in group.runs]
-    )
+    return reached(group, metric, selection)
 
 
 def _time_ratio(group: Group, groups: Sequence[Group]) -> Summary | None:
@@ -179,7 +181,7 @@ def _printed_gain(cell: Cell, found: Sequence[Cell]) -> float | None:
     """A number less the baseline's of the same table; None where it prints none, or several."""
     names = (cell.printed.dataset, cell.printed.model, BASELINE, cell.printed.metric)
     baselines = [one.reference for one in found if _names(one.printed) == names]
-    if cell.reference is None or len(baselines) != 1 or baselines[0] is None:
+    if cell.delta is None or cell.reference is None or len(baselines) != 1 or baselines[0] is None:
         return None
     return cell.reference.fraction - baselines[0].fraction
 
@@ -232,7 +234,7 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
         f"Cells: ours, mean ± sample standard deviation (number of seeds) / published{source} / difference, in %, and "
         f"the verdict: {_MARKS_NOTE}; bold: our best of a column. {NOT_RUN}: no finished run with exactly the settings "
         f"of suite {PREFIX}{table}.",
-        f"Epoch of ours: {SELECTION_NOTES[selection]}. The paper does not say which epoch it takes.",
+        f"Epoch of ours: {SELECTION_NOTES[selection]}. {AUTHORS_RULE}",
     ]
     if any(cell.printed.metric == TIMES for cell in found):
         notes.append("Training time: of each seed, in units of the baseline's on the same kind of device.")
@@ -258,7 +260,7 @@ def details(found: Sequence[Cell]) -> Table | None:
     notes = gain_notes([cell.gain for cell in run if cell.gain])
     notes += reasons_note([cell.judge() for cell in run])
     if any(literature.place(cell.group, cell.printed.metric, cell.ours) for cell in run):
-        notes.append(literature.NOTE)
+        notes.append(literature.note())
     return Table("The numbers that were run", header, lines, notes)
 
 
@@ -273,7 +275,7 @@ def _detail(cell: Cell) -> list[str]:
         format_summary(cell.ours, scale, decimals),
         GAP if cell.reference is None else f"{cell.reference.value:.{decimals}f}",
         GAP if cell.delta is None else f"{cell.delta * scale:+.{decimals}f}",
-        cell.judge().word,
+        cell.judge().text,
         gain_text(cell.gain),
         points(cell.gain.published if cell.gain else None),
         str(literature.place(cell.group, cell.printed.metric, cell.ours) or GAP),
@@ -302,7 +304,7 @@ def _record(cell: Cell, selection: Selection) -> dict[str, object]:
         "n": cell.ours.n if cell.ours else 0,
         "interval": cell.ours and cell.ours.interval,
         "delta": cell.delta,
-        "verdict": {"word": verdict.word, "reason": verdict.reason},
+        "verdict": {"word": verdict.word, "reason": verdict.reason, "chance": verdict.chance},
         "gain": plain_gain(cell.gain),
         "literature": literature.plain(literature.place(cell.group, cell.printed.metric, cell.ours)),
         "runs": [str(run.folder) for run in cell.group.runs] if cell.group else [],

@@ -19,13 +19,20 @@ from pathlib import Path
 
 from balancemm_cli.errors import InputError, unknown
 from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.runs.schema import Result
 
 PAPER = "tpami2024"
 SOURCES = (PAPER, "cvpr2022", "balancebenchmark2025", "independent")
 """The files with one row a number; the others in that folder are for reading (their README says why)."""
 
+BEST_ON_TEST = (PAPER, "cvpr2022")
+"""The sources whose code keeps the epoch that is best on the test set; which epoch they print, none of them says."""
+
 TIMES = "training_time_ratio"
 """The metric that is not in % but a ratio."""
+
+OWN = "manifest"
+"""The reader of a user's CSV."""
 
 MAIN_TABLES = {"tpami2024": ("12", "2"), "cvpr2022": ("1",)}
 
@@ -39,7 +46,11 @@ _PUBLISHED_MODEL = {
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number: `value` in `unit` ("%" or "x"), with the source's own table number and our note."""
+    """One printed number: `value` in `unit` ("%" or "x"), with the source's own table number and our note.
+
+    `split` is the `split_name` of the data that it belongs to, empty where the source does not say; `decimals` are
+    those that are printed.
+    """
 
     source: str
     table: str
@@ -50,6 +61,13 @@ class Published:
     value: float
     unit: str
     note: str
+    split: str
+    decimals: int
+
+    @property
+    def rounding(self) -> float:
+        """How far rounding may have moved the number, in the unit of `fraction`: half a unit of its last digit."""
+        return 0.5 * 10.0**-self.decimals / (100 if self.unit == "%" else 1)
 
     @property
     def fraction(self) -> float:
@@ -87,7 +105,9 @@ def rows(source: str = PAPER) -> tuple[Published, ...]:
 
 def _number(row: dict[str, str]) -> Published:
     """A line of the file. ValueError for a value that is none, or is a fraction where percent is meant."""
-    number = Published(**{**row, "value": float(row["value"])})  # pyright: ignore[reportArgumentType]
+    text = row["value"]
+    read = {"split": "", **row, "value": float(text), "decimals": len(text.partition(".")[2])}
+    number = Published(**read)  # pyright: ignore[reportArgumentType]
     if number.unit not in ("%", "x"):
         raise ValueError(f"unit '{number.unit}' is neither % nor x")
     if (number.unit == "x") != (number.metric == TIMES):
@@ -120,6 +140,48 @@ def lookup(dataset: str, model: str, method: str, metric: str, source: str = PAP
             found = in_table
             break
     return found[0] if len(found) == 1 else None
+
+
+def other_data(result: Result, number: Published) -> str:
+    """Why the data of a run are not those of a printed number, in a sentence; empty where they are."""
+    return wrong_data(result, number.dataset, number.split)
+
+
+def wrong_data(result: Result, dataset: str, split: str) -> str:
+    """Why the data of a run are not this split of a data set, by its official lists; empty where they are.
+
+    `split` is empty where whoever printed a number does not say.
+    """
+    data = result.data
+    if fault := other_reader(result, dataset):
+        return fault
+    if not split:
+        return f"Which split of {dataset} the printed number is of was not published."
+    if data.split_name != split:
+        return f"The split is '{data.split_name or 'unknown'}', the printed number is of '{split}'."
+    if not data.official_lists:
+        known = "are not" if data.official_lists is False else "are not known to be"
+        return f"The split lists {known} the official ones."
+    return ""
+
+
+def other_reader(result: Result, dataset: str) -> str:
+    """Why the data of a run are not of a data set, in a sentence; empty where its reader made them."""
+    reader = result.data.reader
+    if reader == dataset:
+        return ""
+    if reader is None:
+        return (
+            "The runs were made by a version that did not record which data set and split their data are of: prepare "
+            "them and train again."
+        )
+    made = "a CSV of your own" if reader == OWN else f"the data set '{reader}'"
+    return f"The data are {made}, whatever their folder is called, and not {dataset}."
+
+
+def official_split(dataset: str) -> str:
+    """The split on which the paper's numbers of a data set are; empty where it has none or does not say."""
+    return next((row.split for row in rows() if row.dataset == dataset), "")
 
 
 def covers(dataset: str, source: str = PAPER) -> bool:

@@ -8,9 +8,9 @@ from balancemm_cli.results import literature
 from balancemm_cli.results.gains import Gain, gains
 from balancemm_cli.results.groups import Group, describe
 from balancemm_cli.results.literature import Place
-from balancemm_cli.results.published import PAPER, Published, lookup
-from balancemm_cli.results.statistics import Summary, summarize
-from balancemm_cli.results.verdicts import Verdict, interval_of, judge
+from balancemm_cli.results.published import PAPER, Published, lookup, other_data
+from balancemm_cli.results.statistics import Summary, summarize, wilson, within_bounds
+from balancemm_cli.results.verdicts import Verdict, judge
 from balancemm_cli.runs.schema import Environment, Selection
 
 REGRESSION = ("mae", "correlation", "accuracy_7")
@@ -28,9 +28,14 @@ class Row:
     unimodal: dict[str, Summary]
     rho: dict[str, Summary]
     regression: dict[str, Summary]  # mae, correlation, accuracy_7; empty for runs of another task
-    published: Published | None
+    printed: Published | None  # the number of these names
     map_classes_left_out: int
     gain: Gain | None = None
+
+    @cached_property
+    def published(self) -> Published | None:
+        """The number to stand beside ours: a gap where our data are not those that it was got on."""
+        return None if self.printed is None or other_data(self.group.first, self.printed) else self.printed
 
     @property
     def delta(self) -> float | None:
@@ -39,16 +44,19 @@ class Row:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """Whether the published accuracy was reproduced; None beside a gap."""
-        if self.published is None:
+        """Whether the printed accuracy was reproduced; None where nobody printed one."""
+        if self.printed is None:
             return None
         name = " ".join((*self.group.names[:3], *filter(None, [describe(self.group.differences)])))
-        return judge(name, self.group, self.accuracy, self.published)
+        return judge(name, self.group, self.accuracy, self.printed)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the accuracy: over the seeds, of a single one over the test samples."""
-        return interval_of(self.accuracy, self.group, "accuracy")
+        """The 95 % interval of the accuracy: over the seeds, of a single one Wilson's over the test samples."""
+        test = self.samples.get("test")
+        if self.accuracy.n == 1 and test:
+            return wilson(round(self.accuracy.mean * test[0]), test[0])
+        return within_bounds(self.accuracy.interval)
 
     @property
     def place(self) -> Place | None:
@@ -133,6 +141,7 @@ def record(one: Row) -> dict[str, object]:
         "verdict": {
             "word": one.verdict.word if one.verdict else None,
             "reason": one.verdict.reason if one.verdict else None,
+            "chance": one.verdict.chance if one.verdict else None,
         },
         "literature": literature.plain(one.place),
         "gain": plain_gain(one.gain),
@@ -162,10 +171,10 @@ def plain_gain(gain: Gain | None) -> dict[str, object]:
         "std": difference and difference.std,
         "n": difference.n if difference else 0,
         "interval": difference and difference.interval,
-        "samples_interval": gain and gain.samples,
+        "new_samples_interval": gain and gain.new_samples,
         "p": gain and gain.p,
         "effect": comparison and comparison.effect,
-        "detectable": comparison and comparison.detectable,
+        "detectable": gain and gain.detectable,
         "published": gain and gain.published,
     }
 

@@ -4,22 +4,22 @@ Values are in the unit of what is compared (accuracies: fractions). Nothing here
 runs for a figure it is None, and the reader is told so.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import integrate, optimize, special, stats
 
 GAP = "—"
-LEVEL = 0.95  # of every interval
-POWER = 0.8  # with which the minimum detectable effect would be seen
+LEVEL = 0.95  # of every interval that is shown
+TOST_LEVEL = 0.90  # of the interval by which two one-sided tests decide, each of them at 5 %
+POWER = 0.8  # with which the minimum detectable effect would be seen, and equivalence shown
 MIN_SEEDS = 3  # shared ones, for a test over seeds: of two, one degree of freedom is left
+MOST_SEEDS = 500  # that anybody is advised to train
 ROUNDING = 1e-12  # a deviation below it is that of equal values
-DRAWS = 10_000  # of the bootstrap
-BLOCK = 100  # draws at a time, which bounds the memory
-BOOTSTRAP_SEED = 2410_11582  # the paper's number
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,21 @@ class Summary:
     n: int
 
     @property
+    def spread(self) -> float | None:
+        """The deviation where there is one; None for a single run, and for values that are all equal."""
+        return None if self.std is None or self.std < ROUNDING else self.std
+
+    @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's t interval of the mean; None for a single run."""
-        if self.std is None:
+        """Student's t interval of the mean at LEVEL; None without any spread."""
+        return self.interval_at(LEVEL)
+
+    def interval_at(self, level: float) -> tuple[float, float] | None:
+        """Student's t interval of the mean; None for a single run and for equal values, of which no spread is known."""
+        if self.spread is None:
             return None
-        half = stats.t.ppf((1 + LEVEL) / 2, self.n - 1) * self.std / self.n**0.5
-        return self.mean - half, self.mean + half
+        low, high = stats.t.interval(level, self.n - 1, self.mean, self.spread / self.n**0.5)
+        return float(low), float(high)
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
@@ -60,9 +69,46 @@ def format_summary(summary: Summary | None, scale: float = 1.0, decimals: int = 
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
-    """Wilson's interval of an accuracy, `correct` of `count` test samples: what one run alone can say."""
+    """Wilson's interval of an accuracy, `correct` of `count` test samples: of this one network, whatever its seed.
+
+    It knows nothing of what training again would give, so it is shown and decides nothing.
+    """
     found = stats.binomtest(correct, count).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
+
+
+def within_bounds(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """An interval of an accuracy, kept within 0 and 1."""
+    return None if interval is None else (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+# ---- the same as a printed number ----------------------------------------------------------------------------
+
+
+def chance_of_equivalence(std: float, n: int, band: float) -> float:
+    """The probability that two one-sided tests over `n` seeds show a mean within ±`band`, where it truly is 0.
+
+    `std` is the true deviation of a seed, in the unit of `band`. The tests show it where the TOST_LEVEL interval
+    lies within the band, |mean| + t·s/√n ≤ band: the probability of that for a given s, over the distribution of s.
+    """
+    freedom = n - 1
+    error = std / n**0.5
+    critical = stats.t.ppf((1 + TOST_LEVEL) / 2, freedom)
+    widest = min(band / (critical * error), stats.chi.isf(1e-12, freedom) / freedom**0.5)  # s / std
+
+    def shown(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+        room = (band - critical * error * ratio) / error
+        density = stats.chi.pdf(ratio * freedom**0.5, freedom) * freedom**0.5
+        return (2 * stats.norm.cdf(room) - 1) * density
+
+    return float(integrate.fixed_quad(shown, 0, widest, n=200)[0])
+
+
+def seeds_for_equivalence(std: float, band: float) -> int | None:
+    """The fewest seeds of that deviation with a `chance_of_equivalence` of POWER; None beyond MOST_SEEDS."""
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect_left(counts, POWER, key=lambda n: chance_of_equivalence(std, n, band))
+    return counts[place] if place < len(counts) else None
 
 
 # ---- a method against the baseline ---------------------------------------------------------------------------
@@ -74,10 +120,9 @@ class Comparison:
 
     difference: Summary  # mine − other's, over the shared seeds
     p: float | None  # two-sided, of the paired t-test; None with fewer than MIN_SEEDS, or without any spread
-    effect: float | None  # Cohen's d_z: the mean difference in units of the differences' deviation
-    detectable: (
+    effect: (
         float | None
-    )  # the smallest true difference that so many seeds would show with probability POWER
+    )  # Hedges' g of the differences: their mean in units of their deviation, for few seeds
 
 
 def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> Comparison | None:
@@ -86,48 +131,68 @@ def compare(mine: Mapping[int, float], other: Mapping[int, float]) -> Comparison
     difference = summarize([mine[seed] - other[seed] for seed in shared])
     if difference is None:
         return None
-    if difference.n < MIN_SEEDS or difference.std is None or difference.std < ROUNDING:
-        return Comparison(difference, None, None, None)
-    t = difference.mean / (difference.std / difference.n**0.5)
+    if difference.n < MIN_SEEDS or difference.spread is None:
+        return Comparison(difference, None, None)
+    t = difference.mean / (difference.spread / difference.n**0.5)
     p = 2 * float(stats.t.sf(abs(t), difference.n - 1))
-    detectable = minimum_detectable(difference.std, difference.n)
-    return Comparison(difference, p, difference.mean / difference.std, detectable)
+    return Comparison(difference, p, hedges(difference.n - 1) * difference.mean / difference.spread)
 
 
-def minimum_detectable(std: float, n: int) -> float:
-    """The true difference at which a paired t-test over `n` seeds of that deviation has the power POWER."""
-    return _detectable_shift(n) * std / n**0.5
+def hedges(freedom: int) -> float:
+    """Hedges' factor (1981, Eq. 6e), by which a standardised mean of few values is too large on average."""
+    half = freedom / 2
+    return float(np.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / half**0.5)
+
+
+def minimum_detectable(std: float, n: int, tests: int = 1) -> float:
+    """The true difference at which a paired t-test over `n` seeds of that deviation has the power POWER.
+
+    Of `tests` that are adjusted by Holm: at (1 − LEVEL) / tests, which the first of them to be found must pass.
+    """
+    return _detectable_shift(n, tests) * std / n**0.5
 
 
 @cache
-def _detectable_shift(n: int) -> float:
+def _detectable_shift(n: int, tests: int) -> float:
     """That difference in units of the standard error."""
     freedom = n - 1
-    critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
+    critical = stats.t.isf((1 - LEVEL) / 2 / tests, freedom)
 
     def missing(shift: float) -> float:  # the other tail has no part in it: it is below 1e-4 there
         return float(stats.nct.sf(critical, freedom, shift)) - POWER
 
-    return optimize.brentq(missing, 0, critical + 5)  # pyright: ignore[reportReturnType]
+    return optimize.brentq(missing, 0, 3 * critical + 5)  # pyright: ignore[reportReturnType]
 
 
-def bootstrap(gains: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Percentile intervals [K, 2] of the mean gains, by a paired bootstrap over the test samples.
+def over_new_samples(gains: NDArray[np.floating]) -> tuple[float, float] | None:
+    """The LEVEL interval of a mean gain over other seeds and other test samples alike; None without spread or samples.
 
-    `gains` [K, samples] holds for K comparisons on the same samples what each gains: its predictions of the one
-    that are right less those of the other, as the mean over the seeds. DRAWS draws of a fixed seed serve all
-    comparisons, and rounding can't move them: the same figures on every machine.
+    `gains` [seeds, samples]: what each sample gains with each seed, right answers of the one less those of the other.
+    Seeds and samples are crossed random effects: the variance of the mean is that between the seeds, which holds the
+    rest's part, and that between the samples beyond it, from the mean squares of the two-way table; the degrees of
+    freedom are Satterthwaite's. Of a single seed it is Student's t over the samples.
     """
-    count = gains.shape[1]
-    generator = np.random.Generator(np.random.PCG64(BOOTSTRAP_SEED))
-    means = np.empty((DRAWS, len(gains)))
-    for first in range(0, DRAWS, BLOCK):
-        drawn = generator.integers(0, count, (BLOCK, count)) + count * np.arange(BLOCK)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=BLOCK * count).reshape(BLOCK, count)
-        means[first : first + BLOCK] = (times @ gains.T / count)[: DRAWS - first]
-    means.sort(0)
-    tail = round(DRAWS * (1 - LEVEL) / 2)
-    return means[[tail, DRAWS - 1 - tail]].round(9).T
+    seeds, samples = gains.shape
+    if samples < 2:
+        return None
+    mean, by_sample = gains.mean(), gains.mean(0)
+    between = float(by_sample.var(ddof=1)) / samples
+    if seeds == 1:
+        parts = [(between, samples - 1)]
+    else:
+        by_seed = gains.mean(1)
+        rest = gains - by_seed[:, None] - by_sample + mean
+        error = float((rest**2).sum()) / ((seeds - 1) * (samples - 1)) / (seeds * samples)
+        parts = [
+            (max(float(by_seed.var(ddof=1)) / seeds, error), seeds - 1),
+            (max(between - error, 0.0), samples - 1),
+        ]
+    variance = sum(part for part, _ in parts)
+    if variance < ROUNDING**2:
+        return None
+    freedom = variance**2 / sum(part**2 / count for part, count in parts)
+    low, high = stats.t.interval(LEVEL, freedom, float(mean), variance**0.5)
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -1,22 +1,32 @@
 """The verdict on a number of ours beside a printed one: was it reproduced?
 
-A printed number comes without a spread. Ours counts as the same where the whole 95 % interval of ours lies within a
-band about it (the suite's `band`), as better or worse where the whole interval lies beyond the band; else the runs do
-not decide. A number of other data, of another split or of other settings is not compared at all.
+A printed number comes without a spread. Whether ours is the same is decided by two one-sided tests over the seeds, at
+5 % each: it is where the 90 % interval of the mean lies within a band about the number (the suite's `band`, and the
+rounding of what is printed), better or worse where that interval lies beyond the band; else the runs do not decide. A
+single run never decides, nor do seeds that all give the same. A number of other data, of another split or of other
+settings is not compared at all.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from typing import Literal
 
 from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, settings_by_key
 from balancemm_cli.config.suites import BAND, Suite, load_suite
-from balancemm_cli.data.datasets.lists import OTHER_LISTS
 from balancemm_cli.resources import suites
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import PAPER, Published, fills
-from balancemm_cli.results.statistics import Summary, wilson
+from balancemm_cli.results.published import BEST_ON_TEST, PAPER, TIMES, Published, fills, other_data
+from balancemm_cli.results.statistics import (
+    POWER,
+    TOST_LEVEL,
+    Summary,
+    chance_of_equivalence,
+    seeds_for_equivalence,
+    summarize,
+)
+from balancemm_cli.runs.schema import Result, Selection
 
 Word = Literal["reproduced", "better", "worse", "undecided", "not comparable", "not run"]
 PASSING: tuple[Word, ...] = ("reproduced", "better")
@@ -29,20 +39,51 @@ MARKS: dict[Word, str] = {
 }
 PREFIX = "table-"  # of the suite that fills a table of the paper
 SHOWN = 3  # settings that a reason names
+BESIDE: tuple[Selection, ...] = ("last", "best-test")  # the epochs that stand beside each verdict
+METRIC_KEYS = {"f1": "macro_f1"}  # of two classes; the paper's F1 (Eq. 20)
+EDGE = 1e-9  # an interval's end that is beyond a band's by less lies on it
+AUTHORS_RULE = (
+    "The authors' code keeps the epoch that is best on the test set; which epoch is printed is not said."
+)
+
+
+@dataclass(frozen=True)
+class AtEpoch:
+    """The mean of ours at an epoch rule, a fraction, and the word on it."""
+
+    mean: float
+    word: Word
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of one number, and why."""
+    """What is to be said of one number, and why.
+
+    `chance` is the probability that so many seeds of such a spread had of showing equality, were there no difference;
+    None where there is no interval. `epochs` has what is to be said at the last epoch and at the best on the test set.
+    """
 
     name: str
     word: Word
     reason: str
+    chance: float | None = None
+    epochs: Mapping[Selection, AtEpoch] = field(default_factory=dict)
 
     @property
     def passes(self) -> bool:
         """Whether the check holds for this number."""
         return self.word in PASSING
+
+    @property
+    def text(self) -> str:
+        """The word with ours, in %, at both epoch rules, and with their words where they are others."""
+        if self.word == "not comparable" or not self.epochs:
+            return self.word
+        parts = (
+            f"{rule} {100 * one.mean:.1f}" + (f": {one.word}" if one.word != self.word else "")
+            for rule, one in self.epochs.items()
+        )
+        return f"{self.word} ({', '.join(parts)})"
 
 
 def table_numbers() -> list[str]:
@@ -90,6 +131,14 @@ def follows(group: Group, config: RunConfig) -> bool:
     return started.hash(group.first.hashes.data, with_seed=False) == group.first.hashes.settings
 
 
+def reached(group: Group, metric: str, selection: Selection) -> Summary | None:
+    """What a group reached in a metric of result.json, or of `published`; None where a run lacks that epoch."""
+    if not all(selection in run.result.selections for run in group.runs):
+        return None
+    key = METRIC_KEYS.get(metric, metric)
+    return summarize([getattr(run.result.selections[selection], key) for run in group.runs])
+
+
 def judge(
     name: str, group: Group | None, ours: Summary | None, printed: Published, band: float | None = None
 ) -> Verdict:
@@ -98,47 +147,102 @@ def judge(
         return Verdict(name, "not run", "No finished run has exactly the settings of the suite.")
     if obstacles := _obstacles(group, printed):
         return Verdict(name, "not comparable", " ".join(obstacles))
+    band = band_of(printed) if band is None else band
+    allowed = band + printed.rounding
+    low, high = printed.fraction - allowed, printed.fraction + allowed
+    if printed.unit == "%":
+        low, high = opened(low, high)
+    epochs: dict[Selection, AtEpoch] = {
+        rule: AtEpoch(one.mean, decide(one, low, high))
+        for rule in BESIDE
+        if printed.metric != TIMES and (one := reached(group, printed.metric, rule))
+    }
     scale, unit = (100, " points") if printed.unit == "%" else (1, "")
-    interval = interval_of(ours, group, printed.metric)
+    reason = " ".join(
+        [
+            _found(ours, printed, scale, unit),
+            f"The band is ±{band * scale:g}, and {printed.rounding * scale:g} for the rounding of what is printed.",
+            *strength(ours, allowed),
+            *_at_epochs(epochs, printed),
+        ]
+    )
+    return Verdict(name, decide(ours, low, high), reason, chance(ours, allowed), epochs)
+
+
+def decide(ours: Summary, low: float, high: float) -> Word:
+    """What two one-sided tests over the seeds say of a mean between `low` and `high`."""
+    interval = ours.interval_at(TOST_LEVEL)
+    if interval is None:
+        return "undecided"
+    if low - EDGE <= interval[0] and interval[1] <= high + EDGE:
+        return "reproduced"
+    if interval[0] > high + EDGE:
+        return "better"
+    return "worse" if interval[1] < low - EDGE else "undecided"
+
+
+def opened(low: float, high: float) -> tuple[float, float]:
+    """A range of fractions, without an end at 0 or 1: beyond lies no accuracy, only the end of an interval."""
+    return (low if low > 0 else -float("inf")), (high if high < 1 else float("inf"))
+
+
+def chance(ours: Summary, band: float) -> float | None:
+    """The `chance_of_equivalence` of so many seeds of such a spread; None without any."""
+    return None if ours.spread is None else chance_of_equivalence(ours.spread, ours.n, band)
+
+
+def strength(ours: Summary, band: float, same: str = "Were there no difference") -> list[str]:
+    """Sentences on what so many seeds could show, and how many more would do."""
+    had = chance(ours, band)
+    if had is None or ours.spread is None:
+        return []
+    sentence = f"{same}, {ours.n} seeds of this spread would show it in {100 * had:.0f} % of cases"
+    if had >= POWER:
+        return [f"{sentence}."]
+    needed = seeds_for_equivalence(ours.spread, band)
+    more = "no number of seeds that one can train" if needed is None else f"{needed - ours.n} more"
+    return [f"{sentence}, with {more} in {100 * POWER:.0f} %."]
+
+
+def without_interval(ours: Summary) -> str:
+    """Why so few or such equal seeds have no interval."""
+    if ours.n == 1:
+        return "A single run says nothing of what another seed would give, so it decides nothing."
+    return f"All {ours.n} seeds gave the same, so their spread is not known."
+
+
+def _found(ours: Summary, printed: Published, scale: int, unit: str) -> str:
+    interval = ours.interval_at(TOST_LEVEL)
     if interval is None:
         difference = f"{(ours.mean - printed.fraction) * scale:+.1f}{unit}"
-        return Verdict(
-            name, "undecided", f"A single run, {difference} from the printed number, has no interval."
-        )
-    band = band_of(printed) if band is None else band
-    low, high = (limit - printed.fraction for limit in interval)
-    reason = (
-        f"The 95 % interval of ours less the printed number is {low * scale:+.1f} to {high * scale:+.1f}{unit}, "
-        f"the band ±{band * scale:g}."
-    )
-    if -band <= low and high <= band:
-        return Verdict(name, "reproduced", reason)
-    if low > band:
-        return Verdict(name, "better", reason)
-    if high < -band:
-        return Verdict(name, "worse", reason)
-    return Verdict(name, "undecided", f"{reason} More seeds narrow it.")
+        return f"Ours less the printed number is {difference}. {without_interval(ours)}"
+    low, high = ((limit - printed.fraction) * scale for limit in interval)
+    percent = f"{100 * TOST_LEVEL:.0f} %"
+    return f"The {percent} interval of ours less the printed number is {low:+.1f} to {high:+.1f}{unit}."
 
 
-def interval_of(ours: Summary, group: Group, metric: str) -> tuple[float, float] | None:
-    """Of several seeds Student's t, of one run's accuracy Wilson's over the test samples."""
-    if ours.interval is not None:
-        return ours.interval
-    if metric != "accuracy" or "test" not in group.first.samples:
-        return None
-    count = group.first.samples["test"][0]
-    return wilson(round(ours.mean * count), count)
+def _at_epochs(epochs: Mapping[Selection, AtEpoch], printed: Published) -> list[str]:
+    if not epochs:
+        return []
+    texts = ", ".join(f"{rule} {100 * one.mean:.1f} ({one.word})" for rule, one in epochs.items())
+    return [f"By the epoch that counts: {texts}."] + [AUTHORS_RULE] * (printed.source in BEST_ON_TEST)
+
+
+def missing_samples(result: Result) -> list[str]:
+    """A sentence for each part of a data set that lacks samples."""
+    if not result.samples:
+        return ["How many samples were used was not recorded."]
+    return [
+        f"The {split} part has {used:,} of {expected:,} samples."
+        for split, (used, expected) in result.samples.items()
+        if used < expected
+    ]
 
 
 def _obstacles(group: Group, printed: Published) -> list[str]:
     """Why the numbers of a group can't be held against a printed one."""
-    found = [
-        f"The {split} part has {used:,} of {expected:,} samples."
-        for split, (used, expected) in group.first.samples.items()
-        if used < expected
-    ]
-    if group.first.split == OTHER_LISTS:
-        found.append("The lists are not the official ones.")
+    fault = other_data(group.first, printed)
+    found = [*([fault] if fault else []), *missing_samples(group.first)]
     config = planned(printed)
     if config and not follows(group, config):
         found.append(

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Group, labels
-from balancemm_cli.results.literature import LATER, values
+from balancemm_cli.results.literature import LATER, beside
 from balancemm_cli.results.published import SOURCES
 from balancemm_cli.results.rows import row
 from balancemm_cli.runs.schema import Selection
@@ -21,7 +21,7 @@ def draw_literature(panel: Panel) -> Figure:
     ValueError where no paper printed a value for any group of the panel.
     """
     names = labels(panel.groups)
-    if not any(values(*group.names[:3]) for group in panel.groups):
+    if not any(beside(group) for group in panel.groups):
         raise ValueError("no paper printed an accuracy for this data set, model and these methods.")
     figure = Figure(figsize=(6.2, 1.5 + 0.55 * len(names)))
     axes = figure.subplots()
@@ -41,7 +41,7 @@ def draw_literature(panel: Panel) -> Figure:
 
 def _draw_printed(axes: Axes, line: int, group: Group) -> None:
     for index, kind in enumerate(KINDS, start=1):
-        found = [100 * one.accuracy for one in values(*group.names[:3]) if one.kind == kind]
+        found = [100 * one.accuracy for one in beside(group) if one.kind == kind]
         marker = MARKERS[index % len(MARKERS)]
         if found:
             axes.scatter(
