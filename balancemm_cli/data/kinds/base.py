@@ -18,9 +18,8 @@ Spec = dict[str, Any]  # of a modality, as in the manifest of a prepared set
 Settings = Any  # the section of a recipe that bears the kind's name (config/run.py); None where there is none
 Value = Any  # what a shard holds of one sample: a list of files or an array
 
-LARGEST = (
-    2**30
-)  # numbers of a row; Arrow's lists take 2³¹ in a batch, of which store.BATCH_BYTES may be there already
+LARGEST = 2**30
+"""Numbers of a row. A batch of Arrow's lists takes 2³¹, of which up to store.BATCH_BYTES may be there already."""
 
 
 class Kind:
