@@ -12,6 +12,7 @@ from media_files import contents, tone, write_csv, write_video
 from PIL import Image
 
 from balancemm_cli.data import store
+from balancemm_cli.data.kinds import kind_of
 from balancemm_cli.data.preparing import preview
 from balancemm_cli.data.preparing.preview import GAP, HEIGHT, LABELS, STRIP, write_preview
 from balancemm_cli.data.reading.media import encode_jpeg
@@ -113,7 +114,7 @@ def test_other_files_are_left_alone(prepared, tmp_path):
 def strip(prepared, modality):
     """What is drawn of a modality of the first sample, uint8 RGB, and its notes."""
     sheets = preview.Sheets(prepared)
-    picture, notes = sheets._strip(modality, MODALITIES[modality], 0)
+    picture, notes, _ = sheets._strip(modality, 0)
     return np.asarray(picture), notes
 
 
@@ -149,7 +150,7 @@ def test_a_tone_is_where_it_belongs(prepared):
 
 
 def test_silence_can_be_drawn(prepared):
-    picture, _ = preview._spectrogram(np.zeros(40, np.int16), 16000)
+    picture = kind_of(MODALITIES["sound"]).draw(np.zeros(40, np.int16)).picture
     assert picture.size == (STRIP, HEIGHT) and np.asarray(picture).max() < 10
 
 
@@ -159,8 +160,8 @@ def test_features(prepared):
     left, right, below = picture[10, 100].astype(int), picture[10, 900].astype(int), picture[100, 500]
     assert left[2] > left[0] + 50 and right[0] > right[2] + 50  # blue, then red
     assert below.min() > 230  # the others do not change
-    one, _ = preview._heat_map(np.ones((1, 3), np.float32))
-    assert np.asarray(one).min() > 230
+    one = kind_of(MODALITIES["face"]).draw(np.ones((1, 4), np.float32))
+    assert np.asarray(one.picture).min() > 230
 
 
 def test_texts(prepared):

@@ -10,6 +10,7 @@ from small_training import SMALL
 from task_sets import SETS, write_set
 
 from balancemm_cli.config.run import resolve
+from balancemm_cli.data.kinds import Features, Frames, Waveform
 from balancemm_cli.engine.inputs import segments
 from balancemm_cli.engine.run_evaluation import Wanted, evaluate_run
 from balancemm_cli.engine.step import train_step
@@ -138,13 +139,13 @@ def test_a_prediction_of_zero_is_non_negative():
 
 def test_segments_are_cut_along_time():
     spectrogram = torch.arange(23.0).expand(2, 1, 5, 23)
-    cut = segments(spectrogram, 10, "waveform")
+    cut = segments(spectrogram, 10, Waveform.time_axis)
     assert cut.shape == (2, 10, 1, 5, 2) and cut[0, 3, 0, 0].tolist() == [6, 7]
     pictures = torch.arange(10.0).view(1, 1, 10, 1, 1).expand(2, 3, 10, 4, 4)
-    cut = segments(pictures, 10, "frames")
+    cut = segments(pictures, 10, Frames.time_axis)
     assert cut.shape == (2, 10, 3, 1, 4, 4) and cut[1, 7].unique().tolist() == [7]
     maps = torch.arange(10.0).view(1, 10, 1, 1).expand(2, 10, 9, 6)
-    cut = segments(maps, 10, "features")
+    cut = segments(maps, 10, Features.time_axis)
     assert cut.shape == (2, 10, 1, 9, 6) and cut[1, 7].unique().tolist() == [7]
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from balancemm_cli.data.store import PreparedSplit
 from balancemm_cli.data.threads import each
-from balancemm_cli.data.transforms import Frames
+from balancemm_cli.data.transforms import FrameBatch
 from balancemm_cli.errors import InputError
 from balancemm_cli.random_streams import RandomStreams
 
@@ -31,31 +31,33 @@ GPU_SHARE = 0.25  # of a GPU's free memory, up to which a set is held there: sev
 AHEAD = 2  # batches that are read before they are needed, which bounds the memory of streaming
 PART = 256  # samples that are made ready at a time
 
-Raw = Tensor | Frames
+Raw = Tensor | FrameBatch
 
 
-class Column(Protocol):
-    """One modality of a split."""
+class Column:
+    """One modality of a split. Where it is resident, `held` has all of it."""
+
+    held: Tensor | None = None
 
     @property
     def on_gpu(self) -> bool:
         """Whether the modality is held in a GPU's memory."""
-        ...
+        return self.held is not None and self.held.is_cuda
 
     def batch(self, rows: np.ndarray, streams: RandomStreams | None) -> Raw:
         """Raw samples of `rows` [B]; random choices by `streams`, or none (evaluation)."""
-        ...
+        raise NotImplementedError
 
     def size(self, ready: bool) -> int:
         """Bytes of memory that the decoded modality takes; `ready`: as network inputs, where these are fixed."""
-        ...
+        raise NotImplementedError
 
     def hold(self, device: torch.device, ready: bool) -> None:
         """Make the modality resident in the memory of `device`."""
-        ...
+        raise NotImplementedError
 
 
-class NumbersColumn:
+class NumbersColumn(Column):
     """Numbers of a fixed shape a sample [B, *shape], of the dtype that the split stores.
 
     Waveforms [T] that are too short are repeated (`repeat`); feature sequences [steps, width] and tokens [T]
@@ -74,35 +76,27 @@ class NumbersColumn:
         self.split, self.modality, self.shape, self.repeat, self.ready = split, modality, shape, repeat, ready
         self._holders, self._place = np.unique(split.holders(modality), return_inverse=True)
         self._dtype = split.dtype(modality)
-        self._all: Tensor | None = None
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the numbers are held in a GPU's memory."""
-        return self._all is not None and self._all.is_cuda
 
     def size(self, ready: bool) -> int:
         """Bytes of memory that all numbers, or what `ready` makes of them, take."""
         one = torch.from_numpy(np.zeros((1, *self.shape), self._dtype))
-        if ready and self.ready is not None:
-            one = self.ready(one)
-        return one.nbytes * len(self._holders)
+        return self._prepared(one, ready).nbytes * len(self._holders)
 
     def hold(self, device: torch.device, ready: bool) -> None:
         """Hold all numbers, or what `ready` makes of them, in the memory of `device`."""
-        parts = range(0, len(self._holders), PART)
-        for first in parts:
-            part = self._read(self._holders[first : first + PART])
-            if ready and self.ready is not None:
-                part = self.ready(part)
-            if self._all is None:
-                self._all = part.new_empty((len(self._holders), *part.shape[1:]), device=device)
-            self._all[first : first + PART] = part
+        for first in range(0, len(self._holders), PART):
+            part = self._prepared(self._read(self._holders[first : first + PART]), ready)
+            if self.held is None:
+                self.held = part.new_empty((len(self._holders), *part.shape[1:]), device=device)
+            self.held[first : first + PART] = part
+
+    def _prepared(self, numbers: Tensor, ready: bool) -> Tensor:
+        return self.ready(numbers) if ready and self.ready is not None else numbers
 
     def batch(self, rows: np.ndarray, streams: RandomStreams | None) -> Tensor:
         """Numbers [B, *shape], or network inputs where they are held so."""
         places = self._place[rows]
-        return self._read(self._holders[places]) if self._all is None else _rows_of(self._all, places)
+        return self._read(self._holders[places]) if self.held is None else _rows_of(self.held, places)
 
     def _read(self, rows: np.ndarray) -> Tensor:
         values = np.zeros((len(rows), *self.shape), self._dtype)
@@ -115,7 +109,7 @@ class NumbersColumn:
         return torch.from_numpy(values)
 
 
-class FramesColumn:
+class FramesColumn(Column):
     """uint8 pictures [H, W, C]: `count` of each sample's stored frames.
 
     In training `choice` "random" draws without replacement as far as the frames suffice, in order of time, and
@@ -130,12 +124,6 @@ class FramesColumn:
         self._holders = split.holders(modality)
         self._stored = split.lengths(modality)  # by holder
         self._starts = np.cumsum(self._stored) - self._stored
-        self._all: Tensor | None = None
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the frames are held in a GPU's memory."""
-        return self._all is not None and self._all.is_cuda
 
     def size(self, ready: bool) -> int:
         """Bytes of memory that all decoded frames take. Pictures are never ready: their crops are drawn."""
@@ -150,42 +138,45 @@ class FramesColumn:
                 pictures[place] = self._decode(row, frame)
 
         each(decode, np.flatnonzero(self._stored).tolist())
-        self._all = pictures
+        self.held = pictures
 
     def batch(self, rows: np.ndarray, streams: RandomStreams | None) -> Raw:
         """`count` pictures for each sample; of a GPU's memory one tensor [B, count, H, W, C]."""
         holders = self._holders[rows]
         chosen = self._choose(self._stored[holders, None], streams)
         places = self._starts[holders, None] + chosen
-        held, shape = self._all, (len(rows), self.count, *self.shape)
+        held, shape = self.held, (len(rows), self.count, *self.shape)
         if held is None:
-            return Frames(shape, lambda place: self._decode(int(holders[place[0]]), int(chosen[place])))
+            return FrameBatch(shape, lambda place: self._decode(int(holders[place[0]]), int(chosen[place])))
         if held.is_cuda:
             return _rows_of(held, places)
-        return Frames(shape, lambda place: held[places[place]])
+        return FrameBatch(shape, lambda place: held[places[place]])
 
     def _choose(self, stored: np.ndarray, streams: RandomStreams | None) -> np.ndarray:
         """Which frames to take [B, count], of samples that have `stored` [B, 1] of them."""
         if self.choice == "random" and streams is not None:
             # as wide as the longest sample of the split, so that no sample's choice depends on the others in its batch
-            count, mine = streams.samples(len(stored))
             width = self._stored.max()
-            keys = np.random.default_rng(streams.key(f"frames/{self.modality}")).random((count, width))[mine]
+            keys = self._drawn(len(stored), width, streams)
             keys[np.arange(width) >= stored] = 2  # beyond the stored frames: last in the order
             order = np.argsort(keys, 1)
             return np.sort(np.take_along_axis(order, np.arange(self.count) % stored, 1), 1)
-        places = np.arange(self.count) + 0.5
-        if self.choice == "segments" and streams is not None:
-            count, mine = streams.samples(len(stored))
-            generator = np.random.default_rng(streams.key(f"frames/{self.modality}"))
-            places = np.arange(self.count) + generator.random((count, self.count))[mine]
         if self.choice == "from-start":
             return np.minimum(np.arange(self.count), stored - 1)
         if self.choice == "first-middle-last":
             share = np.linspace(0, 1, self.count) if self.count > 1 else np.array([0.5])
             return ((stored - 1) * share).astype(np.int64)
+        within = 0.5  # of each part
+        if self.choice == "segments" and streams is not None:
+            within = self._drawn(len(stored), self.count, streams)
+        places = (np.arange(self.count) + within) / self.count
         # the bound is for a draw so near to 1 that the sum is rounded up to the next part
-        return np.minimum((places / self.count * stored).astype(np.int64), stored - 1)
+        return np.minimum((places * stored).astype(np.int64), stored - 1)
+
+    def _drawn(self, batch: int, width: int, streams: RandomStreams) -> np.ndarray:
+        """Random numbers in [0, 1) for each sample of a batch [B, width]."""
+        count, mine = streams.samples(batch)
+        return np.random.default_rng(streams.key(f"frames/{self.modality}")).random((count, width))[mine]
 
     def _decode(self, row: int, frame: int) -> Tensor:
         height, width, channels = self.shape

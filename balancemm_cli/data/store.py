@@ -6,10 +6,8 @@ A prepared folder holds
   decoding settings, defects that were kept, tool version. No time stamps and no machine paths, so that the
   same media give the same bytes everywhere.
 - `<split>-00000.arrow` …: Arrow IPC files; a row is a sample: `id` (string), `label` (int32), a column a
-  modality, and the data set's extras. A modality's column by its kind: frames are `list<binary>` of JPEG
-  files (two channels, as those of flow, are one grey picture of twice the height), a waveform is
-  `list<int16>`, features are `list<float32>` (steps (× positions) × width, row by row), tokens are `list<int32>`. A
-  null stands for the value of the row above: several samples of one medium (questions on a video) store it once.
+  modality, and the data set's extras. A modality's column is a list, whose items its kind knows (data/kinds). A null
+  stands for the value of the row above: several samples of one medium (questions on a video) store it once.
 - `rejected.csv`: the samples that are in no shard (id, split, file, reason).
 """
 
@@ -27,17 +25,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from balancemm_cli.data.kinds import Kind, kind_of
 from balancemm_cli.errors import InputError, UsageError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 REJECTED = "rejected.csv"
-KINDS = {
-    "frames": pa.list_(pa.binary()),
-    "waveform": pa.list_(pa.int16()),
-    "features": pa.list_(pa.float32()),
-    "tokens": pa.list_(pa.int32()),
-}
 EXTRAS = {
     "integers": pa.list_(pa.int32()),
     "number": pa.float64(),
@@ -49,7 +42,7 @@ Row = dict[str, Any]
 
 
 class PreparedSplit:
-    """The samples of one split, in the order of the lists, memory-mapped."""
+    """The samples of one split, in the order of the lists, memory-mapped. A modality's values are read by its kind."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -78,8 +71,7 @@ class PreparedSplit:
         return counts.fill_null(0).to_numpy().astype(np.int64)
 
     def array(self, modality: str, row: int) -> np.ndarray:
-        """The numbers that a row holds, a read-only view of the file: a waveform's int16 [T], features'
-        float32 [steps · width], tokens' int32 [T]."""
+        """The numbers that a row holds, one after another, a read-only view of the file."""
         return self._table[modality][row].values.to_numpy()
 
     def dtype(self, modality: str) -> np.dtype[Any]:
@@ -108,10 +100,7 @@ class PreparedSplit:
 class PreparedSet:
     """A prepared data set. Made by `open_set`; `split` gives the samples.
 
-    `modalities` is ordered and maps a name to `{"kind": "waveform", "rate": Hz}`,
-    `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`,
-    `{"kind": "features", "length": steps, "width": n}`, where a step holds several vectors also with `"positions": n`,
-    or `{"kind": "tokens", "length": n, "words": […]}`.
+    `modalities` is ordered and maps a name to the modality's spec, of which `kind_of` makes its kind.
     `extras` maps further columns to one of EXTRAS. `split_description` says whose split it is. `reader` is the data set
     whose class made it, `split_name` the name of its split, `official_lists` whether its lists are the published ones;
     None where a former version did not record it. `counts` are the samples in the shards of each split, `expected`
@@ -235,7 +224,7 @@ def file_hash(path: Path) -> str:
 
 def shard_schema(modalities: dict[str, dict[str, Any]], extras: dict[str, str]) -> pa.Schema:
     """The Arrow columns of a shard."""
-    columns = [(name, KINDS[modality["kind"]]) for name, modality in modalities.items()]
+    columns = [(name, kind_of(spec).column_type) for name, spec in modalities.items()]
     further = [(name, EXTRAS[kind]) for name, kind in extras.items()]
     return pa.schema([("id", pa.string()), ("label", pa.int32()), *columns, *further])
 
@@ -246,17 +235,22 @@ def write_shard(
     modalities: dict[str, dict[str, Any]],
     extras: dict[str, str] | None = None,
 ) -> int:
-    """Write rows as one shard: `id`, `label`, for each modality a list of JPEG files, an array of its kind, or
-    None for the value of the row above, and the extras.
+    """Write rows as one shard: `id`, `label`, for each modality a value of its kind, or None for that of the row
+    above, and the extras.
 
-    The file appears whole or not at all. Returns the number of rows.
+    The file appears whole or not at all. Returns the number of rows. InputError for a value that is not of its kind.
     """
     schema = shard_schema(modalities, extras or {})
+    kinds = {name: kind_of(spec) for name, spec in modalities.items()}
     count = 0
     with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
-        for rows_of_batch in _batches(rows, modalities):
-            count += len(rows_of_batch)
-            columns = [_column([row[field.name] for row in rows_of_batch], field.type) for field in schema]
+        for batch in _batches(rows, kinds):
+            count += len(batch)
+            values = {field: [row[field.name] for row in batch] for field in schema}
+            columns = [
+                kinds[field.name].to_arrow(column) if field.name in kinds else pa.array(column, field.type)
+                for field, column in values.items()
+            ]
             writer.write_batch(pa.record_batch(columns, schema))
     return count
 
@@ -301,25 +295,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    arrays = [value.reshape(-1) for value in values if isinstance(value, np.ndarray)]
-    if not arrays:
-        return pa.array(values, kind)
-    lengths = [0 if value is None else value.size for value in values]
-    ends = np.cumsum([0, *lengths], dtype=np.int64)
-    if ends[-1] > np.iinfo(np.int32).max:
-        raise InputError(f"{max(lengths):,} numbers are too many for one row of a shard.")
-    numbers = pa.array(np.concatenate(arrays), kind.value_type)
-    missing = pa.array([value is None for value in values]) if len(arrays) < len(values) else None
-    return pa.ListArray.from_arrays(ends.astype(np.int32), numbers, kind, mask=missing)
-
-
-def _batches(rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> Iterator[list[Row]]:
+def _batches(rows: Iterable[Row], kinds: dict[str, Kind]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size = 0
     for row in rows:
         batch.append(row)
-        size += sum(_bytes(row[name]) for name in modalities)
+        size += sum(_bytes(row, name, kind) for name, kind in kinds.items())
         if size > BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -327,10 +308,17 @@ def _batches(rows: Iterable[Row], modalities: dict[str, dict[str, Any]]) -> Iter
         yield batch
 
 
-def _bytes(value: list[bytes] | np.ndarray | None) -> int:
-    if value is None:
+def _bytes(row: Row, name: str, kind: Kind) -> int:
+    """The bytes of a row's value of a modality, which is checked."""
+    if row[name] is None:
         return 0
-    return value.nbytes if isinstance(value, np.ndarray) else sum(map(len, value))
+    try:
+        kind.check(row[name])
+    except ValueError as error:
+        raise InputError(
+            f"Sample '{row['id']}': its {name} {error}. Correct what the data set's Clip reads."
+        ) from None
+    return kind.bytes_of(row[name])
 
 
 def _damaged(path: Path, what: str) -> InputError:

@@ -17,6 +17,8 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from balancemm_cli.data.threads import each, in_parts
 from balancemm_cli.random_streams import RandomStreams
 
+Transform = Callable[..., Tensor]  # (raw batch, streams or None, purpose of what it draws) → network inputs
+
 CROP_AREA = (0.08, 1.0)  # shares of the picture's area, as in torchvision's RandomResizedCrop
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height
 CROP_TRIES = 10
@@ -136,7 +138,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Frames:
+class FrameBatch:
     """uint8 frames on the host of the shape [B, T, H, W, C]; `picture` gives that of a (sample, frame), [H, W, C].
 
     Where it must be decoded first, the thread that goes on to crop it does so: it is in that core's cache then.
@@ -179,13 +181,13 @@ class Pictures:
         self.shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
 
     def __call__(
-        self, frames: Tensor | Frames, streams: RandomStreams | None = None, purpose: str = ""
+        self, frames: Tensor | FrameBatch, streams: RandomStreams | None = None, purpose: str = ""
     ) -> Tensor:
         """The pictures, on the frames' device."""
         if isinstance(frames, Tensor):
             if frames.device.type != "cpu":
                 return self.batched(frames, streams, purpose)
-            frames = Frames(frames.shape, frames.__getitem__)
+            frames = FrameBatch(frames.shape, frames.__getitem__)
         batch, count, height, width, channels = frames.shape
         boxes, mirrored = self._draw(batch, (height, width), streams, purpose, torch.device("cpu"))
         crops = [None] * batch if boxes is None else boxes.int().tolist()

@@ -45,8 +45,11 @@ class Wanted:
         for name in [*self.corruption.missing, *self.missing, *noisy]:
             if name not in run.network.modalities:
                 raise unknown("modality", name, run.network.modalities)
-            if name in noisy and run.prepared.modalities[name]["kind"] == "tokens":
-                raise UsageError(f"Modality '{name}' is text, to which no noise can be added. Use --missing.")
+            kind = run.inputs.kinds[name]
+            if name in noisy and not kind.takes_noise:
+                raise UsageError(
+                    f"Modality '{name}' is {kind.describe()}, to which no noise can be added. Use --missing."
+                )
 
 
 def evaluate_run(

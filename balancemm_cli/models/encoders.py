@@ -8,13 +8,13 @@ has inputs [B, S, …], each segment one of these, and features [B, S, D].
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from balancemm_cli.errors import unknown
+from balancemm_cli.shapes import SegmentShape, SequenceShape, Shape
 
 if TYPE_CHECKING:  # torchvision takes a second to import, which a report has no need of
     from torchvision.models.resnet import BasicBlock
@@ -158,32 +158,6 @@ def _block(inputs: int, outputs: int, stride: int) -> "BasicBlock":
     return BasicBlock(inputs, outputs, stride, shortcut)
 
 
-@dataclass(frozen=True)
-class SequenceShape:
-    """A sequence of at most `length` steps: of `width` numbers each, at one or more positions, or of words out of
-    `words`."""
-
-    length: int
-    width: int = 0
-    words: int = 0
-    positions: int = 1
-
-
-@dataclass(frozen=True)
-class SegmentShape:
-    """`count` segments of a clip, each of the shape `each`."""
-
-    count: int
-    each: "int | SequenceShape"
-
-
-def segmented(shape: "int | SequenceShape", count: int) -> SegmentShape:
-    """A modality's shape cut into `count` segments of equal length."""
-    if isinstance(shape, SequenceShape):
-        shape = replace(shape, length=shape.length // count)
-    return SegmentShape(count, shape)
-
-
 class SequenceTransformer(Encoder):
     """A transformer encoder for feature sequences and texts, averaged over the steps that are not padding.
 
@@ -265,9 +239,6 @@ ENCODERS: dict[str, type[FrameEncoder]] = {
     "resnet50": ResNet50,
     "small": SmallResNet,
 }
-
-# of a modality's inputs: channels of pictures or spectrograms, a sequence's shape, or that of segments
-Shape = int | SequenceShape | SegmentShape
 
 
 def widths(encoders: Mapping[str, Encoder]) -> dict[str, int]:

@@ -30,6 +30,7 @@ from balancemm_cli.data.datasets.lists import (
 )
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec, frames, waveform
 from balancemm_cli.data.datasets.tree import files_below, need_folder
+from balancemm_cli.data.kinds import kind_of
 from balancemm_cli.errors import InputError
 
 CLASSES = [
@@ -115,8 +116,7 @@ class TenSeconds(Clip):
 
     def read(self, spec: Spec, waived: frozenset[str]) -> Any:  # noqa: ANN401 - as Clip
         """As Clip, cut at ten seconds."""
-        rate = spec["rate"] if spec["kind"] == "waveform" else spec["fps"]
-        return Clip.read(self, spec, waived)[: round(SECONDS * rate)]
+        return Clip.read(self, spec, waived)[: round(SECONDS * kind_of(spec).rate)]
 
 
 class AVE(Dataset):

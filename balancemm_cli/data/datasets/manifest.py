@@ -1,8 +1,8 @@
 """The user's own data, out of a CSV.
 
 Columns: `id`, `label`, `split` (train, val or test), optionally `start` and `end` in seconds; every other
-column is a modality. Paths are relative to the CSV. A modality is sound or pictures by its header
-(`speech:audio`, `front:visual`), else by its name (KNOWN), else by the extensions of its files.
+column is a modality. Paths are relative to the CSV. A modality's kind (data/kinds) is that of its header
+(`speech:audio`, `front:visual`), else known by its name, else by the extensions of its files.
 """
 
 import csv
@@ -10,22 +10,15 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import no_lists, read_text
-from balancemm_cli.data.datasets.plan import SPLITS, Clip, Plan, Sample, frames, waveform
+from balancemm_cli.data.datasets.plan import SPLITS, Clip, Plan, Sample
+from balancemm_cli.data.kinds import KINDS, Kind
 from balancemm_cli.errors import InputError
 
 REQUIRED = ("id", "label", "split")
 TIMES = ("start", "end")
-KINDS: dict[str, dict[str, Any]] = {"audio": waveform(16000), "visual": frames(256, 256, 1.0)}
-KNOWN = {
-    "audio": {"audio", "sound", "speech"},
-    "visual": {"visual", "video", "image", "rgb", "frames", "face"},
-}
-AUDIO_FILES = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma"}
-PICTURE_FILES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 HOW_TO_GET = (
     "Write a CSV with the columns id, label, split (train, val or test) and one column a modality with the "
@@ -56,7 +49,7 @@ class Manifest(Dataset):
             raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
         samples = list(_samples(path, rows, list(kinds)))
         classes = sorted({sample.label for sample in samples})
-        modalities = {name: KINDS[kind] for name, kind in zip(names, kinds.values(), strict=True)}
+        modalities = {name: kind.usual for name, kind in zip(names, kinds.values(), strict=True)}
         remedy = f"Correct the paths in {path}; they are relative to {path.parent}."
         return Plan(path.stem, samples, classes, modalities, remedy=remedy, split_name="own")
 
@@ -107,24 +100,24 @@ def _read(path: Path) -> tuple[list[str], list[Row]]:
     return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
 
 
-def _kind(path: Path, column: str, rows: list[Row]) -> str:
-    """Whether a modality is sound or pictures: as its header says, else by its name, else by its files."""
-    name, colon, kind = (part.strip() for part in column.partition(":"))
+def _kind(path: Path, column: str, rows: list[Row]) -> type[Kind]:
+    """The kind of a modality: as its header says, else by its name, else by its files."""
+    kinds = {kind.word: kind for kind in KINDS.values() if kind.word}
+    name, colon, word = (part.strip() for part in column.partition(":"))
     if colon:
-        if not name or kind not in KINDS:
-            raise InputError(f"{path}: the header '{column}' is not of the form name:audio or name:visual.")
-        return kind
-    for kind, known in KNOWN.items():
-        if name.lower() in known:
-            return kind
+        if not name or word not in kinds:
+            forms = " or ".join(f"name:{known}" for known in kinds)
+            raise InputError(f"{path}: the header '{column}' is not of the form {forms}.")
+        return kinds[word]
     suffixes = {Path(row[column]).suffix.lower() for _, row in rows}
-    if suffixes <= AUDIO_FILES:
-        return "audio"
-    if suffixes <= PICTURE_FILES:
-        return "visual"
+    by_name = [kind for kind in kinds.values() if name.lower() in kind.column_names]
+    by_files = [kind for kind in kinds.values() if suffixes <= kind.extensions]
+    if found := by_name + by_files:
+        return found[0]
+    forms = " or ".join(f"'{column}:{known}'" for known in kinds)
     raise InputError(
-        f"{path}: it is not clear whether column '{column}' is sound or pictures (files: "
-        f"{', '.join(sorted(suffixes))[:60]}). Write '{column}:audio' or '{column}:visual' in the header."
+        f"{path}: it is not clear what column '{column}' holds (files: {', '.join(sorted(suffixes))[:60]}). "
+        f"Write {forms} in the header."
     )
 
 

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from balancemm_cli.data.kinds import Features, Frames, Spec, Tokens, Waveform, kind_of
+
 SPLITS = ("train", "val", "test")
 
-Spec = dict[str, Any]  # of a modality, as in the manifest of a prepared set
 YOUNG = "young"  # the stamp of a file that changed just now, and may change again unnoticed
 YOUNG_NS = 2 * 10**9  # until when a file is young: file systems keep times to 2 s or better
+# what a data set writes into its plan's `modalities`
+waveform, frames = Waveform.make_spec, Frames.make_spec
+features, tokens = Features.make_spec, Tokens.make_spec
+
 COMPUTED = "computed "  # the `source` in the spec of flow that is not stored, before the name of the method
 
 
@@ -60,20 +65,8 @@ class Clip:
         return [self.name, self.start, self.end]
 
     def read(self, spec: Spec, waived: frozenset[str]) -> Any:  # noqa: ANN401 - by kind
-        """What a shard holds of it: JPEG files (list of bytes) or a waveform (int16 [T]).
-
-        `waived` as in Sample. Raises media.MediaError.
-        """
-        from balancemm_cli.data.reading import media
-
-        whole = "truncated" not in waived
-        if spec["kind"] == "waveform":
-            return media.read_audio(
-                self.path, spec["rate"], self.start, self.end, whole, "silent" not in waived
-            )
-        return media.read_jpegs(
-            self.path, spec["height"], spec["width"], spec["fps"], self.start, self.end, whole
-        )
+        """What a shard holds of it, by its kind. `waived` as in Sample. Raises media.MediaError."""
+        return kind_of(spec).decode(self.path, self.start, self.end, waived)
 
 
 def stamp_of(paths: list[Path]) -> str | None:
@@ -153,25 +146,3 @@ class Plan:
     split_name: str = ""
     official_lists: bool | None = None
     reader: str = ""
-
-
-def waveform(rate: int) -> Spec:
-    """A modality of mono int16 waveforms at `rate` Hz."""
-    return {"kind": "waveform", "rate": rate}
-
-
-def frames(height: int, width: int, fps: float) -> Spec:
-    """A modality of JPEG frames of height × width pixels, `fps` a second."""
-    return {"kind": "frames", "height": height, "width": width, "fps": fps, "channels": 3}
-
-
-def features(length: int, width: int, positions: int = 1) -> Spec:
-    """A modality of feature sequences: float32, at most `length` steps of `width` numbers, at each of `positions`."""
-    spec: Spec = {"kind": "features", "length": length, "width": width}
-    return spec if positions == 1 else {**spec, "positions": positions}
-
-
-def tokens(length: int, words: list[str]) -> Spec:
-    """A modality of texts: at most `length` words as their places in `words`, of which the first one stands
-    for padding."""
-    return {"kind": "tokens", "length": length, "words": words}
