@@ -63,7 +63,7 @@ class Result(BaseModel):
     """A result.json of format 1; keys that the tables do not use are ignored."""
 
     format: Literal[1]
-    status: Literal["finished", "diverged", "running", "interrupted"]
+    status: Literal["finished", "diverged", "running", "interrupted", "failed"]
     dataset: str
     model: str
     method: str
@@ -71,6 +71,7 @@ class Result(BaseModel):
     recipe: str
     seed: int
     epochs: int | None = None
+    error: str | None = None  # of a run that failed
     selections: dict[Selection, Selected] = {}
     rho: dict[str, FiniteFloat | None] = {}
     time: dict[str, FiniteFloat | None] = {}  # seconds, samples_per_second
