@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md, installed as a package of their own, train."""
+"""The worked examples of CONTRIBUTING.md, installed as a package of their own: they train, and faults are named."""
 
 import json
 import os
@@ -9,13 +9,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-from balancemm_cli.data.made import synthetic
-from balancemm_cli.data.preparing.prepare import prepare_dataset
+from small_training import SMALL
+from task_sets import write_set
 
 ROOT = Path(__file__).parents[1]
 CODE = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
 EXAMPLES = {re.search(r"class (\w+)", code)[1]: code for kind, code in CODE if kind == "python"}
+
+
+HOOK = "def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:"
 
 
 @pytest.fixture
@@ -27,35 +29,51 @@ def package(tmp_path):
     (package / "fixed_drop.py").write_text(EXAMPLES["FixedDrop"])
     (package / "largest.py").write_text(EXAMPLES["Largest"])
     groups = tomllib.loads(next(code for kind, code in CODE if kind == "toml"))["project"]["entry-points"]
-    lines = [
-        line
-        for group, points in groups.items()
-        for line in [f"[{group}]", *(f"{k} = {v}" for k, v in points.items())]
-    ]
-    about = package.parent / "my_balance-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-balance\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("\n".join(lines))
+    announce(package, {group: dict(points) for group, points in groups.items()})
     return package
 
 
-def bmm(package, folder, *words):
+def announce(package, groups):
+    lines = [
+        line
+        for group, points in groups.items()
+        for line in [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    ]
+    about = package.parent / "my_balance-1.0.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-balance\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small prepared set of feature sequences, in a folder for --data."""
+    folder = tmp_path_factory.mktemp("data")
+    write_set(folder / "manifest", "manifest", {}, lambda _: {})
+    return folder
+
+
+def run(package, folder, *command):
     path = os.pathsep.join([str(package.parent), str(ROOT)])
-    command = [sys.executable, "-m", "balancemm_cli", *words]
+    environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        [sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True
     )
 
 
-def test_a_method_and_a_model_of_another_package_train(package, tmp_path):
-    synthetic.Synthetic().make(tmp_path / "raw", 1, counts={"train": 40, "test": 20})
-    prepare_dataset(
-        "synthetic", tmp_path / "raw", out=tmp_path / "data" / "prepared" / "synthetic", workers=1
-    )
+def bmm(package, folder, *words):
+    return run(package, folder, "-m", "balancemm_cli", *words)
+
+
+def train(package, folder, data, *words):
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    common = ["--dataset", "manifest", "--data", data, "--device", "cpu", *settings]
+    return bmm(package, folder, "train", *common, *words)
+
+
+def test_a_method_and_a_model_of_another_package_train(package, tmp_path, data):
     names = ["--model", "largest", "--method", "opm+fixed-drop", "--set", "fixed-drop.probability=0.5"]
-    done = bmm(
-        package, tmp_path, "train", *names, "--set", "largest.width=8", "--set", "epochs=2", "--device", "cpu"
-    )
+    done = train(package, tmp_path, data, *names, "--set", "largest.width=8")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / done.stdout.strip()
     result = json.loads((folder / "result.json").read_text())
@@ -64,14 +82,145 @@ def test_a_method_and_a_model_of_another_package_train(package, tmp_path):
     assert config["model_settings"] == {"width": 8} and config["methods"]["fixed-drop"] == {
         "probability": 0.5
     }
-    again = bmm(package, tmp_path, "eval", str(folder), "--device", "cpu")
+    again = bmm(package, tmp_path, "eval", folder, "--data", data, "--device", "cpu")
     assert again.returncode == 0, again.stderr
     listed = bmm(package, tmp_path, "list", "models").stdout
-    assert re.search("^largest .*The largest of the modalities' projected features", listed, re.M)
+    assert re.search(
+        r"^largest .*The largest of the modalities' projected .*\[my-balance 1\.0\]$", listed, re.M
+    )
 
 
-def test_a_broken_one_is_named(package, tmp_path):
+def test_a_broken_one_is_named_and_the_rest_works(package, tmp_path, data):
     (package / "largest.py").write_text("import nothing_of_that_name\n")
-    done = bmm(package, tmp_path, "list", "models")
+    explained = (
+        "bmm: 'largest' (bmm.models) of my-balance can't be imported: No module named 'nothing_of_that_name'"
+    )
+    trained = train(package, tmp_path, data, "--method", "fixed-drop")
+    assert trained.returncode == 0 and trained.stderr.count(explained) == 1
+    asked = train(package, tmp_path, data, "--model", "largest")
+    assert asked.returncode == 3 and asked.stderr.strip() == f"{explained}. Mend or uninstall it."
+    listed = bmm(package, tmp_path, "list", "models")
+    assert listed.returncode == 0 and listed.stderr.count(explained) == 1
+    assert re.search(r"^largest +\(of no use: can't be imported: .*\[my-balance 1\.0\]$", listed.stdout, re.M)
+    assert re.search(r"^concat ", listed.stdout, re.M)
+    examined = bmm(package, tmp_path, "doctor").stdout
+    assert "ok        'fixed-drop' (bmm.methods) of my-balance 1.0" in examined
+    assert "optional  'largest' (bmm.models) of my-balance can't be imported" in examined
+
+
+def test_what_is_announced_must_be_a_method_with_a_name_of_its_own(package, tmp_path):
+    announce(
+        package,
+        {
+            "bmm.methods": {
+                "opm": "my_balance.fixed_drop:FixedDrop",
+                "step": "balancemm_cli.methods.base:Step",
+            }
+        },
+    )
+    listed = bmm(package, tmp_path, "list", "methods")
+    assert "'opm' (bmm.methods) of my-balance has a name that is taken. Mend" in listed.stderr
+    assert "'step' (bmm.methods) of my-balance is no subclass of Method. Mend" in listed.stderr
+    assert re.search(r"^opm .*\[docs/methods/opm\.md\]$", listed.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "explained"),
+    [
+        (
+            HOOK.replace("on_features", "on_feature"),
+            "FixedDrop has a hook 'on_feature', which no step calls. Did you mean 'on_features'?",
+        ),
+        (
+            HOOK.replace(", step: Step", "").replace("Tensor]", "Tensor]", 1),
+            "FixedDrop.on_features(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] is called as "
+            "on_features(self, features, step)",
+        ),
+    ],
+    ids=["misspelt", "other arguments"],
+)
+def test_a_hook_that_no_step_can_call_is_refused(package, tmp_path, wrong, explained):
+    code = EXAMPLES["FixedDrop"]
+    assert HOOK in code
+    (package / "fixed_drop.py").write_text(code.replace(HOOK, wrong))
+    listed = bmm(package, tmp_path, "list", "methods")
+    assert listed.returncode == 0 and f"of my-balance can't be imported: {explained}" in listed.stderr
+
+
+def test_an_error_in_a_hook_ends_the_run_as_failed_and_it_goes_on_once_mended(package, tmp_path, data):
+    code = EXAMPLES["FixedDrop"]
+    broken = code.replace("        u = step", "        1 // (1 - step.epoch)\n        u = step")
+    (package / "fixed_drop.py").write_text(broken)
+    options = ["--method", "fixed-drop", "--set", "epochs=2"]
+    done = train(package, tmp_path, data, *options)
+    line = broken.splitlines().index("        1 // (1 - step.epoch)") + 1
+    said = (
+        f"The training failed in line {line} of fixed_drop.py of my-balance 1.0: ZeroDivisionError: integer"
+    )
     assert done.returncode == 3 and "Traceback" not in done.stderr
-    assert "'largest' (bmm.models) of my-balance can't be imported" in done.stderr
+    assert said in done.stderr and "Mend it, then run the same command" in done.stderr
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    result = json.loads(path.read_text())
+    assert result["status"] == "failed" and result["error"].startswith(said)
+    assert train(package, tmp_path, data, *options, "--status").stdout.startswith("failed ")
+    (package / "fixed_drop.py").write_text(code)
+    history = path.with_name("history.jsonl")
+    first = history.read_text()
+    assert train(package, tmp_path, data, *options).returncode == 0
+    result = json.loads(path.read_text())
+    assert result["status"] == "finished" and "error" not in result and result["epochs"] == 2
+    assert first.count("\n") == 1 and history.read_text().startswith(first)
+
+
+def test_an_error_before_the_first_step_is_kept_too(package, tmp_path, data):
+    code = EXAMPLES["FixedDrop"].replace("self.probability = settings.probability", "open('none.txt')")
+    (package / "fixed_drop.py").write_text(code)
+    done = train(package, tmp_path, data, "--method", "fixed-drop")
+    assert done.returncode == 3 and "of my-balance 1.0: FileNotFoundError: [Errno 2]" in done.stderr
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    assert json.loads(path.read_text())["status"] == "failed"
+
+
+IDENTITY = """
+import balancemm_cli.methods, balancemm_cli.models, json
+from balancemm_cli.extensions import source_identity
+of = [("bmm.methods", "fixed-drop"), ("bmm.models", "largest"), ("bmm.methods", "opm")]
+print(json.dumps([source_identity(*one) for one in of]))
+"""
+
+
+def test_the_identity_of_an_extension_is_that_of_its_package(package, tmp_path):
+    def found():
+        done = run(package, tmp_path, "-c", IDENTITY)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    method, model, ours = found()
+    assert ours is None and method == model
+    assert (method["package"], method["version"]) == ("my-balance", "1.0")
+    assert found()[0] == method
+    (package / "inner").mkdir()
+    (package / "inner" / "helper.py").write_text("factor = 2\n")
+    changed = found()[0]
+    assert changed["sha256"] != method["sha256"]
+    (package / "inner" / "helper.py").write_text("factor = 3\n")
+    assert found()[0]["sha256"] not in (changed["sha256"], method["sha256"])
+
+
+def test_another_source_is_another_run(package, tmp_path, data):
+    """An edited method is not taken for the one that the finished run had; a model of our own has no source recorded."""
+    words = ("--method", "opm+fixed-drop", "--model", "largest")
+    first = train(package, tmp_path, data, *words)
+    assert train(package, tmp_path, data, *words).stdout == first.stdout
+    source = package / "fixed_drop.py"
+    source.write_text(source.read_text().replace("u >= self.probability", "u >= 0.9 * self.probability"))
+    second = train(package, tmp_path, data, *words)
+    assert second.returncode == 0 and second.stdout != first.stdout
+    one, two = (
+        tomllib.loads((tmp_path / done.stdout.strip() / "config.toml").read_text())["extensions"]
+        for done in (first, second)
+    )
+    assert set(one) == {"fixed-drop", "largest"} and one["fixed-drop"]["version"] == "1.0"
+    assert one["fixed-drop"]["sha256"] != two["fixed-drop"]["sha256"]
+    shown = bmm(package, tmp_path, "report", "runs", "--format", "json").stdout
+    assert one["fixed-drop"]["sha256"] in shown and two["fixed-drop"]["sha256"] in shown

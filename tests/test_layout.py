@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "runs": {"config", "data"},
     "engine": {"runs", "config", "metrics", "tasks", "methods", "models", "data"},
     "results": {"runs", "config", "metrics", "data"},
+    "testing": {"results", "engine", "runs", "config", "metrics", "tasks", "methods", "models", "data"},
     "cli": {"results", "engine", "runs", "config", "metrics", "tasks", "methods", "models", "data"},
 }
 

@@ -1,5 +1,6 @@
 """The command line. One thin file a command: parse, call one function, print. Only this package prints."""
 
+import os
 import sys
 
 import typer
@@ -65,6 +66,7 @@ def options(
 
 def main() -> None:
     """Run the program; turn errors a user can act on into one sentence and the right exit status."""
+    message = ""
     try:
         app()
     except (BmmError, OSError, KeyboardInterrupt) as error:
@@ -74,6 +76,17 @@ def main() -> None:
         if not isinstance(error, OfFirstProcess):
             print(f"bmm: {message}", file=sys.stderr)
         sys.exit(status)
+    finally:
+        _name_faulty_extensions(message)
+
+
+def _name_faulty_extensions(said: str) -> None:
+    """Name what other packages announce and can't be used, where a command came to load it and did not say so."""
+    from balancemm_cli.extensions import FAULTY
+
+    for extension in FAULTY:
+        if int(os.environ.get("RANK", "0")) == 0 and extension.explanation != said:
+            print(f"bmm: {extension.explanation}", file=sys.stderr)
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -142,6 +142,8 @@ def checks(folder: Path = PREPARED) -> Iterator[Check]:
     yield _disk(Path.cwd())
     if "numpy" in loaded:
         yield _flow()
+    if loaded.keys() == PACKAGES.keys():
+        yield from _extensions()
     yield _program("git", "split lists, and `bmm prepare --verify`", "install the package git")
     yield _program(
         "git-lfs", "the media of crema-d", "install the package git-lfs, then run `git lfs install`"
@@ -228,6 +230,19 @@ def _flow() -> Check:
     except InputError as error:
         return Check("optional", f"opencv, for ucf-101 from its videos: {error}")
     return Check("ok", f"opencv {opencv.__version__}: optical flow of ucf-101")
+
+
+def _extensions() -> Iterator[Check]:
+    """Methods, models and data sets of other packages."""
+    import balancemm_cli.data.datasets
+    import balancemm_cli.methods
+    import balancemm_cli.models  # noqa: F401 - these load them
+    from balancemm_cli.extensions import FAULTY, LOADED
+
+    for one in LOADED.values():
+        yield Check("ok", f"'{one.name}' ({one.group}) of {one.package} {one.version}")
+    for one in FAULTY:
+        yield Check("optional", one.explanation)
 
 
 def _program(name: str, use: str, how: str) -> Check:

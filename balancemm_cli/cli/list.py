@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -14,7 +14,7 @@ from balancemm_cli.errors import UsageError, unknown
 
 
 class Entry(NamedTuple):
-    """One line: a name to type, what it is, and the file that says more (a path in the repository)."""
+    """One line: a name to type, what it is, and what says more (a path in the repository, or a package)."""
 
     name: str
     what: str
@@ -81,7 +81,7 @@ def methods() -> list[Entry]:
     """The methods that `--method` takes; several are joined by "+"."""
     from balancemm_cli.methods import METHODS
 
-    return [Entry(name, _summary(method), f"docs/methods/{name}.md") for name, method in METHODS.items()]
+    return _classes("bmm.methods", METHODS, "docs/methods")
 
 
 def models() -> list[Entry]:
@@ -90,10 +90,7 @@ def models() -> list[Entry]:
 
     what = f"One modality and a linear head, trained alone (as in {UNIMODAL}visual)."
     alone = Entry(f"{UNIMODAL}MODALITY", what, "docs/models/unimodal.md")
-    return [
-        *(Entry(name, _summary(model), f"docs/models/{name}.md") for name, model in MODELS.items()),
-        alone,
-    ]
+    return [*_classes("bmm.models", MODELS, "docs/models"), alone]
 
 
 def recipes() -> list[Entry]:
@@ -132,6 +129,21 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
     "suites": suites,
     "tables": tables,
 }
+
+
+def _classes(group: str, registry: Mapping[str, type], pages: str) -> list[Entry]:
+    """The classes of a registry: ours with their page, those of other packages with their package."""
+    from balancemm_cli.extensions import FAULTY, LOADED
+
+    found = []
+    for name, kind in registry.items():
+        extension = LOADED.get((group, name))
+        where = f"{extension.package} {extension.version}" if extension else f"{pages}/{name}.md"
+        found.append(Entry(name, _summary(kind), where))
+    faulty = [one for one in FAULTY if one.group == group]
+    return found + [
+        Entry(one.name, f"(of no use: {one.fault})", f"{one.package} {one.version}") for one in faulty
+    ]
 
 
 def _summary(documented: object) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from balancemm_cli import models
 from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.extensions import source_identity
 from balancemm_cli.methods import METHODS, VARIANTS, Method, method_names
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS, UNIMODAL
@@ -140,13 +141,16 @@ class RunConfig(Section):
     settings: Recipe
     model_settings: dict[str, Any] = Field(default_factory=dict)  # resolved settings of the model
     methods: dict[str, dict[str, Any]]  # resolved settings of each method in use
+    # of the methods and the model that come from other packages: package, version, SHA-256 of the source
+    extensions: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @property
     def computed(self) -> dict[str, Any]:
         """What a run computes, besides the seed and the data: the model, the methods, and each setting that is not
         its default.
 
-        The names of data set, recipe and variant are not part of it: where all settings agree, so do the numbers.
+        The names of data set, recipe and variant are not part of it: where all settings agree, so do the numbers. The
+        source of a method or model of another package is.
         A setting that is added with a default changes nothing here; one whose default is changed parts runs of before
         from those of after, since config.toml holds every setting.
         """
@@ -160,7 +164,8 @@ class RunConfig(Section):
         }
         if self.model in MODELS:
             content["model_settings"] = _not_default(MODELS[self.model].Settings, self.model_settings)
-        return content | ({"weights": self.weights} if self.weights else {})
+        given = {"weights": self.weights, "extensions": self.extensions}
+        return content | {key: value for key, value in given.items() if value}
 
     def hash(self, data_hash: str, *, with_seed: bool = True) -> str:
         """SHA-256 over what is computed and the content of the data; without the seed: the settings hash."""
@@ -299,7 +304,15 @@ def resolve(
         settings=settings,
         model_settings=_model_settings(model, of_models.get(model, {}), source),
         methods={part: _method_settings(part, variant, of_methods.get(part, {}), source) for part in names},
+        extensions=_extensions(model, names),
     )
+
+
+def _extensions(model: str, methods: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Which code of other packages a run uses, by the names of its methods and its model."""
+    found = {name: source_identity("bmm.methods", name) for name in methods}
+    found[model] = source_identity("bmm.models", model)
+    return {name: identity for name, identity in found.items() if identity}
 
 
 def plain_name(dataset: str) -> str:

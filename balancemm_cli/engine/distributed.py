@@ -83,13 +83,18 @@ def _lost_peers_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # gloo raises plain RuntimeErrors, and its name stands in them as the path of its source
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not lost_others(error):
             raise
         raise InputError(
             f"Process {os.environ['RANK']} lost the others of this run: one has ended or does not answer. "
             "Run the same command to go on from the last checkpoint."
         ) from error
+
+
+def lost_others(error: BaseException) -> bool:
+    """Whether an error says that another process of this run has ended or does not answer."""
+    # gloo raises plain RuntimeErrors, and its name stands in them as the path of its source
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def said_once(error: InputError | KeyboardInterrupt) -> BaseException:

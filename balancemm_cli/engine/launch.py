@@ -22,6 +22,7 @@ from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.acceleration import check_speed
+from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import BmmError, InputError, UsageError, os_error_sentence
 from balancemm_cli.runs.folder import RunFolder
@@ -102,11 +103,6 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
             f"The memory does not suffice for {job.name}. Run the same command with fewer --jobs, or set a smaller "
             "batch_size."
         ) from error
-
-
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, on a GPU or here."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def deal_device(name: str, gpus: int, in_use: Iterable[str]) -> str:

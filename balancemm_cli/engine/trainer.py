@@ -18,6 +18,7 @@ from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, check_speed
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.evaluator import Evaluation, evaluate, in_order
+from balancemm_cli.engine.failure import failures_kept
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import learning_rate, set_learning_rate
 from balancemm_cli.engine.pilot_training import PilotTraining
@@ -281,8 +282,9 @@ def train_run(
     `weights`: the file from which the encoders start, where the configuration names one; without need once there is
     a checkpoint. `room`: the memory that it may take, where other runs are trained beside it.
 
-    InputError when it diverges, or diverged before: then nothing is trained again. Where several processes train
-    it, the first one keeps the folder for all of them and writes it.
+    InputError when it diverges, or diverged before: then nothing is trained again. InputError also
+    when an error ends it, as one in the method of another package: then its status is "failed", and it goes on from its
+    last checkpoint. Where several processes train it, the first one keeps the folder for all of them and writes it.
     """
     with ExitStack() as held:
         with distributed.first_before_others():
@@ -295,7 +297,8 @@ def train_run(
             profiled = Profile(device) if profile else None
             mark = profiled.mark if profiled else no_mark
             try:
-                Trainer(folder, device, loading, on_progress, on_message, mark, weights, room).run()
+                with failures_kept(folder):
+                    Trainer(folder, device, loading, on_progress, on_message, mark, weights, room).run()
             finally:
                 if profiled:
                     on_message(profiled.report())

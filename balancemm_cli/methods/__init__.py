@@ -1,7 +1,7 @@
 """The methods, one file each. Several are joined by `+`; their hooks run in the order of the table below."""
 
-from balancemm_cli.errors import UsageError, unknown
-from balancemm_cli.extensions import extensions
+from balancemm_cli.errors import UsageError
+from balancemm_cli.extensions import absent, extensions
 from balancemm_cli.methods.agm import AGM
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
 from balancemm_cli.methods.base import Method
@@ -18,7 +18,7 @@ from balancemm_cli.methods.opm import OPM
 from balancemm_cli.methods.pmr import PMR
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 
-METHODS: dict[str, type[Method]] = {
+_OURS: dict[str, type[Method]] = {
     "baseline": Method,
     "g-blending": GBlending,
     "greedy": Greedy,
@@ -34,20 +34,20 @@ METHODS: dict[str, type[Method]] = {
     "evolutional-dropout": EvolutionalDropout,
     "curriculum-dropout": CurriculumDropout,
     "unimodal-losses": UnimodalLosses,
-    **extensions("bmm.methods"),
 }
+METHODS = {**_OURS, **extensions("bmm.methods", Method, _OURS)}
 VARIANTS = ("paper", "official")
 
 
 def method_names(method: str) -> list[str]:
     """The methods joined in a name such as "opm+ogm", in the order of METHODS.
 
-    UsageError for a name that is unknown or stands twice.
+    UsageError for a name that is unknown or stands twice, InputError for one of another package that is of no use.
     """
     names = method.split("+")
     for name in names:
         if name not in METHODS:
-            raise unknown("method", name, METHODS)
+            raise absent("method", name, METHODS, "bmm.methods")
     if len(set(names)) < len(names):
         raise UsageError(f"Method '{method}' names one method twice. Name each once, as in opm+ogm.")
     return sorted(names, key=list(METHODS).index)

@@ -1,5 +1,7 @@
 """The interface of methods: the hooks that the engine calls, and the step that they are given."""
 
+import difflib
+import inspect
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -95,6 +97,13 @@ class Method:
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities
 
+    def __init_subclass__(cls) -> None:
+        """Refuse, by a TypeError, a hook that no step calls, and one that can't be called as a step calls it."""
+        super().__init_subclass__()
+        for name, given in vars(cls).items():
+            if callable(given) and not name.startswith("_"):
+                _check_hook(cls.__name__, name, given)
+
     def attach(self, network: Network, classes: int) -> nn.Module | None:
         """Modules of the method's own, which are trained and saved with the network. Called once, before training."""
         return None
@@ -137,3 +146,21 @@ class Method:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
+
+
+def _check_hook(owner: str, name: str, given: Callable[..., object]) -> None:
+    hook = getattr(Method, name, None)
+    if hook is None and name.startswith("on_"):
+        hooks = [known for known in vars(Method) if known.startswith("on_")]
+        nearest = difflib.get_close_matches(name, hooks, n=1, cutoff=0)[0]
+        raise TypeError(f"{owner} has a hook '{name}', which no step calls. Did you mean '{nearest}'?")
+    if not inspect.isfunction(hook):
+        return
+    arguments = list(inspect.signature(hook).parameters)
+    try:
+        inspect.signature(given).bind(*arguments)
+    except TypeError:
+        called = f"{name}({', '.join(arguments)})"
+        raise TypeError(
+            f"{owner}.{name}{inspect.signature(given)} is called as {called}. Let it take these."
+        ) from None

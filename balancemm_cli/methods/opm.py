@@ -93,8 +93,9 @@ class OPM(Method):
 
     def _drop(self, features: dict[str, Tensor], q: Tensor, step: Step) -> dict[str, Tensor]:
         u = step.streams.uniform((len(step.labels), len(features)), "drop", q.device)
-        step.keep = u < 1 - q
-        dropped = drop(features, step.keep)
+        keep = u < 1 - q
+        step.keep = keep if step.keep is None else step.keep & keep
+        dropped = drop(features, keep)
         if not self.settings.rescale:
             return dropped
         scale = 1 / (1 - self._theta(features, q))

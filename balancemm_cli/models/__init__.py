@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from balancemm_cli.errors import UsageError, unknown
-from balancemm_cli.extensions import extensions
+from balancemm_cli.errors import UsageError
+from balancemm_cli.extensions import absent, extensions
 from balancemm_cli.models.avga import AVGA
 from balancemm_cli.models.avsd import AVSD
 from balancemm_cli.models.avsdn import AVSDN
@@ -27,7 +27,7 @@ from balancemm_cli.models.tsn import TSN
 from balancemm_cli.models.vatt import VATT
 from balancemm_cli.models.x_vector import XVectorNetwork
 
-MODELS: dict[str, type[Fusion] | type[Network]] = {
+_OURS: dict[str, type[Fusion] | type[Network]] = {
     "concat": Concat,
     "sum": Sum,
     "mlp": ConcatMLP,
@@ -47,19 +47,22 @@ MODELS: dict[str, type[Fusion] | type[Network]] = {
     "psp": PSP,
     "avsd": AVSD,
     "panoavqa": PanoAVQA,
-    **extensions("bmm.models"),
 }
+MODELS = {**_OURS, **extensions("bmm.models", (Fusion, Network), _OURS)}
 
 UNIMODAL = "unimodal-"  # `unimodal-visual`: that modality's encoder and a linear head, trained alone
 
 
 def modalities_of(model: str, available: list[str]) -> list[str]:
-    """The modalities that a model uses, out of those that a data set has. UsageError for an unknown name."""
+    """The modalities that a model uses, out of those that a data set has.
+
+    UsageError for an unknown name, InputError for a model of another package that is of no use.
+    """
     if model in MODELS:
         return available
     alone = [UNIMODAL + name for name in available]
     if model not in alone:
-        raise unknown("model", model, [*MODELS, *alone])
+        raise absent("model", model, [*MODELS, *alone], "bmm.models")
     return [model.removeprefix(UNIMODAL)]
 
 

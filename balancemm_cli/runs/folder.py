@@ -142,6 +142,14 @@ class RunFolder:
         Result.model_validate(content)
         write_json(self.path / "result.json", content)
 
+    def write_failure(self, error: str, processes: int) -> None:
+        """Keep in result.json that the run failed, and why; what it says of the epochs before stays."""
+        before = self.result()
+        if before is None:
+            self.write_result("failed", 0, processes, error=error)
+        else:
+            write_json(self.path / "result.json", {**before, "status": "failed", "error": error})
+
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Write history.jsonl, a line an epoch."""
         with atomic_file(self.path / "history.jsonl") as file:

@@ -71,7 +71,7 @@ class Result(BaseModel):
     """A result.json of format 1 or 2; keys that nothing reads are ignored."""
 
     format: Literal[1, 2]
-    status: Literal["finished", "diverged", "running", "interrupted"]
+    status: Literal["finished", "diverged", "running", "interrupted", "failed"]
     dataset: Name
     model: Name
     method: Name
@@ -79,6 +79,7 @@ class Result(BaseModel):
     recipe: Name
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     epochs: Count | None = None
+    error: Text | None = None  # of a run that failed
     selections: dict[Selection, Selected] = {}
     rho: dict[Name, Number | None] = {}
     time: dict[Name, Number | None] = {}  # seconds, samples_per_second

@@ -12,7 +12,7 @@ from balancemm_cli.runs.folder import is_locked, read_result
 class Status:
     """How far a run is."""
 
-    state: str  # waiting, running, stopped, interrupted, finished, diverged or damaged
+    state: str  # waiting, running, stopped, interrupted, finished, diverged, failed or damaged
     epochs: int = 0  # that are done
     accuracy: float | None = None  # on the test split after the last of them, in 0–1
 

@@ -35,7 +35,8 @@ _OURS: tuple[Dataset, ...] = (
     AVE(),
     MusicAVQA(),
 )
+_NAMED = {dataset.name: dataset for dataset in _OURS}
 DATASETS: dict[str, Dataset] = {
-    **{dataset.name: dataset for dataset in _OURS},
-    **{name: dataset() for name, dataset in extensions("bmm.datasets").items()},
+    **_NAMED,
+    **{name: dataset() for name, dataset in extensions("bmm.datasets", Dataset, _NAMED).items()},
 }

@@ -1,0 +1,264 @@
+"""What every method keeps, in both variants."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from balancemm_cli.config.run import resolve
+from balancemm_cli.data.store import PreparedSet
+from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine.trainer import Interrupted, train_run
+from balancemm_cli.errors import UsageError
+from balancemm_cli.methods import METHODS, VARIANTS
+from balancemm_cli.runs.folder import RunFolder
+from balancemm_cli.testing import guards, sets
+from balancemm_cli.testing.entries import assert_listed, assert_settings_explained
+from balancemm_cli.testing.processes import Together
+from balancemm_cli.testing.small import (
+    Case,
+    Training,
+    assert_close,
+    assert_sentence,
+    evaluated,
+    refusal,
+    trained,
+)
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+of_each_method = pytest.mark.parametrize("method", METHODS)
+in_both_variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+# ---- a step ---------------------------------------------------------------------------------------------------
+
+
+@in_both_variants
+@of_each_method
+@pytest.mark.parametrize(
+    "shapes", ["sound, pictures, features", "sequences", "seconds of features", "vectors"]
+)
+def test_it_trains_on_any_inputs(method: str, variant: str, shapes: str) -> None:
+    """Losses and weights stay finite and every encoder learns, whatever the modalities are, or it is refused in a
+    sentence, as a method that needs one class a sample is where each second has one."""
+    case = Case("concat", method, variant, shapes)
+    seconds = case.of_task == "localisation"
+    if METHODS[method].needs_classes and seconds:
+        with pytest.raises(UsageError) as refused:
+            Training(case)
+        return assert_sentence(str(refused.value))
+    training = Training(case)
+    before = [weight.clone() for weight in training.network.encoders.parameters()]
+    for index in range(4):
+        loss, step = training.take(index)
+        assert loss.isfinite() and loss.ndim == 0
+        assert step.keep is None or step.keep.shape == (len(step.labels), len(case.inputs))
+    for weight, old in zip(training.network.encoders.parameters(), before, strict=True):
+        assert weight.isfinite().all() and not torch.equal(weight, old)
+
+
+@in_both_variants
+@of_each_method
+def test_no_step_waits_for_the_device(method: str, variant: str) -> None:
+    """Nothing in a hook fetches a value from the device: no item(), no branch on a tensor, no mask as index."""
+    training = Training(Case("concat", method, variant))
+    batches = [training.batch(index) for index in range(6)]
+    with guards.no_waiting():
+        for index, (inputs, labels) in enumerate(batches):
+            training.train(index, inputs, labels)
+
+
+@needs_gpu
+@in_both_variants
+@of_each_method
+def test_no_step_waits_on_a_gpu(method: str, variant: str) -> None:
+    """The same on a GPU, which knows of every wait."""
+    for again in (False, True):  # what is initialised by the first training may wait
+        training = Training(Case("concat", method, variant), device="cuda")
+        batches = [training.batch(index) for index in range(6)]
+        torch.cuda.set_sync_debug_mode("error" if again else "default")
+        try:
+            for index, (inputs, labels) in enumerate(batches):
+                training.train(index, inputs, labels)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@in_both_variants
+@of_each_method
+def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
+    """A batch whose samples lost every modality, to a method that comes before, leaves weights and optimiser alone."""
+    training = Training(Case("concat", method, variant), "optimizer.weight_decay=0.1")
+    training.take(0)
+    dropping = Training(training.case, "optimizer.weight_decay=0.1", dropped=1)
+    dropping.load({**training.state(), "methods": [{}, *training.state()["methods"]]})
+    before = {name: value.clone() for name, value in dropping.network.named_parameters()}
+    momenta = [state["momentum_buffer"].clone() for state in dropping.optimizer.state.values()]
+    for index in (1, 4):
+        _, step = dropping.take(index)
+        assert step.keep is not None and not step.keep.any(), "what an earlier method dropped stays dropped"
+    for name, weight in dropping.network.named_parameters():
+        assert torch.equal(weight, before[name]), name
+    for state, momentum in zip(dropping.optimizer.state.values(), momenta, strict=True):
+        assert torch.equal(state["momentum_buffer"], momentum)
+
+
+@of_each_method
+def test_a_loss_that_is_not_finite_changes_no_weight(method: str) -> None:
+    """One sample that is not a number must not spoil the weights: the run stops, with its last good checkpoint."""
+    training = Training(Case("concat", method))
+    inputs, labels = training.batch(0)
+    inputs["audio"][0] = float("nan")
+    before = {name: value.clone() for name, value in training.network.named_parameters()}
+    loss, _ = training.train(0, inputs, labels)
+    assert not loss.isfinite()
+    assert all(torch.equal(weight, before[name]) for name, weight in training.network.named_parameters())
+
+
+# ---- switches -------------------------------------------------------------------------------------------------
+
+
+@of_each_method
+def test_switches_train_as_eager_float32_does(method: str) -> None:
+    """The other optimiser, channels-last and bf16 change rounding alone."""
+    case = Case("concat", method)
+    eager = trained(case, steps=3)
+    assert_close(trained(case, "speed.optimizer=foreach", steps=3), eager, 1e-5)
+    assert_close(trained(case, "speed.channels_last=true", steps=3), eager, 1e-3)
+    halved = trained(case, "speed.amp=true", steps=2)
+    assert_close((halved[0], {}), (eager[0][:2], {}), 0.1)
+    assert not torch.equal(halved[0][0], eager[0][0]), "bf16 was not in use"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
+@of_each_method
+@pytest.mark.usefixtures("traced")
+def test_it_trains_compiled(method: str) -> None:
+    """Compiled encoders change rounding alone; a method that goes backward through them itself is refused."""
+    case, switch = Case("concat", method, shapes="vectors"), "speed.compile=true"
+    if METHODS[method].two_backwards:
+        return assert_sentence(refusal(lambda: trained(case, switch)) or "")
+    assert_close(trained(case, switch, steps=3), trained(case, steps=3), 1e-3)
+
+
+@in_both_variants
+@of_each_method
+def test_a_captured_step_equals_the_eager_one(method: str, variant: str) -> None:
+    """A step that is launched again does what it would do anew: what hooks make of plain numbers is in `branch`, what
+    they pass on in `state_dict`."""
+    case = Case("concat", method, variant)
+    with guards.captured_on_the_cpu() as recorder:
+        eager = trained(case, steps=14)
+        captured = trained(case, "speed.cuda_graphs=true", steps=14)
+    assert_close(captured, eager, 0)
+    assert recorder.replays > recorder.captures > 0
+
+
+@needs_gpu
+@in_both_variants
+@of_each_method
+def test_cuda_graphs_equal_eager_steps_on_a_gpu(method: str, variant: str) -> None:
+    """The same on a GPU, alone and with all other switches."""
+    case = Case("concat", method, variant)
+    eager = trained(case, steps=14, device="cuda")
+    assert_close(trained(case, "speed.cuda_graphs=true", steps=14, device="cuda"), eager, 1e-3)
+    names = ["amp", "channels_last", "cuda_graphs"] + ["compile"] * (not METHODS[method].two_backwards)
+    together = trained(case, *(f"speed.{name}=true" for name in names), steps=14, device="cuda")
+    assert_close((together[0], {}), (eager[0], {}), 0.2)
+
+
+# ---- processes, checkpoints, evaluation -----------------------------------------------------------------------
+
+
+@of_each_method
+def test_two_processes_are_one(method: str, together: Together) -> None:
+    """Two processes that share each batch have the numbers of one: random numbers are drawn for the whole batch, sums
+    and means taken over it by `step.total` and `step.mean`; also where most batches lose samples."""
+    together.check(method)
+
+
+def cases_of_two_processes(method: str) -> list[tuple[Case, float]]:
+    """Both variants; of the official one most features are dropped beforehand."""
+    return [(Case("concat", method, "paper"), 0), (Case("concat", method, "official"), 0.6)]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    """A prepared set for a run, whose epochs have three steps."""
+    return sets.tiny_set(tmp_path_factory.mktemp("data") / "manifest")
+
+
+@in_both_variants
+@of_each_method
+def test_a_resumed_run_ends_as_one_that_never_stopped(
+    method: str, variant: str, prepared: PreparedSet, tmp_path: Path
+) -> None:
+    """To the bit: `state_dict` has all that the method needs, as tensors, and `on_start` is not called again."""
+    small = ["encoder=small", "pretrained=false", "batch_size=8", "epochs=2"]
+    config = resolve("manifest", "concat", method, variant, overrides=small)
+    whole, stopped = (RunFolder(tmp_path / name, config, prepared) for name in ("whole", "stopped"))
+    seen = []
+
+    def interrupt(event: object) -> None:
+        seen.append(event)
+        if len(seen) == 6:  # an epoch of three steps, its record, and two steps of the next one
+            signal.raise_signal(signal.SIGINT)
+
+    train_run(whole, CPU)
+    with pytest.raises(Interrupted):
+        train_run(stopped, CPU, on_progress=interrupt)
+    state = checkpoint.load_last(stopped.checkpoints)
+    assert state is not None and state["step"] == 2
+    train_run(stopped, CPU)
+    for name in ("history.jsonl", "steps.arrow", "predictions.arrow"):
+        assert (stopped.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    states = [checkpoint.load_last(folder.checkpoints) for folder in (whole, stopped)]
+    kept = [[one["network"], one["methods"]] for one in states if one]
+    torch.testing.assert_close(kept[1], kept[0], rtol=0, atol=0)
+
+
+@of_each_method
+def test_an_evaluation_leaves_the_training_alone(method: str) -> None:
+    """Evaluated in between, with what the method attached, it trains as if it had not been."""
+    plain, looked_at = Training(Case("concat", method)), Training(Case("concat", method))
+    for index in range(3):
+        evaluated(looked_at)
+        losses = [training.take(index)[0] for training in (plain, looked_at)]
+        assert torch.equal(*losses)
+    torch.testing.assert_close(looked_at.state(), plain.state(), rtol=0, atol=0)
+
+
+# ---- settings, pages ------------------------------------------------------------------------------------------
+
+
+@of_each_method
+def test_wrong_settings_are_refused_in_a_sentence(method: str) -> None:
+    """A setting that there is not, and one that is no number or name of the right kind."""
+    wrong = [
+        f"{method}.nonsense=1",
+        *(f"{method}.{key}=[[]]" for key in METHODS[method].Settings.model_fields),
+    ]
+    for override in wrong:
+        key = override.partition("=")[0]
+        with pytest.raises(UsageError) as refused:
+            resolve("manifest", method=method, overrides=[override])
+        assert key in str(refused.value), f"{override}: {refused.value}"
+        assert_sentence(str(refused.value))
+
+
+@of_each_method
+def test_both_variants_are_there(method: str) -> None:
+    """`VARIANTS` says for both what differs from the defaults, in settings that there are."""
+    assert set(METHODS[method].VARIANTS) == set(VARIANTS)
+    for variant in VARIANTS:
+        resolve("manifest", method=method, variant=variant)
+
+
+@of_each_method
+def test_it_is_listed_and_explained(method: str) -> None:
+    """`bmm list methods` has it, and a page of ours explains its settings."""
+    assert_listed("methods", method)
+    assert_settings_explained("methods", method, METHODS[method].Settings)
