@@ -54,7 +54,7 @@ def scores_of(model, prepared, runs, split, rows):
     run(of)
     trainer = Trainer(of.folder(), CPU)
     trainer.resume()
-    source, network = trainer.sources[split], trainer.network.eval()
+    source, network = trainer.sources[split], trainer.state.network.eval()
     with torch.no_grad():
         raw, labels = next(source.batches([rows], [None], CPU))
         return torch.nn.functional.cross_entropy(network(trainer.inputs(raw)), labels).item()
