@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from balancemm_cli.data.preparing.sources import recall
 from balancemm_cli.data.store import open_set, write_json
 from balancemm_cli.errors import InputError, UsageError
 
+ROOT = Path(__file__).parents[1]
 OTHER = tone(0.2, frequency=900)
 ALREADY = "is prepared already, from the same media and lists."
 
@@ -87,11 +91,11 @@ def test_names_that_are_no_data_sets():
     assert data_set_of("my") is data_set_of("crema-d-mine") is data_set_of("synthetic-modalities-9") is None
     assert data_set_of("crema-d") == "crema-d" and data_set_of("synthetic-ave") == "synthetic-ave"
     assert data_set_of("kinetics-sounds-val") == "kinetics-sounds"
-    Request("crema-d", out=prepare_module.Path("somewhere/crema-d"), options={"split": "relearn"})
-    request = embedded(prepare_module.Path("data/synthetic-modalities-8-loud"))
+    Request("crema-d", out=Path("somewhere/crema-d"), options={"split": "relearn"})
+    request = embedded(Path("data/synthetic-modalities-8-loud"))
     assert request and request.name == "synthetic-modalities"
     assert request.options["modalities"] == "8" and request.options["noise"] == "loud"
-    assert embedded(prepare_module.Path("data/crema-d")) is None
+    assert embedded(Path("data/crema-d")) is None
 
 
 def test_the_manifest_says_which_reader_whatever_the_names_are(table, tmp_path):
@@ -233,3 +237,57 @@ def test_a_set_of_a_former_version(table, tmp_path):
     with pytest.raises(InputError, match="was prepared from other media, lists or settings"):
         prepare(table, tmp_path / "set")
     assert "protocol" in json.loads((tmp_path / "set" / "manifest.json").read_bytes())
+
+
+# A data set of another package
+
+SOUNDS = '''
+"""A data set of another package."""
+
+from pathlib import Path
+
+from balancemm_cli.data.datasets.base import Dataset
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, waveform
+
+
+class Sounds(Dataset):
+    """Sounds: eight of them in two classes."""
+
+    name = "sounds"
+    HOW_TO_GET = "Write them."
+    SPLIT_NAMES = ("first",)
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """All eight."""
+        samples = [
+            Sample(str(n), "train" if n < 6 else "test", "ab"[n % 2], {"audio": Clip(source, f"{n}.wav")})
+            for n in range(8)
+        ]
+        name = (source / "name").read_text() if (source / "name").exists() else self.name
+        kinds = {"audio": waveform(16000)}
+        return Plan(name, samples, ["a", "b"], kinds, split_name="first", reader="crema-d")
+'''
+
+
+def test_a_data_set_of_another_package(table, tmp_path):
+    """It is listed and prepared; what it says to be is what it is announced as."""
+    package = tmp_path / "packages"
+    about = package / "my_sounds-1.0.dist-info"
+    about.mkdir(parents=True)
+    (package / "my_sounds.py").write_text(SOUNDS)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-sounds\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[bmm.datasets]\nsounds = my_sounds:Sounds\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])}
+
+    def bmm(*words):
+        command = [sys.executable, "-m", "balancemm_cli", *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert "sounds" in bmm("list", "datasets").stdout
+    done = bmm("prepare", "sounds", "--source", table.parent, "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    prepared = open_set(tmp_path / "data" / "prepared" / "sounds")
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("sounds", "first", None)
+    (table.parent / "name").write_text("crema-d")
+    done = bmm("prepare", "sounds", "--source", table.parent, "--out", "out")
+    assert done.returncode == 3 and "a name of data set 'crema-d'" in done.stderr
