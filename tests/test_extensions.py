@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from small_training import SMALL
-from task_sets import write_set
+
+from balancemm_cli.testing.sets import tiny_set
 
 ROOT = Path(__file__).parents[1]
 CODE = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
@@ -49,7 +50,7 @@ def announce(package, groups):
 def data(tmp_path_factory):
     """A small prepared set of feature sequences, in a folder for --data."""
     folder = tmp_path_factory.mktemp("data")
-    write_set(folder / "manifest", "manifest", {}, lambda _: {})
+    tiny_set(folder / "manifest")
     return folder
 
 
