@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from task_models import steps_with_opm_and_ogm, zeroed_alone
 from torch import nn
 
 from balancemm_cli.engine.step import train_step
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
@@ -49,41 +47,6 @@ def media(batch=2):
 
 
 @pytest.mark.parametrize("model", MODELS_HERE)
-def test_trains_under_opm_and_ogm(model):
-    steps_with_opm_and_ogm(make(model), features())
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-@pytest.mark.parametrize(
-    ("shapes", "inputs"), [(FEATURES, features), (MEDIA, media)], ids=["features", "media"]
-)
-def test_each_modality_alone(model, shapes, inputs):
-    zeroed_alone(make(model, shapes), inputs())
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-def test_two_modalities_will_do_and_one_will_not(model):
-    pair = {name: FEATURES[name] for name in ("audio", "question")}
-    given = features()
-    zeroed_alone(make(model, pair), {name: given[name] for name in pair})
-    with pytest.raises(
-        UsageError, match=rf"^Model '{model}' fuses two or more modalities, .* only 'audio'\."
-    ):
-        make(model, {"audio": FEATURES["audio"]})
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-def test_a_process_without_samples_takes_part(model):
-    network = make(model)
-    empty = {name: values[:0] for name, values in features().items()}
-    step = Step(0, RandomStreams(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert train_step(network, [], optimizer, empty, step, DiscrepancySettings()) == 0
-    network(empty).sum().backward()
-    assert all(weight.grad is not None and not weight.grad.isnan().any() for weight in network.parameters())
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
 def test_padding_changes_nothing(model):
     """The question with and without the zeros that fill it up, a sample at a time."""
     network = make(model).eval()
@@ -93,16 +56,6 @@ def test_padding_changes_nothing(model):
         one = {name: values[index : index + 1] for name, values in given.items()}
         one["question"] = one["question"][:, :5]
         torch.testing.assert_close(network(one)[0], whole[index], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-def test_without_any_modality_logits_are_finite(model):
-    network = make(model)
-    nothing = {name: value * 0 for name, value in network.encode(features()).items()}
-    logits = network.classify(nothing)
-    logits.sum().backward()
-    assert logits.isfinite().all()
-    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in network.parameters())
 
 
 @pytest.mark.parametrize("model", [*MODELS_HERE, "vatt"])

@@ -12,7 +12,6 @@ from balancemm_cli.config.run import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.agm import AGM, ratios, shapley, shapley_weights
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
@@ -25,7 +24,6 @@ from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.random_streams import RandomStreams
 
-NAMES = ["g-blending", "greedy", "agm", "pmr", "mmpareto"]
 TWO, THREE = ("audio", "visual"), ("audio", "visual", "text")
 SHAPES = {"audio": 1, "visual": 3, "text": SequenceShape(5, width=3)}
 CLASSES = 3
@@ -68,37 +66,6 @@ def cross_entropy(logits, labels):
 
 
 # ---- all --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", ["concat", "mlp"])
-@pytest.mark.parametrize("modalities", [TWO, THREE], ids=len)
-@pytest.mark.parametrize("name", NAMES)
-def test_each_trains_and_goes_on_from_its_state_exactly(name, modalities, model):
-    whole = set_up(METHODS[name], modalities, model)
-    other = None
-    for number, (epoch, index) in enumerate(itertools.product(range(2), range(3))):
-        if number == 4:  # within the second epoch: another process goes on
-            other = set_up(METHODS[name], modalities, model, seed=1)
-            other[0].load_state_dict(copy.deepcopy(whole[0].state_dict()))
-            other[1].load_state_dict(copy.deepcopy(whole[1].state_dict()))
-        found = [
-            take(setup, *batch(modalities, seed=number), epoch, index)[0] for setup in (whole, other) if setup
-        ]
-        assert found[0].isfinite() and all(torch.equal(loss, found[0]) for loss in found)
-    assert other is not None
-    for weight, again in zip(whole[0].parameters(), other[0].parameters(), strict=True):
-        assert weight.isfinite().all() and torch.equal(weight, again)
-    assert whole[1].state_dict().keys() == other[1].state_dict().keys()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_process_without_samples_takes_part(name):
-    setup = set_up(METHODS[name])
-    for index in range(2):
-        inputs, labels = batch(count=0, seed=index)
-        step = Step(0, RandomStreams(0, 0, index, 1, 0), labels)
-        loss = train_step(setup[0], [setup[1]], setup[2], inputs, step, DiscrepancySettings())
-        assert loss == 0
 
 
 # ---- G-Blending -------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """CentralNet and MMTM against their equations written out, in training steps, under the switches and in a run."""
 
-from functools import partial
-
 import pytest
 import torch
 from small_training import train_and_evaluate
@@ -9,10 +7,8 @@ from small_training import train_and_evaluate
 from balancemm_cli.config.run import OptimizerSettings, resolve
 from balancemm_cli.data.made import synthetic
 from balancemm_cli.data.preparing.prepare import prepare_dataset
-from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
@@ -178,87 +174,6 @@ def test_the_ratio_sets_the_joint_size():
         network = make("mmtm", ("audio", "visual"), ratio=ratio)
         assert network.transfers["1"].squeeze.out_features == joint
     assert resolve("synthetic", "mmtm", overrides=["mmtm.ratio=8"]).model_settings == {"ratio": 8}
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("names", [("audio", "visual"), ("audio", "visual", "text")])
-def test_alone_is_the_output_with_the_others_at_zero(model, names):
-    network, given = make(model, names), inputs(names)
-    features = network.encode(given)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = network.unimodal_logits(features)
-    assert list(found) == list(names) and network.training and network.fusion.training
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    biases = network.fusion.head.bias * (1 - 1 / len(names)) if model == "mmtm" else 0  # f^m has b / M
-    for kept in names:
-        alone = {name: value if name == kept else value * 0 for name, value in features.items()}
-        torch.testing.assert_close(found[kept], network.classify(alone) - biases)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_one_modality_is_refused(model):
-    with pytest.raises(
-        UsageError, match=rf"^Model '{model}' fuses two or more modalities, .* only 'audio'\."
-    ):
-        make(model, ("audio",))
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("names", [("audio", "visual"), ("audio", "visual", "text"), ("text", "other")])
-def test_it_trains_with_both_methods_from_batches_of_any_size(model, names):
-    shapes = {name: SHAPES.get(name, SequenceShape(3, width=2)) for name in names}
-    network = build(model, "small", shapes, 3, seed=0)
-    methods = resolve("synthetic", model, "opm+ogm+unimodal-losses").build_methods(list(names))
-    for method in methods:
-        module = method.attach(network, 3)
-        if module is not None:
-            network.extras[type(method).__name__] = module
-    modulated = network.modulated()
-    assert list(modulated) == list(names)
-    for name, weights in modulated.items():
-        expected = [weight for weight in network.encoders[name].parameters() if weight.ndim >= 2]
-        assert all(one is other for one, other in zip(weights, expected, strict=True))
-    optimizer = build_optimizer(network, OptimizerSettings(lr=0.01))
-    before = [weight.detach().clone() for weight in network.parameters()]
-    for index, size in enumerate((6, 0, 5)):
-        given = inputs([name for name in names if name != "other"], size)
-        if "other" in names:
-            given["other"] = torch.randn(size, 3, 2)
-        network.train(size > 0)  # batch norm needs a sample
-        step = Step(0, RandomStreams(0, 0, index, max(size, 1)), torch.arange(size) % 3)
-        loss = train_step(network, methods, optimizer, given, step, DiscrepancySettings())
-        assert loss.isfinite() and step.discrepancy.rho.isfinite().all()
-    for weight, was in zip(network.parameters(), before, strict=True):
-        assert weight.isfinite().all() and not torch.equal(weight, was)
-
-
-def switched(model, *switches, steps=3):
-    """The losses of a few steps, and the weights after them."""
-    names = ["audio", "visual", "text"]
-    recipe = resolve("crema-d", overrides=["batch_size=5", *switches]).settings
-    network = arrange(make(model, names), recipe.speed)
-    methods = resolve("crema-d", method="opm+ogm", overrides=["opm.first_epoch=0"]).build_methods(names)
-    optimizer = build_optimizer(network, OptimizerSettings(lr=0.01), recipe.speed)
-    stepper = Stepper(network, methods, optimizer, recipe)
-    labels, losses = torch.tensor([0, 1, 2, 0, 1]), []
-    for index in range(steps):
-        losses.append(stepper(inputs(names), Step(0, RandomStreams(0, 0, index), labels))[0])
-    return torch.stack(losses), dict(network.named_parameters())
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
-def test_switches_train_as_eager_float32_does(model, monkeypatch):
-    losses, weights = switched(model)
-    torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    for switch, tolerance in (("channels_last", 1e-3), ("compile", 1e-3), ("amp", 0.1)):
-        found, other = switched(model, f"speed.{switch}=true")
-        torch.testing.assert_close(found, losses, rtol=tolerance, atol=tolerance)
-        for name, weight in weights.items():
-            torch.testing.assert_close(other[name], weight, rtol=tolerance, atol=tolerance)
-    assert not torch.equal(found, losses)  # bf16 was in use
-    torch.compiler.reset()
 
 
 @pytest.fixture(scope="module")

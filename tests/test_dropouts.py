@@ -238,16 +238,6 @@ def test_a_part_of_a_batch_is_dropped_as_in_the_whole(name):
             torch.testing.assert_close(feature, expected[key][first : first + count])
 
 
-def test_a_batch_that_moddrop_empties_changes_nothing():
-    network, methods, inputs, labels = network_and_batch("moddrop", probability=1.0)
-    before = {key: weight.clone() for key, weight in network.named_parameters()}
-    step = Step(0, RandomStreams(0), labels)
-    optimizer = build_optimizer(network, OptimizerSettings(lr=0.1, weight_decay=0.1))
-    train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
-    assert step.kept == 0
-    assert all(torch.equal(weight, before[key]) for key, weight in network.named_parameters())
-
-
 def test_rates_follow_the_progress_of_a_run(prepared, tmp_path, monkeypatch):
     """As the trainer counts it: a step of three in the second epoch of two has done half and so many sixths."""
     seen = []

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from small_training import SMALL
-from task_sets import write_set
+
+from balancemm_cli.testing.sets import tiny_set
 
 ROOT = Path(__file__).parents[1]
-CODE = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+CODE = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.M | re.S)
 EXAMPLES = {re.search(r"class (\w+)", code)[1]: code for kind, code in CODE if kind == "python"}
 
 
@@ -49,7 +51,7 @@ def announce(package, groups):
 def data(tmp_path_factory):
     """A small prepared set of feature sequences, in a folder for --data."""
     folder = tmp_path_factory.mktemp("data")
-    write_set(folder / "manifest", "manifest", {}, lambda _: {})
+    tiny_set(folder / "manifest")
     return folder
 
 
@@ -181,6 +183,39 @@ def test_an_error_before_the_first_step_is_kept_too(package, tmp_path, data):
     assert json.loads(path.read_text())["status"] == "failed"
 
 
+def contract(package, folder, chosen):
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        folder,
+        "--pyargs",
+        "balancemm_cli.testing",
+        "-k",
+        chosen,
+    ]
+    return run(package, folder, "-m", "pytest", "-q", *options)
+
+
+def test_the_contract_holds_for_both_by_the_command_that_is_shown(package, tmp_path):
+    (command,) = re.findall(r"^    pytest --pyargs balancemm_cli\.testing -k \"(.* or .*)\"$", TEXT, re.M)
+    done = contract(package, tmp_path, command)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 50
+
+
+def test_the_contract_catches_a_method_that_waits_and_forgets(package, tmp_path):
+    code = EXAMPLES["FixedDrop"]
+    wrong = code.replace("keep = u >= self.probability", "keep = u >= self.probability * float(u.max() > 0)")
+    wrong = wrong.replace("keep if step.keep is None else step.keep & keep", "keep")
+    assert wrong.count("float(") == 1 and "step.keep & keep" not in wrong
+    (package / "fixed_drop.py").write_text(wrong)
+    done = contract(package, tmp_path, "fixed-drop and paper and (waits_for or emptied)")
+    assert done.returncode == 1
+    assert "test_no_step_waits_for_the_device[fixed-drop-paper] - AssertionError" in done.stdout
+    assert "test_an_emptied_batch_changes_nothing[fixed-drop-paper] - AssertionError" in done.stdout
+
+
 IDENTITY = """
 import balancemm_cli.methods, balancemm_cli.models, json
 from balancemm_cli.extensions import source_identity
@@ -208,7 +243,7 @@ def test_the_identity_of_an_extension_is_that_of_its_package(package, tmp_path):
 
 
 def test_another_source_is_another_run(package, tmp_path, data):
-    """An edited method is not taken for the one that the finished run had; a model of our own has no source recorded."""
+    """An edited method is not taken for the one that the finished run had; both sources are recorded and shown."""
     words = ("--method", "opm+fixed-drop", "--model", "largest")
     first = train(package, tmp_path, data, *words)
     assert train(package, tmp_path, data, *words).stdout == first.stdout

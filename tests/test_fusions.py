@@ -3,18 +3,12 @@
 import pytest
 import torch
 
-from balancemm_cli.config.run import OptimizerSettings, resolve
-from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.step import train_step
+from balancemm_cli.config.run import resolve
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods.base import Step
-from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
-from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.lmf import LMF
-from balancemm_cli.random_streams import RandomStreams
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
 KINDS = {"film": FiLM, "gated": Gated, "lmf": LMF}
@@ -99,23 +93,6 @@ def test_low_rank_fusion_begins_as_a_sum_for_small_features():
     assert linear_part.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("model", KINDS)
-@pytest.mark.parametrize("count", [2, 3])
-def test_alone_is_the_output_with_the_others_at_zero(model, count):
-    fusion, given = make(KINDS[model], first(count))
-    found = fusion.unimodal_logits(given, None)
-    assert list(found) == list(given)
-    for kept in given:
-        alone = {name: value if name == kept else value * 0 for name, value in given.items()}
-        torch.testing.assert_close(found[kept], fusion(alone))
-
-
-@pytest.mark.parametrize("model", KINDS)
-def test_one_modality_is_refused(model):
-    with pytest.raises(UsageError, match=rf"^Model '{model}' fuses two or more modalities, .* only 'a'\."):
-        build(model, "small", {"a": 1}, 3, seed=0)
-
-
 @pytest.mark.parametrize("key", ["film.conditioner", "gated.gate"])
 def test_a_modality_that_is_not_there_is_refused(key):
     model, setting = key.split(".")
@@ -123,27 +100,3 @@ def test_a_modality_that_is_not_there_is_refused(key):
         build(model, "small", {"a": 1, "b": 3}, 3, seed=0, settings={setting: "sound"})
     config = resolve("synthetic", model, overrides=[f"{key}=visual"])
     assert config.model_settings[setting] == "visual"
-
-
-@pytest.mark.parametrize("model", KINDS)
-@pytest.mark.parametrize("count", [2, 3, 8])
-def test_it_trains_with_both_methods_from_batches_of_any_size(model, count):
-    """Sequences and pictures, a batch without samples (of a process that got none), and evaluation left alone."""
-    shapes = {f"m{index}": SequenceShape(3, width=4) if index % 2 else 1 for index in range(count)}
-    network = build(model, "small", shapes, 3, seed=0)
-    names = list(shapes)
-    methods = resolve("synthetic", model, "opm+ogm").build_methods(names)
-    optimizer = build_optimizer(network, OptimizerSettings(lr=0.01))
-    before = [weight.detach().clone() for weight in network.parameters()]
-    for index, size in enumerate((6, 0, 5)):
-        inputs = {
-            name: torch.randn(size, 3, 4) if isinstance(shape, SequenceShape) else torch.randn(size, 1, 9, 8)
-            for name, shape in shapes.items()
-        }
-        network.train(size > 0)  # batch norm needs a sample
-        step = Step(0, RandomStreams(0, 0, index, max(size, 1)), torch.arange(size) % 3)
-        loss = train_step(network, methods, optimizer, inputs, step, DiscrepancySettings())
-        assert loss.isfinite() and network.fusion.training == (size > 0)
-        assert step.discrepancy.rho.isfinite().all()
-    for weight, was in zip(network.parameters(), before, strict=True):
-        assert weight.isfinite().all() and not torch.equal(weight, was)

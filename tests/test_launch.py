@@ -18,7 +18,6 @@ import pyarrow as pa
 import pytest
 import torch
 from rich.console import Console
-from task_sets import SETS, write_set
 from test_resume import assert_same_run
 
 from balancemm_cli.cli.runs_table import RunsTable
@@ -28,6 +27,7 @@ from balancemm_cli.data.preparing.workers import cores
 from balancemm_cli.engine import checkpoint, launch
 from balancemm_cli.engine.launch import Job, Outcome, deal_device, death, run_job
 from balancemm_cli.errors import InputError
+from balancemm_cli.testing.sets import tiny_set
 
 ORDINARY = """
 [[runs]]
@@ -152,13 +152,7 @@ def accuracy_of(folder):
 def test_every_task_side_by_side_with_others_and_checked(bmm, tmp_path, monkeypatch):
     """Runs of each task under --jobs are those trained alone, and --check holds their numbers."""
     monkeypatch.chdir(tmp_path)
-    extras = {name: kind for of, _ in SETS.values() for name, kind in of.items()}
-    write_set(
-        tmp_path / "manifest",
-        "manifest",
-        extras,
-        lambda n: {name: value for _, of in SETS.values() for name, value in of(n).items()},
-    )
+    tiny_set(tmp_path / "manifest", *METHOD_OF)
     settings = '"epochs" = 2, "encoder" = "small", "batch_size" = 8, "task" ='
     groups = [
         f'[[runs]]\ndatasets = ["manifest"]\nmethods = ["{method}"]\nsettings = {{ {settings} "{task}" }}\n'

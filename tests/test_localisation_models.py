@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from task_models import steps_with_opm_and_ogm, zeroed_alone
 
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
@@ -36,44 +35,6 @@ def media(batch=2):
     return {"audio": torch.randn(batch, 10, 1, 17, 8), "visual": torch.randn(batch, 10, 3, 1, 16, 16)}
 
 
-@pytest.mark.parametrize("model", MODELS_HERE)
-def test_trains_under_opm_and_ogm(model):
-    network = build(model, "small", FEATURES, 4, seed=0)
-    labels = torch.randint(4, (4, 10), generator=torch.Generator().manual_seed(0))
-    steps_with_opm_and_ogm(network, features(), labels=labels, task=TASKS["localisation"])
-    logits = network(features())
-    assert logits.shape == (4, 10, 4)
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-@pytest.mark.parametrize(
-    ("shapes", "inputs"), [(FEATURES, features), (MEDIA, media)], ids=["features", "media"]
-)
-def test_each_modality_alone(model, shapes, inputs):
-    zeroed_alone(build(model, "small", shapes, 4, seed=0), inputs())
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-def test_a_process_left_without_samples_takes_part(model):
-    network = build(model, "small", FEATURES, 4, seed=0)
-    empty = {name: values[:0] for name, values in features().items()}
-    step = Step(
-        0, RandomStreams(0, 0, 0, 4), torch.zeros(0, 10, dtype=torch.int64), task=TASKS["localisation"]
-    )
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert train_step(network, [], optimizer, empty, step, DiscrepancySettings()) == 0
-    network(empty).sum().backward()
-    assert all(weight.grad is not None and not weight.grad.isnan().any() for weight in network.parameters())
-
-
-@pytest.mark.parametrize("model", MODELS_HERE)
-def test_wrong_modalities_are_refused(model):
-    with pytest.raises(UsageError, match=f"'?{model}'? (takes two|fuses two)"):
-        build(model, "small", {"audio": FEATURES["audio"]}, 4, seed=0)
-    with pytest.raises(UsageError, match=f"Model {model} answers for each segment"):
-        build(model, "small", {"audio": 1, "visual": 3}, 4, seed=0)
-
-
 @pytest.mark.parametrize("model", ["avga", "psp"])
 def test_three_modalities_and_an_unknown_guide_are_refused(model):
     with pytest.raises(UsageError, match="these are audio, visual, flow"):
@@ -82,11 +43,6 @@ def test_three_modalities_and_an_unknown_guide_are_refused(model):
         build(model, "small", FEATURES, 4, seed=0, settings={"guide": "sound"})
     with pytest.raises(UsageError, match="needs pictures or a vector a segment for 'visual'"):
         build(model, "small", {**FEATURES, "visual": SegmentShape(10, SequenceShape(2, width=5))}, 4, seed=0)
-
-
-def test_three_modalities_in_avsdn():
-    network = build("avsdn", "small", {**FEATURES, "flow": FEATURES["audio"]}, 4, seed=0)
-    zeroed_alone(network, {**features(), "flow": torch.randn(4, 10, 1, 6)})
 
 
 def test_the_guide_can_be_chosen():

@@ -1,12 +1,9 @@
 """Windows of time: how they are cut, encoded, and put in order."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from task_models import steps_with_opm_and_ogm, zeroed_alone
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
 from balancemm_cli.models.mwtsm import spread
@@ -59,16 +56,3 @@ def test_the_order_of_windows_matters():
     assert not torch.allclose(encoder(values), encoder(values.flip(2)), atol=1e-4)
     assert encoder(values[:, :, :1]).shape == (6, 128)  # one frame for all windows
     assert encoder(values[:0]).shape == (0, 128)
-
-
-@pytest.mark.parametrize("names", [("audio", "visual"), ("visual", "text", "audio")])
-def test_it_trains_with_opm_and_ogm_and_splits_exactly(names):
-    network, values = windowed(names), {name: inputs()[name] for name in names}
-    steps_with_opm_and_ogm(network, values)
-    torch.nn.init.zeros_(network.fusion.head.bias)  # the zeroed forward keeps it whole, the split shares it
-    zeroed_alone(network, values)
-
-
-def test_sequences_alone_are_refused():
-    with pytest.raises(UsageError, match=r"Model mwtsm needs a modality of pictures .* Take concat\.$"):
-        build("mwtsm", "small", {"text": SHAPES["text"], "audio": SHAPES["text"]}, 2, seed=0)

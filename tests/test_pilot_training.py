@@ -60,7 +60,7 @@ def scores_of(model, prepared, runs, split, rows):
         return torch.nn.functional.cross_entropy(network(trainer.inputs(raw)), labels).item()
 
 
-def test_a_rehearsal_is_the_plain_training(prepared, tmp_path):
+def test_a_pilot_is_the_plain_training(prepared, tmp_path):
     train_pilot = pilot(prepared, tmp_path)
     for modalities, model in ((["audio"], "unimodal-audio"), (["audio", "visual"], "concat")):
         before, after = train_pilot(modalities)
@@ -88,14 +88,14 @@ def pilot_visual(prepared, runs):
         return pilot(prepared, runs, without_val=True)(["visual"], epochs=1)
 
 
-def test_two_processes_rehearse_as_one(prepared, tmp_path):
+def test_two_processes_train_a_pilot_as_one(prepared, tmp_path):
     pair = Pair(pilot_visual, prepared, tmp_path)
     alone = np.array(pilot_visual(prepared, tmp_path))
     for found in pair.results():
         np.testing.assert_allclose(found, alone, rtol=1e-9)
 
 
-def test_a_rehearsal_that_diverges_says_so(prepared, tmp_path):
+def test_a_pilot_that_diverges_says_so(prepared, tmp_path):
     wild = job(prepared, tmp_path, more=["optimizer.lr=1e20"])
     with pytest.raises(InputError, match="training of audio that comes before the run diverged"):
         run(wild)

@@ -7,13 +7,10 @@ import os
 import random
 import signal
 import time
-from functools import partial
 
 import pytest
 import torch
 from media_files import enlarge, small_disk
-from small_training import SMALL
-from task_sets import SETS, write_set
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import checkpoint
@@ -25,9 +22,9 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
 
 
-def job(prepared, runs, dataset="synthetic", overrides=("frames.flip=true", "epochs=5")):
-    config = resolve(dataset, method="opm+ogm", overrides=overrides)
-    return Job(config, prepared / dataset, runs, device="cpu", threads=1)
+def job(prepared, runs):
+    config = resolve("synthetic", method="opm+ogm", overrides=("frames.flip=true", "epochs=5"))
+    return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
 
 
 def train(job, steps=None):
@@ -89,22 +86,8 @@ def uninterrupted(prepared, tmp_path_factory):
     return finish(job(prepared, tmp_path_factory.mktemp("whole")))
 
 
-@pytest.fixture(scope="module", params=["classification", *SETS])
-def of_task(request, prepared, tmp_path_factory):
-    """What makes the job of a small case of each task, three steps an epoch, and its uninterrupted run."""
-    if request.param == "classification":
-        return partial(job, prepared), request.getfixturevalue("uninterrupted")
-    folder = tmp_path_factory.mktemp(request.param)
-    write_set(folder / "manifest", "manifest", *SETS[request.param])
-    # so many epochs that none of the five kills comes too late: a step takes a few ms
-    overrides = (*SMALL, "batch_size=8", "epochs=30", f"task={request.param}")
-    make = partial(job, folder, dataset="manifest", overrides=overrides)
-    return make, finish(make(folder / "whole"))
-
-
-def test_killed_five_times(of_task, tmp_path):
-    make, uninterrupted = of_task
-    killed, chance = make(tmp_path), random.Random()
+def test_killed_five_times(prepared, tmp_path, uninterrupted):
+    killed, chance = job(prepared, tmp_path), random.Random()
     seed = chance.randrange(2**32)
     print(f"moments drawn with seed {seed}")
     chance.seed(seed)
@@ -137,9 +120,8 @@ def test_asked_to_stop_keeps_the_step(prepared, tmp_path, uninterrupted, number)
     assert_same_run(folder.path, uninterrupted)
 
 
-def test_a_stop_within_an_epoch_resumes_at_that_step(of_task, tmp_path):
-    make, uninterrupted = of_task
-    stopped, seen = make(tmp_path), []
+def test_a_stop_within_an_epoch_resumes_at_that_step(prepared, tmp_path, uninterrupted):
+    stopped, seen = job(prepared, tmp_path), []
 
     def interrupt(_, event):
         seen.append(event)

@@ -1,12 +1,9 @@
 """TSN and TSM: segment consensus, and the temporal shift."""
 
-import pytest
 import torch
-from task_models import steps_with_opm_and_ogm, zeroed_alone
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build
-from balancemm_cli.models.encoders import ResNet18, SequenceShape
+from balancemm_cli.models.encoders import ResNet18
 from balancemm_cli.models.tsm import ShiftedFrames, shift
 
 SHAPES = {"audio": 1, "visual": 3, "flow": 2}
@@ -83,23 +80,3 @@ def test_what_has_no_frames_is_not_shifted():
     assert all(not torch.allclose(after[name], before[name]) for name in ("visual", "flow"))
     single = clips(frames=1)
     torch.testing.assert_close(shifted.encode(single)["visual"], plain.encode(single)["visual"])
-
-
-@pytest.mark.parametrize("model", ["tsn", "tsm"])
-def test_they_train_with_opm_and_ogm_and_split_exactly(model):
-    for names in (["audio", "visual"], ["visual", "flow"], ["audio", "visual", "flow"]):
-        network = build(model, "small", {name: SHAPES[name] for name in names}, 4, seed=0)
-        inputs = {name: values for name, values in clips(batch=6).items() if name in names}
-        steps_with_opm_and_ogm(network, inputs)
-        torch.nn.init.zeros_(
-            network.fusion.head.bias
-        )  # the zeroed forward keeps it whole, the split shares it
-        zeroed_alone(network, inputs)
-
-
-@pytest.mark.parametrize("model", ["tsn", "tsm"])
-def test_sequences_alone_are_refused(model):
-    sequences = {"text": SequenceShape(4, words=9), "audio": SequenceShape(5, width=3)}
-    with pytest.raises(UsageError, match=rf"Model {model} needs a modality of pictures .* Take concat\.$"):
-        build(model, "small", sequences, 2, seed=0)
-    build(model, "small", {**sequences, "visual": 3}, 2, seed=0)

@@ -4,13 +4,13 @@ settings by which sound and pictures would not fit the labels."""
 import numpy as np
 import pytest
 import torch
-from task_sets import finish
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.data.reading.media import encode_jpeg
 from balancemm_cli.data.store import write_shard
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.errors import UsageError
+from balancemm_cli.testing.sets import finish
 
 RATE, STORED, FRAMES = 1000, 7300, 7  # Hz, samples, and frames of 10 s
 WINDOW, FLOOR = 100, 1e-7

@@ -11,7 +11,6 @@ import torchaudio
 from scipy.fft import dct
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
-from task_models import steps_with_opm_and_ogm, zeroed_alone
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
@@ -219,20 +218,6 @@ def test_more_gaussians_than_frames_are_refused():
 
 
 # ---- both, as models ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", ["x-vector", "i-vector"])
-def test_they_train_with_opm_and_ogm_and_split_exactly(model):
-    settings = SMALL if model == "i-vector" else None
-    for names in (["audio", "visual"], ["visual", "text", "audio"]):
-        network = build(model, "small", {name: SHAPES[name] for name in names}, 4, seed=0, settings=settings)
-        given = {name: inputs()[name] for name in names}
-        assert network.modalities == names
-        steps_with_opm_and_ogm(network, given)
-        torch.nn.init.zeros_(
-            network.fusion.head.bias
-        )  # the zeroed forward keeps it whole, the split shares it
-        zeroed_alone(network, given)
 
 
 @pytest.mark.parametrize("model", ["x-vector", "i-vector"])

@@ -7,24 +7,20 @@ import torch
 from scipy import stats
 from sklearn import metrics
 from small_training import SMALL
-from task_sets import SETS, write_set
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.data.kinds import Features, Frames, Waveform
 from balancemm_cli.engine.inputs import segments
 from balancemm_cli.engine.run_evaluation import Wanted, evaluate_run
-from balancemm_cli.engine.step import train_step
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods import METHODS
-from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape
-from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.tasks import TASKS
 from balancemm_cli.tasks.regression import ABOVE_HALF
+from balancemm_cli.testing.sets import tiny_set
 
 CPU = torch.device("cpu")
 LOCALISATION, REGRESSION, ANSWERS = (
@@ -175,33 +171,6 @@ def test_models_of_a_clip_refuse_segments():
         build("centralnet", "small", SHAPES, 4, seed=0)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].needs_classes])
-def test_every_method_trains_on_segments(name):
-    """One loss and one drop a clip; the weights stay finite and move."""
-    config = resolve("ave", "concat", name, overrides=["encoder=small"])
-    methods = config.build_methods(list(SHAPES))
-    if name == "g-blending":
-        methods[0].load_state_dict({"weights": torch.tensor([0.3, 0.3, 0.4])})
-    network = config.build_network(SHAPES, list("abc"), methods)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    before = [weight.clone() for weight in network.encoders.parameters()]
-    generator = torch.Generator().manual_seed(0)
-    for index in range(3):
-        labels = torch.randint(4, (6, 10), generator=generator)
-        given = {
-            "audio": torch.randn(6, 10, 1, 6, generator=generator),
-            "visual": torch.randn(6, 10, 1, 4, 5, generator=generator),
-        }
-        step = Step(0, RandomStreams(0, 0, index), labels, torch.tensor(index / 3), LOCALISATION)
-        loss = train_step(network, methods, optimizer, given, step, DiscrepancySettings())
-        assert loss.isfinite() and loss.ndim == 0
-        assert step.keep is None or step.keep.shape == (6, 2)
-    moved = [
-        not torch.equal(old, new) for old, new in zip(before, network.encoders.parameters(), strict=True)
-    ]
-    assert all(moved)
-
-
 def test_methods_with_prototypes_of_classes_refuse_segments():
     config = resolve("ave", "concat", "pmr")
     with pytest.raises(UsageError, match="pmr needs one class a sample, and task localisation has none"):
@@ -211,11 +180,11 @@ def test_methods_with_prototypes_of_classes_refuse_segments():
 # ---- runs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", SETS)
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", ["opm+ogm", "unimodal-losses", "agm"])
 def test_runs_of_each_task(task, method, tmp_path):
     """Trained, kept, evaluated again, and what is kept says the same as the metrics."""
-    prepared = write_set(tmp_path / "manifest", "manifest", *SETS[task])
+    prepared = tiny_set(tmp_path / "manifest", task)
     config = resolve("manifest", "concat", method, overrides=[*SMALL, f"task={task}"])
     folder = RunFolder(tmp_path / "runs", config, prepared)
     last = train_run(folder, CPU)["selections"]["last"]
@@ -239,7 +208,7 @@ def test_runs_of_each_task(task, method, tmp_path):
 
 
 def test_a_data_set_without_the_labels_of_a_task_is_refused(tmp_path):
-    prepared = write_set(tmp_path / "manifest", "manifest", {}, lambda n: {})
+    prepared = tiny_set(tmp_path / "manifest")
     for task, column in (("localisation", "segments"), ("regression", "regression")):
         config = resolve("manifest", overrides=[*SMALL, f"task={task}"])
         with pytest.raises(

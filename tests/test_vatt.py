@@ -1,26 +1,15 @@
 """Cross-modal attention: its tokens, its transformer against torch's own, and what every model must do."""
 
-from functools import partial
-
 import pytest
 import torch
 from small_training import train_and_evaluate
-from task_models import steps_with_opm_and_ogm, zeroed_alone
-from test_switches import capturing_on_the_cpu
 from torch import nn
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine.acceleration import Stepper, arrange
-from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods import METHODS
-from balancemm_cli.methods.base import Step
-from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
-from balancemm_cli.random_streams import RandomStreams
 
 SHAPES = {
     "audio": 1,
@@ -112,20 +101,6 @@ def test_a_modality_changes_what_another_gives():
     assert not torch.allclose(network.classify(turned), network.classify(features), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "names", [("audio", "visual"), ("text", "question"), ("visual", "text", "audio")], ids="-".join
-)
-def test_it_trains_with_opm_and_ogm(names):
-    network, values = make(*names), inputs(*names)
-    steps_with_opm_and_ogm(network, values)
-    zeroed_alone(network, values)
-    features = {name: value.detach().requires_grad_() for name, value in network.encode(values).items()}
-    network.zero_grad()
-    torch.cat(list(network.unimodal_logits(features).values())).sum().backward()
-    assert all(weight.grad is None for weight in network.parameters())
-    assert all(value.grad.any() for value in features.values())
-
-
 def test_what_is_modulated_is_the_encoders():
     network = make("audio", "text")
     found = {id(weight) for weights in network.modulated().values() for weight in weights}
@@ -135,67 +110,11 @@ def test_what_is_modulated_is_the_encoders():
     assert len(convolutions) == len(network.modulated()["audio"]) == 9
 
 
-@pytest.mark.parametrize("names", [("text", "question"), ("audio", "visual")])
-def test_a_process_without_samples_takes_part(names):
-    network = make(*names).eval()  # batch norm needs a sample to train
-    methods = [METHODS[name](METHODS[name].Settings(), list(names)) for name in ("opm", "ogm")]
-    optimizer = build_optimizer(network, resolve("synthetic").settings.optimizer)
-    step = Step(0, RandomStreams(0, 0, 0, 4), torch.zeros(0, dtype=torch.int64))
-    loss = train_step(network, methods, optimizer, inputs(*names, batch=0), step, DiscrepancySettings())
-    assert loss == 0 and step.unimodal[names[0]].shape == (0, 4)
-    assert all(weight.isfinite().all() for weight in network.parameters())
-    network(inputs(*names, batch=0)).sum().backward()
-    assert all(weight.grad is not None and not weight.grad.isnan().any() for weight in network.parameters())
-
-
-def test_a_missing_modality_leaves_finite_logits():
-    network, values = make("audio", "text").eval(), inputs("audio", "text")
-    features = {name: one * 0 for name, one in network.encode(values).items()}
-    assert network.classify(features).isfinite().all()
-
-
 def test_what_it_cannot_take_is_refused():
     with pytest.raises(UsageError, match=r"^Model 'vatt' fuses two or more modalities, .* only 'audio'\."):
         make("audio")
     with pytest.raises(UsageError, match=r"vatt\.width"):
         resolve("synthetic", "vatt", overrides=["vatt.width=100"])
-
-
-def train(*switches, steps=3):
-    """Losses and weights of a few steps under switches."""
-    overrides = ["batch_size=6", "optimizer.lr=0.01", "vatt.width=64", "vatt.grid=2", *switches]
-    config = resolve("crema-d", "vatt", "opm+ogm", overrides=overrides)
-    network = arrange(make("audio", "visual"), config.settings.speed)
-    optimizer = build_optimizer(network, config.settings.optimizer, config.settings.speed)
-    methods = config.build_methods(["audio", "visual"])
-    stepper = Stepper(network, methods, optimizer, config.settings)
-    labels = torch.arange(6) % 4
-    losses = [
-        stepper(inputs("audio", "visual"), Step(0, RandomStreams(0, 0, index), labels))[0].clone()
-        for index in range(steps)
-    ]
-    return [torch.stack(losses), *(weight.detach() for weight in network.parameters())]
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
-def test_switches_train_as_eager_float32_does(monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    torch.compiler.reset()
-    eager = train()
-    torch.testing.assert_close(train("speed.channels_last=true"), eager, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(train("speed.compile=true"), eager, rtol=1e-3, atol=1e-3)
-    amp = train("speed.amp=true")
-    torch.testing.assert_close(amp, eager, rtol=0.1, atol=0.1)
-    assert not torch.equal(amp[0], eager[0])  # bf16 was in use
-    torch.compiler.reset()
-
-
-def test_a_captured_step_equals_the_eager_one(monkeypatch):
-    eager = train(steps=7)
-    with capturing_on_the_cpu(monkeypatch) as recorder:
-        captured = train("speed.cuda_graphs=true", steps=7)
-    torch.testing.assert_close(captured, eager, rtol=0, atol=0)
-    assert recorder.captures == 1 and recorder.replays >= 2
 
 
 def test_its_checkpoint_gives_its_own_numbers(prepared, tmp_path):

@@ -5,15 +5,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import FrameEncoder, SequenceShape, SequenceTransformer, Shape
+from balancemm_cli.models.encoders import (
+    FrameEncoder,
+    SequenceShape,
+    SequenceTransformer,
+    Shape,
+    VectorEncoder,
+)
 
 
 def tokens(encoder: nn.Module, inputs: Tensor, grid: int) -> Tensor:
     """Inputs (see encoders) to tokens [B, T, D].
 
     Of pictures and spectrograms the positions of the encoder's last map, averaged over frames and pooled to grid ×
-    grid; of sequences the steps of their transformer, with zeros for padding.
+    grid; of sequences the steps of their transformer, with zeros for padding; of sequences of one step that step.
     """
+    if isinstance(encoder, VectorEncoder):
+        return encoder(inputs)[:, None]
     if isinstance(encoder, SequenceTransformer):
         return encoder.steps(inputs)[0]
     assert isinstance(encoder, FrameEncoder)

@@ -25,23 +25,24 @@ CLASSES = ["a", "b", "c"]
 GROUPS = ["Audio-Counting", "Visual-Location"]
 
 
-def tiny_set(folder: Path, task: str = "classification") -> PreparedSet:
-    """Write a prepared set in `folder` and open it: two modalities of ten steps, with what the task asks for."""
+def tiny_set(folder: Path, *tasks: str) -> PreparedSet:
+    """Write a prepared set in `folder` and open it: two modalities of ten steps, with the labels of the tasks."""
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     modalities = {"audio": features(10, 6), "visual": features(10, 5, positions=4)}
     extras: dict[str, str] = {}
     for split, count in COUNTS.items():
-        labels = random_labels(TASKS[task], count, generator) % len(CLASSES)
+        labels = {task: random_labels(TASKS[task], count, generator) % len(CLASSES) for task in tasks}
         rows = []
         for index in range(count):
-            audio = torch.randn(10, 6, generator=generator) + labels[index].float().mean()
+            further = [_further(task, labels[task][index], index) for task in tasks]
+            columns = {name: column for of_task in further for name, column in of_task.items()}
+            extras = {name: kind for name, (kind, _) in columns.items()}
+            audio = torch.randn(10, 6, generator=generator) + index % len(CLASSES)
             visual = torch.randn(10, 4, 5, generator=generator)
-            further = _further(task, labels[index], index)
-            extras = {name: kind for name, (kind, _) in further.items()}
             row: dict[str, Any] = {"id": f"{split}-{index}", "label": index % len(CLASSES)}
             row |= {"audio": audio.numpy(), "visual": visual.numpy()}
-            rows.append(row | {name: value for name, (_, value) in further.items()})
+            rows.append(row | {name: value for name, (_, value) in columns.items()})
         write_shard(folder / f"{split}-00000.arrow", rows, modalities, extras)
     return finish(folder, folder.name, modalities, extras, COUNTS)
 

@@ -14,7 +14,6 @@ from balancemm_cli.engine import distributed
 from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.trainer import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Losses, Method, MethodSettings, Step, drop
 from balancemm_cli.models import MODELS
@@ -149,7 +148,7 @@ class Training:
             method.on_start(measured_losses)
             method.load_state_dict({name: value.to(device) for name, value in method.state_dict().items()})
         self.methods = [Dropped(names, dropped), *methods] if dropped else methods
-        self.stepper = Stepper(train_step, self.network, self.methods, self.optimizer, settings)
+        self.stepper = Stepper(self.network, self.methods, self.optimizer, settings)
 
     def batch(self, index: int, count: int = BATCH) -> tuple[dict[str, Tensor], Tensor]:
         """This process's part of the batch of a step, on the device and in the default dtype."""
@@ -220,7 +219,7 @@ def trained(
     for index in range(steps):
         loss, step = training.take(index, counts[index % len(counts)])
         kept = loss.new_full((), counts[index % len(counts)]) if step.kept is None else step.kept
-        found = [loss[None], kept[None], *step.figures.values()]
+        found = [loss[None], kept[None], *step.metrics.values()]
         found += [step.discrepancy.rho] if step.discrepancy else []
         numbers.append(torch.cat([one.flatten().double() for one in found]).cpu())
     return numbers, {name: value.cpu().clone() for name, value in training.network.state_dict().items()}
