@@ -6,7 +6,10 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from fuzz_bundles import fuzz, pack
 from run_folders import write_demo, write_run
 from test_report import bmm
 
@@ -119,6 +122,35 @@ def test_a_foreign_or_hostile_one_is_refused(tmp_path, bundle, change, message):
     with pytest.raises(InputError, match=message):
         unpack(bundle, tmp_path / "folder")
     assert not (tmp_path / "a").exists() and not Path(OUTSIDE[1]).exists()
+
+
+def test_mutated_bundles_end_no_process_and_write_nothing_elsewhere(tmp_path):
+    """A few of the 5,000 of fuzz_bundles.py."""
+    outcomes, faults = fuzz(60, 1, tmp_path)
+    assert not faults and outcomes.total() == 60
+    assert len({kind for kind, _ in outcomes}) > 12
+
+
+def test_a_damaged_arrow_file_with_the_right_hash_is_refused(tmp_path, bundle):
+    """Offsets that lead nowhere, a file cut short and compressed zeros: by memory map they ended the process."""
+    with zipfile.ZipFile(bundle) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name != INDEX}
+    name = next(name for name in files if name.endswith("steps.arrow"))
+    zeros = pa.table({"epoch": np.zeros(2**24, np.int64)})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(sink, zeros.schema, options=options) as writer:
+        writer.write_table(zeros)
+    whole = files[name]
+    start = whole.index(b"loss")
+    torn = whole[:start] + b"\xff" * 16 + whole[start + 16 :]
+    cut = whole[: len(whole) // 2] + b"ARROW1"
+    others = {"compressed": sink.getvalue().to_pybytes(), "cannot be read": torn, "cannot": cut}
+    for reason, content in others.items():
+        pack([(one, text, 0) for one, text in (files | {name: content}).items()], None, bundle)
+        with pytest.raises(InputError, match=r"steps\.arrow cannot be read.*Ask for it again") as found:
+            unpack(bundle, tmp_path / reason.replace(" ", "-"))
+        assert reason in str(found.value)
 
 
 def test_runs_whose_folders_share_a_name_are_all_packed(tmp_path):

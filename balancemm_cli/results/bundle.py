@@ -119,7 +119,12 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which no one reads more at once than LIST_LIMIT. ValueError for a reader that wants to."""
+    """A file of which no one reads more at once than LIST_LIMIT, or before its start. ValueError for who wants to."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if offset < 0 and whence == io.SEEK_SET:
+            raise ValueError("it names a place before its own start")
+        return super().seek(offset, whence)
 
     def read(self, size: int | None = -1, /) -> bytes:
         content = super().read(LIST_LIMIT + 1 if size is None or size < 0 else min(size, LIST_LIMIT + 1))

@@ -44,11 +44,9 @@ Check = Callable[[pa.DataType], bool]
 def read_bytes(path: Path) -> bytes:
     """The content of a run's file. OSError where it can't be read, ValueError where it is larger than it may be."""
     limit = LIMITS[path.name]
-    with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+    if path.stat().st_size > limit:
         raise ValueError(f"it has more than the {limit // MIB:,} MiB that {path.name} may have")
-    return content
+    return path.read_bytes()
 
 
 def read_settings(folder: Path) -> dict[str, object]:
@@ -91,7 +89,7 @@ def read_table(path: Path) -> pa.Table:
         table = _decode(read_bytes(path), path.name)
         _check_values(table, path.name)
     except (OSError, ValueError, KeyError, struct.error, pa.ArrowException, MemoryError) as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from None
+        raise InputError(f"{path} cannot be read ({_first_line(error)}).") from None
     return table
 
 
@@ -109,6 +107,11 @@ def class_names(predictions: pa.Table) -> list[str] | None:
     """The names of the classes that predictions.arrow keeps; None in that of a former version."""
     kept = (predictions.schema.metadata or {}).get(b"classes")
     return None if kept is None else from_json(kept)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, or its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _decode(content: bytes, name: str) -> pa.Table:
@@ -165,8 +168,8 @@ def _is_class(kind: pa.DataType) -> bool:
 
 
 def _is_vector(kind: pa.DataType) -> bool:
-    several = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return several and _is_number(kind.value_type)
+    fixed = pa.types.is_fixed_size_list(kind) and kind.list_size > 0
+    return (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_number(kind.value_type)
 
 
 COLUMNS: dict[str, tuple[dict[str, Check], Check]] = {
