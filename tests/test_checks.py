@@ -5,16 +5,19 @@ import shutil
 import sys
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import scipy.stats
 from run_folders import write_run
 
 from balancemm_cli.cli import main
-from balancemm_cli.config.suites import load_suite
+from balancemm_cli.config.suites import Suite, load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import checks, published, tables
 from balancemm_cli.results.bundle import write_bundle
 from balancemm_cli.results.groups import collect
+from balancemm_cli.results.statistics import summarize
+from balancemm_cli.results.verdicts import Verdict, chance, decide
 
 SUITE = """
 title = "mine"
@@ -155,6 +158,56 @@ def test_percent_for_a_fraction_is_refused(tmp_path):
     (tmp_path / "mine.toml").write_text(SUITE.replace("low = 0.85", "low = 85"))
     with pytest.raises(UsageError, match=r"expected\.0\.low"):
         load_suite(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    ("around", "spread", "seeds", "word"),
+    [
+        (0.90, 0.01, 3, "reproduced"),
+        (0.90, 0.03, 3, "undecided"),  # the mean lies in the range, its interval does not
+        (0.90, 0.01, 1, "undecided"),
+        (0.90, 0.0, 3, "undecided"),
+        (0.93, 0.005, 3, "better"),
+        (0.80, 0.005, 3, "worse"),
+    ],
+)
+def test_a_range_is_held_to_the_same_rules(tmp_path, around, spread, seeds, word):
+    for seed in range(seeds):
+        write_run(tmp_path, seed=seed, accuracy=around + spread * (seed - (seeds - 1) / 2))
+    suite = Suite.model_validate(
+        {
+            "title": "x",
+            "runs": [{"datasets": ["synthetic"], "recipe": "tuned", "seeds": list(range(seeds))}],
+            "expected": [{"dataset": "synthetic", "low": 0.87, "high": 0.92}],
+        }
+    )
+    (found,) = checks.check(suite, collect([tmp_path], "last"), "last")
+    assert found.word == word
+
+
+def test_a_range_up_to_100_percent_is_open_there(tmp_path):
+    """Student's interval of accuracies near 100 % passes it, which no accuracy can."""
+    _, suite = load_suite("demo")
+    for seed, accuracy in enumerate([0.999, 0.98, 0.999]):
+        write_run(tmp_path, seed=seed, model="unimodal-visual", accuracy=accuracy)
+    found = checks.check(suite, collect([tmp_path], "last"), "last")
+    (visual,) = [one for one in found if "unimodal-visual" in one.name]
+    assert visual.word == "reproduced" and "interval 97.4 to 100.0" in visual.reason
+
+
+def test_what_to_expect_of_so_many_verdicts_at_once():
+    """By simulation: of numbers that are all exactly reproduced so many are shown to be, as `expectation` says."""
+    generator = np.random.default_rng(0)
+    low, high, shown, said = 0.68, 0.72, [], []
+    for _ in range(60):
+        groups = [summarize(generator.normal(0.7, 0.01, 5).tolist()) for _ in range(20)]
+        verdicts = [Verdict("x", decide(one, low, high), "", chance(one, 0.02)) for one in groups]
+        shown.append(sum(one.word == "reproduced" for one in verdicts))
+        said.append(float(checks.expectation(verdicts).split("about ")[1].split(" ")[0]))
+    assert np.mean(shown) == pytest.approx(20 * 0.95, abs=0.3)
+    assert np.mean(said) == pytest.approx(np.mean(shown), abs=2.5)  # each from the deviation that was seen
+    assert "about 1.0 would pass as reproduced by chance" in checks.expectation(verdicts)
+    assert checks.expectation([Verdict("x", "undecided", "")] * 3) == ""
 
 
 def bmm_check(folder, monkeypatch, capsys, *words):

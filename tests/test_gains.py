@@ -12,7 +12,9 @@ from run_folders import write_run
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.gains import gains
 from balancemm_cli.results.groups import collect
+from balancemm_cli.results.statistics import minimum_detectable
 from balancemm_cli.runs.folder import write_table
+from balancemm_cli.runs.schema import DataIdentity
 
 
 def write_predictions(folder, correct, classes=4):
@@ -56,8 +58,8 @@ def test_the_gain_over_the_own_baseline(tmp_path):
     assert row.gain is not None and row.gain.p == pytest.approx(expected.pvalue)
     assert row.gain.comparison.difference.mean == pytest.approx(0.035)
     assert row.gain.published == pytest.approx(0.751 - 0.669)  # of Table 12
-    low, high = row.gain.samples
-    assert 0 < low < 0.035 < high < 0.07
+    low, high = row.gain.new_samples
+    assert -0.02 < low < 0.035 < high < 0.09
     assert rows_of(tmp_path)["baseline"].gain is None
 
 
@@ -65,10 +67,10 @@ def test_a_single_seed_has_its_interval_over_the_test_samples(tmp_path):
     write_pair(tmp_path, [0.8], [0.7])
     gain = rows_of(tmp_path)["opm"].gain
     assert gain.comparison.difference.interval is None and gain.p is None
-    assert gain.samples[0] < 0.1 < gain.samples[1]
+    assert gain.new_samples[0] < 0.1 < gain.new_samples[1]
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
     cell = dict(zip(table.header, table.cells[1], strict=True))["Gain"]
-    assert cell == f"+10.0 [{100 * gain.samples[0]:+.1f}, {100 * gain.samples[1]:+.1f}]"
+    assert cell == f"+10.0 [{100 * gain.new_samples[0]:+.1f}, {100 * gain.new_samples[1]:+.1f}]"
     assert any("fewer than 3 shared seeds" in note for note in table.notes)
 
 
@@ -78,6 +80,44 @@ def test_p_values_are_adjusted_over_what_is_shown(tmp_path):
     for seed, accuracy in enumerate([0.8, 0.7, 0.9]):
         write_run(tmp_path, "ogm", seed, accuracy=accuracy)
     assert rows_of(tmp_path)["opm"].gain.p == pytest.approx(2 * alone)
+
+
+def test_the_line_under_the_dagger_is_of_the_test_that_it_uses(tmp_path):
+    write_pair(tmp_path, [0.71, 0.745, 0.69], [0.66, 0.7, 0.68])
+    for seed, accuracy in enumerate([0.8, 0.7, 0.9]):
+        write_run(tmp_path, "ogm", seed, accuracy=accuracy)
+    found = {name: row.gain for name, row in rows_of(tmp_path).items()}
+    for name in ("opm", "ogm"):
+        std = found[name].comparison.difference.std
+        assert found[name].tests == 2
+        assert found[name].detectable == pytest.approx(minimum_detectable(std, 3, tests=2))
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    (line,) = [note for note in table.notes if note.startswith("†")]
+    both = " to ".join(f"{100 * found[name].detectable:.1f}" for name in ("opm", "ogm"))
+    assert (
+        "Holm over the 2 gain(s)" in line
+        and f"a true difference of {both}, by row, points in 80 % of cases" in line
+    )
+
+
+def test_the_interval_over_new_samples_is_a_column_on_demand(tmp_path):
+    write_pair(tmp_path, [0.71, 0.745, 0.69], [0.66, 0.7, 0.68])
+    groups = collect([tmp_path], "last").groups
+    (table,) = tables.tables(groups, "last")
+    assert "Gain new samples" not in table.header
+    (table,) = tables.tables(groups, "last", columns=["gain", "gain-new-samples"])
+    low, high = rows_of(tmp_path)["opm"].gain.new_samples
+    assert table.cells[1][-1] == f"[{100 * low:+.1f}, {100 * high:+.1f}]" and table.cells[0][-1] == "—"
+    assert any(note.startswith("Gain new samples: the 95 % interval") for note in table.notes)
+
+
+def test_no_printed_gain_beside_runs_of_another_split(tmp_path):
+    other = DataIdentity(reader="crema-d", split_name="relearn", official_lists=True)
+    write_pair(
+        tmp_path, [0.71, 0.745, 0.69], [0.66, 0.7, 0.68], dataset="crema-d", recipe="paper", identity=other
+    )
+    row = rows_of(tmp_path)["opm"]
+    assert row.gain.published is None and row.published is None and row.delta is None
 
 
 def test_a_baseline_of_other_settings_or_data_is_none(tmp_path):
@@ -96,7 +136,7 @@ def test_settings_of_the_method_do_not_part_it_from_its_baseline(tmp_path):
     found = rows_of(tmp_path)
     assert found["opm"].gain.comparison.difference.mean == pytest.approx(0.21)
     assert found["ogm"].gain.comparison.difference.mean == pytest.approx(0.1)
-    assert found["opm"].gain.samples is None  # there are no predictions
+    assert found["opm"].gain.new_samples is None  # there are no predictions
 
 
 def test_without_its_settings_a_run_has_no_baseline(tmp_path):
@@ -131,7 +171,7 @@ def test_damaged_predictions_leave_the_gain_over_seeds(tmp_path):
     write_pair(tmp_path, [0.8, 0.81], [0.7, 0.72])
     next(tmp_path.rglob("opm*/predictions.arrow")).write_bytes(b"ARROW1 but not further")
     gain = rows_of(tmp_path)["opm"].gain
-    assert gain.samples is None and gain.comparison.difference.n == 2
+    assert gain.new_samples is None and gain.comparison.difference.n == 2
 
 
 def test_the_gain_is_in_every_record(tmp_path):

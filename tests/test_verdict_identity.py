@@ -1,0 +1,133 @@
+"""A verdict is given for the data that a printed number was got on alone: its reader, its split, its lists, whole."""
+
+import json
+
+import pytest
+from run_folders import official, write_run
+
+from balancemm_cli.config.suites import load_suite
+from balancemm_cli.results import checks, paper_tables, published, tables
+from balancemm_cli.results.groups import collect
+from balancemm_cli.results.verdicts import judge, reached
+from balancemm_cli.runs.schema import DataIdentity
+
+OTHERS = {  # the data set whose name the runs bear, which data they are of, and the word on it
+    "an own CSV of that name": ("crema-d", ("manifest", None, None), "a CSV of your own"),
+    "another set under --out …/crema-d": (
+        "crema-d",
+        ("kinetics-sounds", "test", True),
+        "the data set 'kinetics-sounds', whatever their folder is called",
+    ),
+    "made data of that name": ("crema-d", ("synthetic", None, None), "the data set 'synthetic'"),
+    "speaker-independent": (
+        "crema-d",
+        ("crema-d", "speaker-independent", None),
+        "The split is 'speaker-independent'",
+    ),
+    "relearn": ("crema-d", ("crema-d", "relearn", True), "The split is 'relearn'"),
+    "MOSI's own folds": (
+        "cmu-mosi",
+        ("cmu-mosi", "official", False),
+        "The split lists are not the official ones",
+    ),
+    "shortened lists": (
+        "vggsound",
+        ("vggsound", "official", False),
+        "The split lists are not the official ones",
+    ),
+    "unknown lists": ("crema-d", ("crema-d", "official", None), "are not known to be the official ones"),
+    "the validation clips": ("kinetics-sounds", ("kinetics-sounds", "val", True), "The split is 'val'"),
+    "UCF-101 split 2": ("ucf-101", ("ucf-101", "2", True), "The split is '2', the printed number is of '1'"),
+    "UCF-101-Three split 3": ("ucf-101-three", ("ucf-101-three", "3", True), "The split is '3'"),
+    "a version that did not record it": ("crema-d", (None, None, None), "prepare them and train again"),
+}
+
+
+def runs_of(root, dataset, identity, accuracy):
+    """The group of three runs under this name, as their result.json says."""
+    for seed in range(3):
+        write_run(
+            root,
+            "opm",
+            seed,
+            accuracy=accuracy + seed / 1000,
+            dataset=dataset,
+            recipe="paper",
+            identity=identity,
+        )
+    (group,) = collect([root], "last").groups
+    return group
+
+
+def number_of(dataset):
+    """A number that the paper prints for OPM on a data set."""
+    return next(
+        one
+        for one in published.rows()
+        if (one.dataset, one.method, one.metric) == (dataset, "opm", "accuracy")
+    )
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_data_are_not_comparable(tmp_path, case):
+    dataset, (reader, split, lists), reason = OTHERS[case]
+    identity = DataIdentity(reader=reader, split_name=split, official_lists=lists)
+    number = number_of(dataset)
+    group = runs_of(tmp_path, dataset, identity, number.fraction)
+    found = judge("x", group, reached(group, "accuracy", "last"), number)
+    assert found.word == "not comparable" and reason in found.reason and not found.passes
+    assert published.other_data(group.first.model_copy(update={"data": official(dataset)}), number) == ""
+
+
+def test_the_very_data_are(tmp_path):
+    group = runs_of(tmp_path, "crema-d", official("crema-d"), number_of("crema-d").fraction)
+    assert judge("x", group, reached(group, "accuracy", "last"), number_of("crema-d")).word == "reproduced"
+
+
+def test_a_number_whose_split_was_not_published_has_no_verdict(tmp_path):
+    """The paper does not say which of the two versions of MUSIC-AVQA's lists it took."""
+    identity = DataIdentity(reader="music-avqa", split_name="official", official_lists=True)
+    (number, *_) = [one for one in published.rows() if one.dataset == "music-avqa"]
+    group = runs_of(tmp_path, "music-avqa", identity, 0.7)
+    found = judge("x", group, reached(group, "accuracy", "last"), number)
+    assert found.word == "not comparable" and "Which split of music-avqa" in found.reason
+
+
+def test_a_result_of_a_former_version_is_read_and_not_compared(tmp_path):
+    runs_of(tmp_path, "crema-d", official("crema-d"), 0.751)
+    for path in tmp_path.rglob("result.json"):
+        content = json.loads(path.read_text())
+        del content["data"]
+        path.write_text(json.dumps(content))
+    found = checks.check(load_suite("table-12")[1], collect([tmp_path], "last"), "last")
+    opm = next(one for one in found if one.name == "crema-d concat opm accuracy")
+    assert opm.word == "not comparable"
+    assert "made by a version that did not record which data set and split" in opm.reason
+
+
+def test_no_printed_number_stands_beside_runs_of_another_split(tmp_path):
+    """A gap in the table of runs, with the reason under it; in the paper's own table no difference, and the mark."""
+    runs_of(
+        tmp_path, "crema-d", DataIdentity(reader="crema-d", split_name="relearn", official_lists=True), 0.751
+    )
+    groups = collect([tmp_path], "last").groups
+    (table,) = tables.tables(groups, "last")
+    cell = dict(zip(table.header, table.cells[0], strict=True))
+    assert (cell["Published"], cell["Δ"], cell["Verdict"]) == ("—", "—", "not comparable")
+    (table,) = tables.tables(groups, "last", columns=["published", "delta"])
+    assert table.cells[0][-2:] == ["—", "—"]
+    assert any("The split is 'relearn', the printed number is of 'official'" in note for note in table.notes)
+    found = paper_tables.cells("12", groups, "last")
+    (opm,) = [one for one in found if one.group and one.printed.metric == "accuracy"]
+    assert opm.delta is None and opm.text == "75.2 ± 0.1 (3) / 75.1 / — ≠"
+
+
+def test_an_own_csv_does_not_pass_for_the_embedded_data_of_a_check(tmp_path):
+    own = DataIdentity(reader="manifest")
+    for seed in range(3):
+        for method in ("baseline", "opm", "ogm", "opm+ogm"):
+            write_run(tmp_path, method, seed, identity=own if method == "opm" else None)
+    found = checks.check(load_suite("demo")[1], collect([tmp_path], "last"), "last")
+    words = {one.name: one.word for one in found}
+    assert words["synthetic concat opm accuracy"] == "not comparable"
+    assert words["synthetic concat opm+ogm accuracy"] == "reproduced"
