@@ -198,6 +198,13 @@ def test_packs_are_preferred_and_read_by_number(packs, tmp_path):
     assert len(split.frames("rgb", 0)) == 2
     assert [levels(jpeg) for jpeg in split.frames("flow", 0)] == [(130, 120), (155, 95)]
     assert prepare(packs, tmp_path / "ucf-101").content_hash == prepared.content_hash  # nothing to do
+    picture = packs / "tvl1_flow" / "v" / TRAIN[0] / "frame000026.jpg"
+    other = next(
+        path for path in sorted(picture.parent.iterdir()) if path.read_bytes() != picture.read_bytes()
+    )
+    picture.write_bytes(other.read_bytes())  # as many pictures as before
+    with pytest.raises(InputError, match="was prepared from other media"):
+        prepare(packs, tmp_path / "ucf-101")
 
 
 def test_dense_flow_pictures(tmp_path, jpegs):

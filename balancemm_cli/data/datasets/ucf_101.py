@@ -42,6 +42,7 @@ OPTIONS = {"split": ("1", "2", "3"), "flow": ("tv-l1", "dis")}
 RGB = frames(256, 340, 1.0)
 FLOW = {**RGB, "channels": 2, "content": "flow"}
 PICTURES_A_SECOND = 25  # of the videos (Soomro et al., 2012); folders of pictures don't say it
+STEP = round(PICTURES_A_SECOND / RGB["fps"])  # from a picture that is read to the next one
 
 JOIN = "join the three parts of each pack before unzipping (`cat NAME.zip.00* > NAME.zip`)"
 HOW_TO_GET = (
@@ -92,25 +93,24 @@ class Pictures(Clip):
         return len(_pictures(self.root, self.name)) or None
 
     def stamp(self) -> str | None:
-        """As Clip, of all pictures; None where there is none."""
-        paths = _paths(self.root, [self.name])
+        """As Clip, of the pictures that are read; None where there is none."""
+        paths = _used(self.root, [self.name])
         return stamp_of(paths) if paths else None
 
     def content(self) -> str:
-        """As Clip, of all pictures in the order of their names."""
-        return content_of(_paths(self.root, [self.name]))
+        """As Clip, of the pictures that are read."""
+        return content_of(_used(self.root, [self.name]))
 
     def read(self, spec: Spec, waived: frozenset[str]) -> list[bytes]:
         """JPEG files as those of a video. Raises media.MediaError."""
         from balancemm_cli.data.reading import media
 
         paths = _whole(self.root, self.name)
-        step = round(PICTURES_A_SECOND / spec["fps"])
         if "content" not in spec:
-            return [media.encode_jpeg(_read(path, spec)) for path in paths[::step]]
+            return [media.encode_jpeg(_read(path, spec)) for path in paths[::STEP]]
         if len(paths) == 1:
             raise media.MediaError("one frame", "motion needs two")
-        pairs = zip(paths[:-1:step], paths[1::step], strict=True)
+        pairs = zip(paths[:-1:STEP], paths[1::STEP], strict=True)
         return [_motion(_read(first, spec), _read(second, spec), spec) for first, second in pairs]
 
 
@@ -127,13 +127,13 @@ class StoredFlow(Clip):
         return sum(counts) if all(counts) else None
 
     def stamp(self) -> str | None:
-        """As Clip, of the pictures of both sets; None where one of the sets is missing."""
-        paths = _paths(self.root, self._names())
+        """As Clip, of the pictures of both sets that are read; None where one of the sets is missing."""
+        paths = _used(self.root, self._names())
         return stamp_of(paths) if paths else None
 
     def content(self) -> str:
-        """As Clip, of the pictures of both sets."""
-        return content_of(_paths(self.root, self._names()))
+        """As Clip, of the pictures of both sets that are read."""
+        return content_of(_used(self.root, self._names()))
 
     def describe(self) -> list[Any]:
         """All that decides what is read."""
@@ -153,8 +153,7 @@ class StoredFlow(Clip):
             raise media.MediaError(
                 "incomplete", f"{len(u):,} pictures of flow belong to {expected + 1:,} RGB pictures"
             )
-        step = round(PICTURES_A_SECOND / spec["fps"])
-        both = zip(u[::step], v[::step], strict=True)
+        both = zip(u[::STEP], v[::STEP], strict=True)
         channels = ([_read(path, spec)[..., 0] for path in paths] for paths in both)
         return [media.encode_jpeg(np.stack(pair, 2)) for pair in channels]
 
@@ -326,17 +325,29 @@ def _pictures(root: Path, name: str) -> list[str]:
     return found
 
 
-def _paths(root: Path, names: list[str]) -> list[Path]:
-    """All pictures that the names mean, sorted within each; none where one of the names means none."""
-    found = [sorted((root / name).with_name(file) for file in _pictures(root, name)) for name in names]
-    return [path for paths in found for path in paths] if all(found) else []
+def _used(root: Path, names: list[str]) -> list[Path]:
+    """The pictures that are read, of each second the first two, of those that each of the names means; none at all
+    where a name means none."""
+    found = {name: sorted(_pictures(root, name), key=_number) for name in names}
+    if not all(found.values()):
+        return []
+    return [
+        (root / name).with_name(file)
+        for name, files in found.items()
+        for place, file in enumerate(files)
+        if place % STEP < 2
+    ]
+
+
+def _number(file: str) -> int:
+    return int(re.findall("[0-9]+", file)[0])
 
 
 def _whole(root: Path, name: str) -> list[Path]:
     """The pictures of a clip in the order of their numbers. MediaError where there is none, or one is missing."""
     from balancemm_cli.data.reading.media import MediaError
 
-    numbers = {int(re.findall("[0-9]+", file)[0]): file for file in _pictures(root, name)}
+    numbers = {_number(file): file for file in _pictures(root, name)}
     if not numbers:
         raise MediaError("missing")
     first, last = min(numbers), max(numbers)
