@@ -1,13 +1,16 @@
-"""Writes run folders as training leaves them, with curves a real run could have. For tests of reports."""
+"""Run folders as training leaves them, by the product's writer, with curves that a real run could have."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from balancemm_cli.config.run import resolve
+from balancemm_cli.data.store import PreparedSet
 from balancemm_cli.results.published import official_split
+from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder
 from balancemm_cli.runs.schema import DataIdentity
 
 REACHED = {  # test accuracy after training: fused, audio, visual
@@ -16,8 +19,6 @@ REACHED = {  # test accuracy after training: fused, audio, visual
     "ogm": (0.955, 0.743, 0.837),
     "opm+ogm": (0.988, 0.822, 0.976),
 }
-
-NAMES = ("dataset", "model", "method", "variant", "recipe", "seed")
 
 
 def write_run(
@@ -44,40 +45,48 @@ def write_run(
     """Write one run folder under `root` and return it. `accuracy` is the fused one, exactly; `identity` says which data
     it is of, those of the paper unless another is given."""
     config = resolve(dataset, model, method, variant, recipe, seed, overrides)
-    folder = root / model / f"{method}-{variant}-s{seed}-{config.hash(data)[:8]}"
-    folder.mkdir(parents=True)
+    identity = identity or official(dataset)
+    manifest = _manifest(dataset, data, splits, samples, split) | identity.model_dump()
+    name = f"{method}-{variant}-s{seed}-{config.hash(data)[:8]}"
+    folder = RunFolder(root, config, PreparedSet(root, manifest), place=root / model / name)
     random = np.random.default_rng(seed)
     modalities = [model.removeprefix("unimodal-")] if model.startswith("unimodal-") else ["audio", "visual"]
     reached = REACHED[method] if accuracy is None else (accuracy, accuracy * 0.9, accuracy * 0.8)
     noise = random.normal(0, 0.005, 3) if accuracy is None else np.zeros(3)
     fused, audio, visual = np.clip(np.array(reached) + noise, 0, 1).tolist()
     unimodal = {"audio": audio, "visual": visual} if len(modalities) > 1 else {modalities[0]: fused}
-    _write_history(folder, fused, unimodal, epochs, random)
-    rho = _write_steps(folder, method, modalities, epochs * steps, steps, random)
     chosen = {"epoch": epochs - 1, "accuracy": fused, "map": 0.98 * fused, "macro_f1": 0.99 * fused}
-    result = {
-        "format": 1,
-        "status": status,
-        **{name: getattr(config, name) for name in NAMES},
-        "epochs": epochs,
-        "selections": {name: {**chosen, "unimodal": unimodal} for name in selections},
-        "rho": rho,
-        "split": split,
-        "data": (identity or official(dataset)).model_dump(),
-        "samples": {"train": [800, 800], "test": list(samples)},
-        "hashes": {
-            "config": config.hash(data),
-            "protocol": config.hash(data, with_seed=False),
-            "data": data,
-            "splits": splits,
-        },
-        "time": {"seconds": 30.0, "samples_per_second": 800.0},
+    with folder.open():
+        folder.write_environment(torch.device("cpu"), 1)
+        folder.write_history(_history(fused, unimodal, epochs, random))
+        table, rho = _steps(method, modalities, epochs * steps, steps, random)
+        folder.write_steps(table)
+        folder.write_result(
+            status,
+            epochs,
+            1,
+            selections={name: {**chosen, "unimodal": unimodal} for name in selections},
+            rho=rho,
+            time={"seconds": 30.0, "samples_per_second": 800.0},
+        )
+    for lock in (LOCK, ALIVE):
+        (folder.path / lock).unlink()
+    return folder.path
+
+
+def _manifest(dataset: str, data: str, splits: str, samples: tuple[int, int], split: str) -> dict[str, Any]:
+    """What a prepared set says of itself; `samples` are those of the test split, used and expected."""
+    counts = {"train": (800, 800), "test": samples}
+    parts = {name: {"prepared": used, "expected": expected} for name, (used, expected) in counts.items()}
+    return {
+        "dataset": dataset,
+        "classes": [],
+        "modalities": {},
+        "split_description": split,
+        "splits": parts,
+        "content_hash": data,
+        "splits_hash": splits,
     }
-    environment = {"version": "0.1.0", "torch": "2.11.0", "python": "3.11", "device": "cpu", "threads": 1}
-    (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-    (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    return folder
 
 
 def official(dataset: str) -> DataIdentity:
@@ -96,27 +105,26 @@ def write_demo(root: Path, seeds: int = 3) -> Path:
     return root
 
 
-def _write_history(
-    folder: Path, fused: float, unimodal: dict, epochs: int, random: np.random.Generator
-) -> None:
-    lines = []
+def _history(fused: float, unimodal: dict, epochs: int, random: np.random.Generator) -> list[dict[str, Any]]:
+    """A record an epoch."""
+    records = []
     for epoch in range(epochs):
         share = 1 - 0.7 * np.exp(-4 * epoch / max(epochs - 1, 1)) + random.normal(0, 0.004)
-        line = {
+        record = {
             "epoch": epoch,
             "loss": 1.8 * np.exp(-3 * epoch / epochs),
             "lr": 0.02,
             "accuracy": {"test": min(1.0, fused * share)},
             "unimodal": {"test": {name: min(1.0, value * share) for name, value in unimodal.items()}},
         }
-        lines.append(json.dumps(line))
-    (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        records.append(record)
+    return records
 
 
-def _write_steps(
-    folder: Path, method: str, modalities: list[str], total: int, steps: int, random: np.random.Generator
-) -> dict[str, float]:
-    """Write steps.arrow: ρ, q and k by their equations; returns the mean ρ."""
+def _steps(
+    method: str, modalities: list[str], total: int, steps: int, random: np.random.Generator
+) -> tuple[pa.Table, dict[str, float]]:
+    """The table of the steps, ρ, q and k by their equations; and the mean ρ."""
     index = np.arange(total)
     columns = {
         "epoch": (index // steps).astype(np.int32),
@@ -132,7 +140,4 @@ def _write_steps(
         columns[f"rho_{name}"] = value
         columns[f"q_{name}"] = np.where(value > 1, 0.5 * (1 + 0.5 * over), 0) * ("opm" in method)
         columns[f"k_{name}"] = np.maximum(0, 1 - 0.4 * over * ("ogm" in method))
-    table = pa.table(columns)
-    with pa.OSFile(str(folder / "steps.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return {name: float(value.mean()) for name, value in rho.items()}
+    return pa.table(columns), {name: float(value.mean()) for name, value in rho.items()}
