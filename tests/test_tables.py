@@ -69,7 +69,7 @@ def test_groups_that_no_setting_tells_apart_show_their_settings_hash(tmp_path):
         folder = write_run(tmp_path / protocol[:4])
         (folder / "config.toml").unlink()
         result = json.loads((folder / "result.json").read_text())
-        edit_result(folder, hashes=result["hashes"] | {"protocol": protocol})
+        edit_result(folder, hashes=result["hashes"] | {"settings": protocol})
     groups = collect([tmp_path], "last").groups
     assert [group.differences for group in groups] == [
         {"settings hash": "11111111"},
