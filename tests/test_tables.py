@@ -269,7 +269,7 @@ def test_classes_left_out_of_map_are_said(tmp_path):
     result["selections"]["last"]["map_classes_left_out"] = 2
     edit_result(folder, selections=result["selections"])
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
-    assert any("leaves out 2 class" in note for note in table.notes)
+    assert any("mAP and macro-F1 leave out 2 class" in note for note in table.notes)
 
 
 def test_a_run_whose_process_was_killed_is_told_from_one_that_runs(tmp_path):
