@@ -1,7 +1,9 @@
 import csv
+import errno
 import fcntl
 import io
 import json
+import os
 import shutil
 import statistics
 
@@ -11,6 +13,7 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import formats, rows, tables
+from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.groups import collect, labels
 from balancemm_cli.runs.folder import ALIVE
 from balancemm_cli.runs.schema import selection_named
@@ -280,3 +283,46 @@ def test_a_run_whose_process_was_killed_is_told_from_one_that_runs(tmp_path):
         assert collect([tmp_path], "last").left_out == [f"{killed}: running, not averaged."]
     (line,) = collect([tmp_path], "last").left_out
     assert line == f"{killed}: killed, or running on another machine, not averaged."
+
+
+def test_folders_that_cannot_be_read_and_links_to_nowhere_are_named(tmp_path, monkeypatch):
+    write_run(tmp_path, seed=0)
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    scandir = os.scandir
+
+    def refuse(place):
+        if os.fspath(place).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    left_out = collect([tmp_path], "last").left_out
+    assert len(left_out) == 2
+    assert f"{tmp_path / 'gone'}: a link that leads nowhere." in left_out
+    assert any(
+        f"{tmp_path / 'closed'}: this folder cannot be read (Permission denied)" in one for one in left_out
+    )
+
+
+def test_settings_other_than_the_recipes_and_the_suites_are_named(tmp_path):
+    for overrides in ((), ("optimizer.lr=0.03",)):
+        write_run(tmp_path, "opm", overrides=overrides)
+    groups = collect([tmp_path], "last").groups
+    (table,) = Contents(groups, "last", suite="demo").tables
+    of_recipe = [note for note in table.notes if "recipe's" in note]
+    assert of_recipe == [
+        "Settings other than the recipe's: concat opm optimizer.lr=0.03 (optimizer.lr=0.03)."
+    ]
+    (of_suite,) = [note for note in table.notes if "suite demo" in note]
+    assert "concat opm optimizer.lr=0.03" in of_suite and "optimizer.lr=0.02" not in of_suite
+
+
+def test_a_run_that_was_resumed_elsewhere_says_so(tmp_path):
+    folders = [write_run(tmp_path, seed=seed) for seed in range(2)]
+    path = folders[1] / "environment.json"
+    begun = json.loads(path.read_text())
+    path.write_text(json.dumps({"environments": [begun, begun | {"torch": "2.12.0"}]}))
+    note = tables.made_with(collect([tmp_path], "last").groups[0].runs)
+    assert "torch 2.11.0 and 2.12.0" in note
+    assert note.endswith(f"Resumed under other versions or devices than begun: {folders[1]}.")

@@ -152,7 +152,7 @@ def report(
             _draw(alone, groups, home / "figures", which)
         else:
             wanted = columns.split(",") if columns else []
-            contents = Contents(groups, which, source, collection.groups, wanted, table, beside)
+            contents = Contents(groups, which, source, collection.groups, wanted, table, beside, suite)
             if out:
                 _write(contents, left_out, out)
             _print(contents, chosen, figure)

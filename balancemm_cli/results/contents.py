@@ -1,14 +1,16 @@
 """What a report shows of its runs: a table a data set, a table of the paper, or the epoch rules side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from balancemm_cli.config.suites import load_suite
 from balancemm_cli.results import paper_tables, rows, selections, tables
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.paper_tables import Cell
 from balancemm_cli.results.published import PAPER
+from balancemm_cli.results.settings import recipe_notes, suite_notes
 from balancemm_cli.runs.schema import Selection
 
 
@@ -27,6 +29,7 @@ class Contents:
     columns: Sequence[str] = ()
     table: str | None = None
     side_by_side: bool = False
+    suite: str | None = None  # by name or file: what these runs are to be those of
 
     @cached_property
     def _cells(self) -> list[Cell]:
@@ -40,7 +43,20 @@ class Contents:
 
     @cached_property
     def tables(self) -> list[Table]:
-        """The tables, for people. UsageError for a table or a column that there is none of."""
+        """The tables, for people, with notes on settings. UsageError for a table or a column that there is none of."""
+        return [replace(table, notes=[*table.notes, *self._notes_of(table)]) for table in self._plain_tables]
+
+    def _notes_of(self, table: Table) -> list[str]:
+        """What differs from the recipe and the suite, of the rows of a table of runs."""
+        groups = [group for group in self.groups if group.first.dataset == table.dataset]
+        notes = recipe_notes(groups)
+        if self.suite and groups:
+            name, suite = load_suite(self.suite)
+            notes += suite_notes(groups, name, suite.configs())
+        return notes
+
+    @property
+    def _plain_tables(self) -> list[Table]:
         beside = selections.side_by_side(self.shown) if self.side_by_side else []
         if self.table:
             layout = paper_tables.layout(self.table, self._cells, self.selection)

@@ -26,6 +26,7 @@ class Table:
     header: list[str]
     cells: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    dataset: str | None = None  # whose runs are its rows, of a table of runs
 
 
 def plain(cell: str) -> tuple[str, bool]:

@@ -4,13 +4,13 @@ import json
 import shlex
 from pathlib import Path
 
-from balancemm_cli.config.run import settings_by_key
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
 from balancemm_cli.results.formats import to_markdown
 from balancemm_cli.results.groups import Group, describe
+from balancemm_cli.results.settings import beyond_recipe
 
 
 def write_report(contents: Contents, left_out: list[str], folder: Path) -> list[str]:
@@ -63,25 +63,13 @@ def train_command(group: Group) -> str:
     words = ["bmm", "train", "--dataset", first.dataset, "--model", first.model, "--method", first.method]
     words += ["--variant", first.variant, "--recipe", first.recipe, "--seeds", seeds_text(group.seeds)]
     try:
-        for key, value in _overrides(group).items():
-            words += ["--set", f"{key}={json.dumps(value)}"]
+        for key, value in beyond_recipe(group).items():
+            words += ["--set", f"{key}={json.dumps(value, default=str)}"]
         if weights := group.runs[0].settings.get("weights"):
             words += ["--weights", str(weights)]
     except BmmError:
         return f"{shlex.join(words)}  # settings: {group.runs[0].folder / 'config.toml'}"
     return shlex.join(words)
-
-
-def _overrides(group: Group) -> dict[str, object]:
-    """The settings of the first run that its recipe does not give, by their --set key."""
-    from balancemm_cli.config.run import all_keys, resolve  # imports torch
-
-    first, run = group.first, group.runs[0]
-    if not run.settings:
-        raise InputError(f"{run.folder}: config.toml is missing or damaged.")
-    recipe = resolve(first.dataset, first.model, first.method, first.variant, first.recipe, first.seed)
-    given, known = settings_by_key(recipe.to_toml()), set(all_keys())
-    return {key: value for key, value in run.settings.items() if given.get(key) != value and key in known}
 
 
 def seeds_text(seeds: list[int]) -> str:

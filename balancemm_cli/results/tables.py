@@ -115,7 +115,7 @@ def _table(dataset: str, rows: list[Row], columns: dict[str, list[str]], against
     ]
     title = f"{dataset} ({', '.join(same)})" if same else dataset
     cells = [list(texts) for texts in zip(*columns.values(), strict=True)]
-    return Table(title, list(columns), cells, _notes(dataset, rows, columns, against))
+    return Table(title, list(columns), cells, _notes(dataset, rows, columns, against), dataset)
 
 
 def _percent(summary: Summary | None) -> str:
@@ -277,10 +277,13 @@ def _published_note(dataset: str, rows: list[Row], against: str) -> str:
 
 
 def made_with(runs: Iterable[Run]) -> str:
-    """Which versions, commits and devices the runs had."""
+    """Which versions, commits and devices the runs had, and which of them were resumed under others."""
+    runs = list(runs)
     environments = [one for run in runs for one in run.environments]
     parts = []
     for key, name in (("version", "bmm"), ("git", "commit"), ("torch", "torch"), ("device", "device")):
         found = sorted({str(getattr(one, key) or "unknown") for one in environments})
         parts.append(f"{name} {' and '.join(found)}")
-    return f"Made with {', '.join(parts)}."
+    resumed = [str(run.folder) for run in runs if len({*map(str, run.environments)}) > 1]
+    note = f" Resumed under other versions or devices than begun: {', '.join(resumed)}." if resumed else ""
+    return f"Made with {', '.join(parts)}.{note}"

@@ -1,0 +1,66 @@
+"""In what the settings of runs differ from the recipe that they name, and from what a suite plans."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, all_keys, resolve, settings_by_key
+from balancemm_cli.errors import BmmError, InputError
+from balancemm_cli.results.groups import Group, describe
+from balancemm_cli.results.verdicts import follows
+
+SHOWN = 20  # groups that a note names
+
+
+def beyond_recipe(group: Group) -> dict[str, object]:
+    """The settings of a group that its recipe does not give, by their --set key.
+
+    InputError where its config.toml is missing or damaged, UsageError where the recipe, a file of the user's own, is
+    not known here.
+    """
+    run = group.runs[0]
+    if not run.settings:
+        raise InputError(f"{run.folder}: config.toml is missing or damaged.")
+    given, known = _of_recipe(group.names), set(all_keys())
+    return {key: value for key, value in run.settings.items() if given.get(key) != value and key in known}
+
+
+@cache
+def _of_recipe(names: tuple[str, str, str, str, str]) -> dict[str, object]:
+    return settings_by_key(resolve(*names).to_toml())
+
+
+def recipe_notes(groups: Sequence[Group]) -> list[str]:
+    """A line on each group whose settings are not its recipe's, or whose recipe is not known here."""
+    found = []
+    for group in groups:
+        try:
+            settings = {
+                key: value for key, value in beyond_recipe(group).items() if key not in WITHOUT_EFFECT
+            }
+        except BmmError:
+            found.append(f"{_name(group)} (recipe {group.first.recipe} not known here)")
+        else:
+            found += [f"{_name(group)} ({describe(settings)})"] if settings else []
+    return _named("Settings other than the recipe's", found)
+
+
+def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig]) -> list[str]:
+    """A line on the groups that a suite, of the runs `planned`, does not plan as they are."""
+    names = [
+        _name(group)
+        for group in groups
+        if not any(
+            (config.dataset, config.model, config.method) == group.names[:3] and follows(group, config)
+            for config in planned
+        )
+    ]
+    return _named(f"Settings that are not (or no longer) those of suite {suite}", names)
+
+
+def _name(group: Group) -> str:
+    return " ".join((*group.names[1:3], *filter(None, [describe(group.differences)])))
+
+
+def _named(heading: str, found: Sequence[str]) -> list[str]:
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return [f"{heading}: {'; '.join([*found[:SHOWN], *more])}."] if found else []
