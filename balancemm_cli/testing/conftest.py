@@ -37,5 +37,5 @@ def together(request: pytest.FixtureRequest) -> Together:
         and item.module is request.module
         and "together" in item.fixturenames
     ]
-    names = [name for params in asked for name in params.values()]
+    names = [str(name) for params in asked for name in params.values()]
     return Together({name: request.module.cases_of_two_processes(name) for name in names})
