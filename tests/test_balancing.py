@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from balancemm_cli.config.run import OptimizerSettings
+from balancemm_cli.config.recipe import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError

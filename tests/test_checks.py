@@ -308,7 +308,7 @@ def test_a_bundle_beside_its_runs_and_alone(folder, monkeypatch, capsys, bmm):
     assert bmm_check(folder, monkeypatch, capsys, "all.zip")[::2] == (0, (2, 0, 0))
     shutil.rmtree(folder / "runs")
     status, out, _ = bmm("report", "all.zip", "--suite", "mine.toml", "--check")
-    assert status == 0 and out.count("reproduced ") == 2 and (folder / "check.xml").exists()
+    assert status == 0 and out.count("reproduced ") == 2 and (folder / "runs/mine/check.xml").exists()
 
 
 def test_nothing_at_all_finished(folder, monkeypatch, capsys):

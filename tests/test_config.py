@@ -4,7 +4,8 @@ import tomllib
 
 import pytest
 
-from balancemm_cli.config.run import read_config, recipes, resolve
+from balancemm_cli.config.recipe import recipes
+from balancemm_cli.config.run import read_config, resolve
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.resources import benchmarks_folder, suites

@@ -4,7 +4,8 @@ import pytest
 import torch
 from small_training import train_and_evaluate
 
-from balancemm_cli.config.run import OptimizerSettings, resolve
+from balancemm_cli.config.recipe import OptimizerSettings
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.made import synthetic
 from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.engine.optimizer import build_optimizer

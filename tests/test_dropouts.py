@@ -7,7 +7,8 @@ import torch
 from small_training import attach
 from torch.nn import functional
 
-from balancemm_cli.config.run import OptimizerSettings, resolve
+from balancemm_cli.config.recipe import OptimizerSettings
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step

@@ -16,7 +16,7 @@ from small_training import train_and_evaluate
 from task_sets import finish
 
 import balancemm_cli
-from balancemm_cli.config.run import Recipe
+from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.data import store
 from balancemm_cli.data.kinds import KINDS, kind_of
 from balancemm_cli.data.kinds.base import Sequence

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from balancemm_cli.config.run import OptimizerSettings
+from balancemm_cli.config.recipe import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS, method_names

@@ -49,7 +49,7 @@ def test_only_runs_with_the_suites_settings_count(tmp_path):
     write_cell(tmp_path, "opm", 2, 0.7, overrides=("epochs=5",))
     write_cell(tmp_path, "ogm", 2, 0.7, variant="official")
     found, _, _ = shown("12", tmp_path)
-    assert {cell.printed.method for cell in found if cell.ours} == {"baseline"}
+    assert {cell.number.method for cell in found if cell.ours} == {"baseline"}
 
 
 def test_settings_that_share_their_names_are_rows_of_their_own(tmp_path):
@@ -70,7 +70,7 @@ def test_time_is_told_in_units_of_the_baseline_of_the_same_seed(tmp_path):
             content = json.loads(path.read_text())
             path.write_text(json.dumps(content | {"time": {"seconds": seconds + content["seed"]}}))
     found, lines, _ = shown("4", tmp_path)
-    ratios = {cell.printed.method: cell.ours for cell in found}
+    ratios = {cell.number.method: cell.ours for cell in found}
     assert ratios["opm"].mean == pytest.approx((103 / 100 + 104 / 101) / 2)
     assert ratios["baseline"].mean == 1 and ratios["greedy"] is None
     assert lines[-2]["crema-d training time"].startswith("1.03 ± 0.00 (2) / 1.01")
@@ -87,7 +87,7 @@ def test_time_is_not_told_in_units_of_a_baseline_of_other_settings(tmp_path):
             content = json.loads(path.read_text())
             path.write_text(json.dumps(content | {"time": {"seconds": seconds}}))
     found, _, _ = shown("4", tmp_path)
-    ratios = {cell.printed.method: cell.ours for cell in found}
+    ratios = {cell.number.method: cell.ours for cell in found}
     assert ratios["opm"].mean == pytest.approx(1.03) and ratios["opm"].n == 2
     assert ratios["baseline"].mean == 1
 
@@ -131,9 +131,9 @@ def test_each_number_that_was_run_has_its_verdict_and_gain(tmp_path):
 def test_another_source_fills_the_papers_rows_or_leaves_gaps(tmp_path):
     write_cell(tmp_path, "baseline", 3, 0.60)
     found = paper_tables.cells("12", collect([tmp_path], "last").groups, "last", "cvpr2022")
-    at = {(cell.printed.dataset, cell.printed.method, cell.printed.metric): cell for cell in found}
+    at = {(cell.number.dataset, cell.number.method, cell.number.metric): cell for cell in found}
     assert at["crema-d", "baseline", "accuracy"].text == "61.0 ± 1.0 (3) / 51.7 / +9.3 ↑"
     assert at["crema-d", "opm", "accuracy"].text == "not run / —"  # that paper has no OPM
-    assert not any(cell.reference and cell.reference.source != "cvpr2022" for cell in found)
+    assert not any(cell.printed and cell.printed.source != "cvpr2022" for cell in found)
     of_table_1 = paper_tables.cells("1", [], "last", "cvpr2022")
-    assert {cell.reference for cell in of_table_1} == {None}  # five settings under one name: which is it?
+    assert {cell.printed for cell in of_table_1} == {None}  # five settings under one name: which is it?

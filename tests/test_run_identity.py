@@ -11,7 +11,8 @@ import pytest
 from small_training import CPU, SMALL
 
 from balancemm_cli import resources
-from balancemm_cli.config.run import Recipe, read_config, resolve
+from balancemm_cli.config.recipe import Recipe
+from balancemm_cli.config.run import read_config, resolve
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine import checkpoint

@@ -11,7 +11,7 @@ import pytest
 
 from balancemm_cli.cli import app
 from balancemm_cli.cli.list import KINDS
-from balancemm_cli.config.run import Recipe
+from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.resources import suites
 

@@ -10,7 +10,8 @@ from small_training import attach
 from test_resume import assert_same_run
 from test_train_step import SHAPES, methods_of
 
-from balancemm_cli.config.run import OptimizerSettings, resolve
+from balancemm_cli.config.recipe import OptimizerSettings
+from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.optimizer import build_optimizer

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from balancemm_cli.config.run import SpeedSettings, resolve
+from balancemm_cli.config.recipe import SpeedSettings
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.acceleration import Stepper, check_speed
 from balancemm_cli.engine.launch import Job, check_jobs, run_job
 from balancemm_cli.engine.optimizer import build_optimizer

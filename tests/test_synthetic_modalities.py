@@ -10,7 +10,7 @@ import pytest
 from small_training import train_and_evaluate
 
 from balancemm_cli.cli.train import _prepared
-from balancemm_cli.config.run import load_recipe
+from balancemm_cli.config.recipe import load_recipe
 from balancemm_cli.data.made import synthetic_modalities as data
 from balancemm_cli.data.preparing.estimate import dry_run
 from balancemm_cli.data.preparing.prepare import Request, embedded, prepare_dataset, prepare_plan

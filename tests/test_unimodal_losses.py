@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from balancemm_cli.config.run import OptimizerSettings, resolve
+from balancemm_cli.config.recipe import OptimizerSettings
+from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods.base import Step

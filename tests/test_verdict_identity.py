@@ -118,7 +118,7 @@ def test_no_printed_number_stands_beside_runs_of_another_split(tmp_path):
     assert table.cells[0][-2:] == ["—", "—"]
     assert any("The split is 'relearn', the printed number is of 'official'" in note for note in table.notes)
     found = paper_tables.cells("12", groups, "last")
-    (opm,) = [one for one in found if one.group and one.printed.metric == "accuracy"]
+    (opm,) = [one for one in found if one.group and one.number.metric == "accuracy"]
     assert opm.delta is None and opm.text == "75.2 ± 0.1 (3) / 75.1 / — ≠"
 
 

@@ -103,7 +103,7 @@ def recipes() -> list[Entry]:
 
 def suites() -> list[Entry]:
     """The suites that `--suite` takes."""
-    from balancemm_cli.config.run import read_toml
+    from balancemm_cli.config.recipe import read_toml
 
     return [
         Entry(name, str(read_toml(path).get("title", "")), _in_repository(path))

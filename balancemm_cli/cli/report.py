@@ -129,7 +129,8 @@ def report(
     which = selection_named("last" if beside else selection)
     source = named(against)
     name, planned = load_suite(suite) if suite else ("", None)
-    home = out or (places[-1].parent if places[-1].is_file() else places[-1]) / name  # of what is written
+    place = RUNS / name if name else places[-1]
+    home = out or (place.parent if place.is_file() else place)  # of what is written
     wanted = of_suite(name, planned) if planned else (lambda _: True)
     with _unpacked(places) as folders:
         if check:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from balancemm_cli.config.run import RunConfig, Section, read_toml, resolve, validate
+from balancemm_cli.config.recipe import Section, read_toml, validate
+from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.errors import unknown
 from balancemm_cli.models import UNIMODAL
 from balancemm_cli.resources import suites

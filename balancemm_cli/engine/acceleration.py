@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from balancemm_cli.config.run import Recipe, SpeedSettings
+from balancemm_cli.config.recipe import Recipe, SpeedSettings
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.profiling import Mark, no_mark
 from balancemm_cli.engine.step import train_step

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from balancemm_cli.config.run import Recipe
+from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.data.kinds import Kind, kind_of
 from balancemm_cli.data.loading import Column, Raw, Source
 from balancemm_cli.data.store import PreparedSet, PreparedSplit

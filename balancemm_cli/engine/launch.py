@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from balancemm_cli import models
-from balancemm_cli.config.run import RunConfig, SpeedSettings
+from balancemm_cli.config.recipe import SpeedSettings
+from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set

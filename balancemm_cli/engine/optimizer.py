@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from balancemm_cli.config.run import OptimizerSettings, SpeedSettings
+from balancemm_cli.config.recipe import OptimizerSettings, SpeedSettings
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 

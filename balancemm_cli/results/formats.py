@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from balancemm_cli.config.run import flatten
+from balancemm_cli.config.recipe import flatten
 
 Records = list[dict[str, object]]
 

@@ -5,12 +5,12 @@ does not enter a group is named, with its reason, in `Collection.left_out`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from balancemm_cli.config.run import WITHOUT_EFFECT
+from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
 from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import InputError, UsageError, first_of, unknown
 from balancemm_cli.runs.finding import ADVICE, Run, read_all, state_of
@@ -229,8 +229,3 @@ def columns_apart(groups: Sequence[Group]) -> dict[str, list[str]]:
     if any(group.differences for group in groups):
         columns["Settings"] = [describe(group.differences) for group in groups]
     return columns
-
-
-def describe(settings: Mapping[str, object]) -> str:
-    """Settings as a person reads them: "train.lr=0.02, train.epochs=24"."""
-    return ", ".join(f"{key}={value}" for key, value in settings.items())

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
+from balancemm_cli.results.comparison import Comparison
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.gains import BASELINE, Gain, gains, pairs
-from balancemm_cli.results.groups import Group, describe
-from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, other_data, rows
-from balancemm_cli.results.rows import plain_gain
+from balancemm_cli.results.gains import BASELINE, gains, pairs
+from balancemm_cli.results.groups import Group
+from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, rows
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
     SELECTION_NOTES,
@@ -30,9 +30,7 @@ from balancemm_cli.results.verdicts import (
     AUTHORS_RULE,
     MARKS,
     PREFIX,
-    Verdict,
     follows,
-    judge,
     planned,
     reached,
     suite_of,
@@ -45,56 +43,33 @@ METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", TIMES: "training ti
 _MARKS_NOTE = "✓ reproduced, ↑ better, ↓ worse, ? undecided, ≠ not comparable"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A number that the paper prints, what it is held against, and our runs of it.
+@dataclass(frozen=True, kw_only=True)
+class Cell(Comparison):
+    """A number that the paper prints, and our runs of it, held against that number or against another source's."""
 
-    Ours are fractions in 0–1, or a ratio of times. `reference` is the paper's own number or another source's, None
-    where that prints none.
-    """
-
-    printed: Published
-    reference: Published | None
+    number: Published
     model: str  # our name of it
-    group: Group | None
-    ours: Summary | None
-    rivals: Sequence[Group] = ()  # further runs of these settings, on other data or from other weights
-    gain: Gain | None = None
-
-    @property
-    def delta(self) -> float | None:
-        """Ours − published; None where either is missing, or ours is of other data."""
-        if self.group is None or self.ours is None or self.reference is None:
-            return None
-        if other_data(self.group.first, self.reference):
-            return None
-        return self.ours.mean - self.reference.fraction
 
     @property
     def name(self) -> str:
         """The names of the number: data set, model, method, metric, setting."""
-        one = self.printed
+        one = self.number
         return " ".join(filter(None, (one.dataset, self.model, one.method, one.metric, one.note)))
 
-    def judge(self, band: float | None = None) -> Verdict:
-        """The verdict on it, by the `band` of the table's suite unless another is given."""
-        if self.reference is None:
-            return Verdict(self.name, "not comparable", "The source prints no such number.")
-        if self.group and self.rivals:
-            names = "; ".join(describe(group.differences) for group in (self.group, *self.rivals))
-            reason = f"Several groups of runs have these settings ({names}); name the folders of one of them."
-            return Verdict(self.name, "not comparable", reason)
-        return judge(self.name, self.group, self.ours, self.reference, band)
+    @property
+    def metric(self) -> str:
+        """That of the number."""
+        return self.number.metric
 
     @property
     def text(self) -> str:
         """Ours, published, difference and verdict: percent and points, or times and their difference."""
         scale, decimals = self.scale
-        printed = GAP if self.reference is None else f"{self.reference.value:.{decimals}f}"
+        printed = GAP if self.printed is None else f"{self.printed.value:.{decimals}f}"
         if self.ours is None:
             return f"{NOT_RUN} / {printed}"
         ours = format_summary(self.ours, scale, decimals)
-        if self.reference is None:
+        if self.printed is None:
             return f"{ours} / {printed}"
         difference = GAP if self.delta is None else f"{self.delta * scale:+.{decimals}f}"
         return f"{ours} / {printed} / {difference} {MARKS[self.judge().word]}"
@@ -102,7 +77,7 @@ class Cell:
     @property
     def scale(self) -> tuple[int, int]:
         """The factor to the unit that is shown, % or times, and its decimals."""
-        return (100, 1) if self.printed.unit == "%" else (1, 2)
+        return (100, 1) if self.number.unit == "%" else (1, 2)
 
 
 def cells(table: str, groups: Sequence[Group], selection: Selection, against: str = PAPER) -> list[Cell]:
@@ -118,14 +93,15 @@ def cells(table: str, groups: Sequence[Group], selection: Selection, against: st
     for number in numbers:
         model, candidates = _runs_of(number, groups)
         group = next(iter(candidates), None)
-        reference = number
-        if (
-            against != PAPER
-        ):  # where the paper's table prints several settings under these names, it has none of them
+        printed = number
+        if against != PAPER:
+            # where the paper's table prints several settings under these names, another source has none of them
             names = (number.dataset, model, number.method, number.metric)
-            reference = lookup(*names, against) if times_printed[_names(number)] == 1 else None
+            printed = lookup(*names, against) if times_printed[_names(number)] == 1 else None
         ours = group and _ours(number.metric, group, groups, selection)
-        found.append(Cell(number, reference, model, group, ours, candidates[1:]))
+        found.append(
+            Cell(group=group, ours=ours, printed=printed, rivals=candidates[1:], number=number, model=model)
+        )
     return _with_gains(found, selection)
 
 
@@ -170,7 +146,7 @@ def _with_gains(found: list[Cell], selection: Selection) -> list[Cell]:
 
     def with_gain(cell: Cell) -> Cell:
         gain = gained.get(cell.group.first.hashes) if cell.group else None
-        if gain is None or cell.printed.metric != "accuracy":
+        if gain is None or cell.number.metric != "accuracy":
             return cell
         return replace(cell, gain=replace(gain, published=_printed_gain(cell, found)))
 
@@ -179,19 +155,19 @@ def _with_gains(found: list[Cell], selection: Selection) -> list[Cell]:
 
 def _printed_gain(cell: Cell, found: Sequence[Cell]) -> float | None:
     """A number less the baseline's of the same table; None where it prints none, or several."""
-    names = (cell.printed.dataset, cell.printed.model, BASELINE, cell.printed.metric)
-    baselines = [one.reference for one in found if _names(one.printed) == names]
-    if cell.delta is None or cell.reference is None or len(baselines) != 1 or baselines[0] is None:
+    names = (cell.number.dataset, cell.number.model, BASELINE, cell.number.metric)
+    baselines = [one.printed for one in found if _names(one.number) == names]
+    if cell.delta is None or cell.printed is None or len(baselines) != 1 or baselines[0] is None:
         return None
-    return cell.reference.fraction - baselines[0].fraction
+    return cell.printed.fraction - baselines[0].fraction
 
 
 def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
     """The cells as the paper lays them out: a row a model, method and setting, a column a data set and metric."""
-    columns = list(dict.fromkeys((cell.printed.dataset, cell.printed.metric) for cell in found))
+    columns = list(dict.fromkeys((cell.number.dataset, cell.number.metric) for cell in found))
     several = len({_row(cell, True) for cell in found}) > len({_row(cell, False) for cell in found})
     lines = list(dict.fromkeys(_row(cell, several) for cell in found))
-    texts = {(_row(cell, several), (cell.printed.dataset, cell.printed.metric)): cell for cell in found}
+    texts = {(_row(cell, several), (cell.number.dataset, cell.number.metric)): cell for cell in found}
     best = {
         column: max(
             (cell.ours.mean for (_, at), cell in texts.items() if at == column and cell.ours), default=None
@@ -203,7 +179,7 @@ def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
         cell = texts.get((line, column))
         if cell is None:
             return ""
-        bold = cell.ours is not None and cell.ours.mean == best[column] and cell.printed.unit == "%"
+        bold = cell.ours is not None and cell.ours.mean == best[column] and cell.number.unit == "%"
         return f"**{cell.text}**" if bold else cell.text
 
     header = ["Model", "Method", *(["Setting"] if several else [])]
@@ -217,8 +193,8 @@ def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
 
 
 def _row(cell: Cell, with_note: bool) -> tuple[str, ...]:
-    names = (cell.model, cell.printed.method)
-    return (*names, cell.printed.note) if with_note else names
+    names = (cell.model, cell.number.method)
+    return (*names, cell.number.note) if with_note else names
 
 
 def groups_of(found: Sequence[Cell]) -> list[Group]:
@@ -228,7 +204,7 @@ def groups_of(found: Sequence[Cell]) -> list[Group]:
 
 def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]:
     groups = groups_of(found)
-    other = {cell.reference.source for cell in found if cell.reference} - {PAPER}
+    other = {cell.printed.source for cell in found if cell.printed} - {PAPER}
     source = f" by {' and '.join(sorted(other))}" if other else ""
     notes = [
         f"Cells: ours, mean ± sample standard deviation (number of seeds) / published{source} / difference, in %, and "
@@ -236,7 +212,7 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
         f"of suite {PREFIX}{table}.",
         f"Epoch of ours: {SELECTION_NOTES[selection]}. {AUTHORS_RULE}",
     ]
-    if any(cell.printed.metric == TIMES for cell in found):
+    if any(cell.number.metric == TIMES for cell in found):
         notes.append("Training time: of each seed, in units of the baseline's on the same kind of device.")
     notes += dict.fromkeys(f"{group.first.dataset}. {samples_note(group.first)}" for group in groups)
     notes.append(
@@ -253,19 +229,19 @@ def details(found: Sequence[Cell]) -> Table | None:
     run = [cell for cell in found if cell.ours]
     if not run:
         return None
-    with_setting = any(cell.printed.note for cell in run)
+    with_setting = any(cell.number.note for cell in run)
     header = ["Data set", "Model", "Method", *(["Setting"] if with_setting else []), "Metric", "Ours"]
     header += ["Published", "Δ", "Verdict", "Gain", "Printed gain", "Literature"]
     lines = [[*_row_names(cell, with_setting), *_detail(cell)] for cell in run]
     notes = gain_notes([cell.gain for cell in run if cell.gain])
     notes += reasons_note([cell.judge() for cell in run])
-    if any(literature.place(cell.group, cell.printed.metric, cell.ours) for cell in run):
+    if any(cell.place for cell in run):
         notes.append(literature.note())
     return Table("The numbers that were run", header, lines, notes)
 
 
 def _row_names(cell: Cell, with_setting: bool) -> list[str]:
-    one = cell.printed
+    one = cell.number
     return [one.dataset, cell.model, one.method, *([one.note] if with_setting else []), METRICS[one.metric]]
 
 
@@ -273,12 +249,12 @@ def _detail(cell: Cell) -> list[str]:
     scale, decimals = cell.scale
     return [
         format_summary(cell.ours, scale, decimals),
-        GAP if cell.reference is None else f"{cell.reference.value:.{decimals}f}",
+        GAP if cell.printed is None else f"{cell.printed.value:.{decimals}f}",
         GAP if cell.delta is None else f"{cell.delta * scale:+.{decimals}f}",
         cell.judge().text,
         gain_text(cell.gain),
         points(cell.gain.published if cell.gain else None),
-        str(literature.place(cell.group, cell.printed.metric, cell.ours) or GAP),
+        str(cell.place or GAP),
     ]
 
 
@@ -288,24 +264,20 @@ def records(found: Sequence[Cell], selection: Selection) -> list[dict[str, objec
 
 
 def _record(cell: Cell, selection: Selection) -> dict[str, object]:
-    verdict = cell.judge()
     return {
-        "table": cell.printed.table,
-        "dataset": cell.printed.dataset,
+        "table": cell.number.table,
+        "dataset": cell.number.dataset,
         "model": cell.model,
-        "method": cell.printed.method,
-        "metric": cell.printed.metric,
-        "note": cell.printed.note,
-        "published": cell.reference and cell.reference.fraction,
-        "source": cell.reference and cell.reference.source,
+        "method": cell.number.method,
+        "metric": cell.number.metric,
+        "note": cell.number.note,
+        "published": cell.printed and cell.printed.fraction,
+        "source": cell.printed and cell.printed.source,
         "selection": selection,
         "mean": cell.ours and cell.ours.mean,
         "std": cell.ours and cell.ours.std,
         "n": cell.ours.n if cell.ours else 0,
         "interval": cell.ours and cell.ours.interval,
-        "delta": cell.delta,
-        "verdict": {"word": verdict.word, "reason": verdict.reason, "chance": verdict.chance},
-        "gain": plain_gain(cell.gain),
-        "literature": literature.plain(literature.place(cell.group, cell.printed.metric, cell.ours)),
+        **cell.facts,
         "runs": [str(run.folder) for run in cell.group.runs] if cell.group else [],
     }

@@ -155,6 +155,10 @@ def wrong_data(result: Result, dataset: str, split: str) -> str:
     data = result.data
     if fault := other_reader(result, dataset):
         return fault
+    if (
+        split == data.split_name and data.reader == OWN
+    ):  # numbers on the user's own data, in a file of the user's own
+        return ""
     if not split:
         return f"Which split of {dataset} the printed number is of was not published."
     if data.split_name != split:
@@ -166,9 +170,12 @@ def wrong_data(result: Result, dataset: str, split: str) -> str:
 
 
 def other_reader(result: Result, dataset: str) -> str:
-    """Why the data of a run are not of a data set, in a sentence; empty where its reader made them."""
+    """Why the data of a run are not of a data set, in a sentence; empty where its reader made them, and for the user's
+    own data where that is what the name stands for."""
+    from balancemm_cli.data.datasets import DATASETS
+
     reader = result.data.reader
-    if reader == dataset:
+    if reader == dataset or (reader == OWN and result.dataset == dataset and dataset not in DATASETS):
         return ""
     if reader is None:
         return (

@@ -4,12 +4,13 @@ import json
 import shlex
 from pathlib import Path
 
+from balancemm_cli.config.recipe import describe
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
 from balancemm_cli.results.formats import to_markdown
-from balancemm_cli.results.groups import Group, describe
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.settings import beyond_recipe
 
 

@@ -2,53 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 
-from balancemm_cli.results import literature
+from balancemm_cli.config.recipe import describe
+from balancemm_cli.results.comparison import Comparison
 from balancemm_cli.results.gains import Gain, gains
-from balancemm_cli.results.groups import Group, describe
-from balancemm_cli.results.literature import Place
-from balancemm_cli.results.published import PAPER, Published, lookup, other_data
+from balancemm_cli.results.groups import Group
+from balancemm_cli.results.published import PAPER, lookup
 from balancemm_cli.results.statistics import Summary, summarize, wilson, within_bounds
-from balancemm_cli.results.verdicts import Verdict, judge
 from balancemm_cli.runs.schema import Environment, Selection
 
 REGRESSION = ("mae", "correlation", "accuracy_7")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One group's numbers for one selection. Accuracies, mAP and macro-F1 are fractions, ρ is a ratio."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Comparison):
+    """One group's numbers for one selection; what is compared is the accuracy.
+
+    Accuracies, mAP and macro-F1 are fractions, ρ is a ratio.
+    """
 
     group: Group
+    ours: Summary
     selection: Selection
-    accuracy: Summary
     map: Summary
     macro_f1: Summary
     unimodal: dict[str, Summary]
     rho: dict[str, Summary]
     regression: dict[str, Summary]  # mae, correlation, accuracy_7; empty for runs of another task
-    printed: Published | None  # the number of these names
     map_classes_left_out: int
-    gain: Gain | None = None
-
-    @cached_property
-    def published(self) -> Published | None:
-        """The number to stand beside ours: a gap where our data are not those that it was got on."""
-        return None if self.printed is None or other_data(self.group.first, self.printed) else self.printed
 
     @property
-    def delta(self) -> float | None:
-        """Accuracy, ours − published, as a fraction; None beside a gap."""
-        return None if self.published is None else self.accuracy.mean - self.published.fraction
-
-    @cached_property
-    def verdict(self) -> Verdict | None:
-        """Whether the printed accuracy was reproduced; None where nobody printed one."""
-        if self.printed is None:
-            return None
-        name = " ".join((*self.group.names[:3], *filter(None, [describe(self.group.differences)])))
-        return judge(name, self.group, self.accuracy, self.printed)
+    def accuracy(self) -> Summary:
+        """The accuracy of the fused model."""
+        return self.ours
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -57,11 +43,6 @@ class Row:
         if self.accuracy.n == 1 and test:
             return wilson(round(self.accuracy.mean * test[0]), test[0])
         return within_bounds(self.accuracy.interval)
-
-    @property
-    def place(self) -> Place | None:
-        """Where the accuracy lies in the spread of the literature."""
-        return literature.place(self.group, "accuracy", self.accuracy)
 
     @property
     def samples(self) -> dict[str, tuple[int, int]]:
@@ -88,17 +69,17 @@ def row(group: Group, selection: Selection, gain: Gain | None = None, against: s
     )
     assert accuracy and precision and f1  # a group has at least one run
     return Row(
-        group,
-        selection,
-        accuracy,
-        precision,
-        f1,
-        _by_name([one.unimodal for one in selected]),
-        _by_name([run.result.rho for run in group.runs]),
-        _by_name([{name: getattr(one, name) for name in REGRESSION} for one in selected]),
-        lookup(group.first.dataset, group.first.model, group.first.method, "accuracy", against),
-        max(one.map_classes_left_out for one in selected),
-        gain,
+        group=group,
+        ours=accuracy,
+        printed=lookup(group.first.dataset, group.first.model, group.first.method, "accuracy", against),
+        gain=gain,
+        selection=selection,
+        map=precision,
+        macro_f1=f1,
+        unimodal=_by_name([one.unimodal for one in selected]),
+        rho=_by_name([run.result.rho for run in group.runs]),
+        regression=_by_name([{name: getattr(one, name) for name in REGRESSION} for one in selected]),
+        map_classes_left_out=max(one.map_classes_left_out for one in selected),
     )
 
 
@@ -132,19 +113,10 @@ def record(one: Row) -> dict[str, object]:
         "map_classes_left_out": one.map_classes_left_out,
         "regression": {name: _plain(summary) for name, summary in one.regression.items()},
         "published": {
-            "accuracy": published.fraction if published else None,
-            "source": published.source if published else None,
-            "table": published.table if published else None,
-            "note": published.note if published else None,
+            "accuracy": published and published.fraction,
+            **{key: getattr(published, key, None) for key in ("source", "table", "note")},
         },
-        "delta": one.delta,
-        "verdict": {
-            "word": one.verdict.word if one.verdict else None,
-            "reason": one.verdict.reason if one.verdict else None,
-            "chance": one.verdict.chance if one.verdict else None,
-        },
-        "literature": literature.plain(one.place),
-        "gain": plain_gain(one.gain),
+        **one.facts,
         "split": first.split,
         "samples": {split: {"used": n, "expected": m} for split, (n, m) in one.samples.items()},
         "hashes": first.hashes.model_dump(),
@@ -160,23 +132,6 @@ def _plain(summary: Summary) -> dict[str, object]:
     plain = asdict(summary)
     del plain["n"]  # the row's own n
     return plain
-
-
-def plain_gain(gain: Gain | None) -> dict[str, object]:
-    """A Gain as plain values; None for what there is not."""
-    comparison = gain.comparison if gain else None
-    difference = comparison.difference if comparison else None
-    return {
-        "mean": difference and difference.mean,
-        "std": difference and difference.std,
-        "n": difference.n if difference else 0,
-        "interval": difference and difference.interval,
-        "new_samples_interval": gain and gain.new_samples,
-        "p": gain and gain.p,
-        "effect": comparison and comparison.effect,
-        "detectable": gain and gain.detectable,
-        "published": gain and gain.published,
-    }
 
 
 def _distinct(environments: list[Environment], key: str) -> list[str]:

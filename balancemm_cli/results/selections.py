@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from itertools import groupby
 
+from balancemm_cli.config.recipe import describe
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import NAMES, Group, columns_apart, describe
+from balancemm_cli.results.groups import NAMES, Group, columns_apart
 from balancemm_cli.results.statistics import Summary, format_summary, summarize
 from balancemm_cli.results.tables import SELECTION_NOTES, made_with, samples_note
 from balancemm_cli.runs.schema import SELECTIONS, Selection

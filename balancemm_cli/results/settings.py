@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from functools import cache
 
-from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, all_keys, resolve, settings_by_key
+from balancemm_cli.config.recipe import WITHOUT_EFFECT, all_keys, describe
+from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.errors import BmmError, InputError
-from balancemm_cli.results.groups import Group, describe
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.verdicts import follows
 
 SHOWN = 20  # groups that a note names
@@ -26,7 +27,7 @@ def beyond_recipe(group: Group) -> dict[str, object]:
 
 @cache
 def _of_recipe(names: tuple[str, str, str, str, str]) -> dict[str, object]:
-    return settings_by_key(resolve(*names).to_toml())
+    return resolve(*names).by_key
 
 
 def recipe_notes(groups: Sequence[Group]) -> list[str]:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from balancemm_cli.config.recipe import describe
 from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
-from balancemm_cli.results.groups import Group, columns_apart, describe
+from balancemm_cli.results.groups import Group, columns_apart
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, covers
 from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.rows import Row, rows

@@ -13,7 +13,8 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
-from balancemm_cli.config.run import WITHOUT_EFFECT, RunConfig, settings_by_key
+from balancemm_cli.config.recipe import WITHOUT_EFFECT
+from balancemm_cli.config.run import RunConfig
 from balancemm_cli.config.suites import BAND, Suite, load_suite
 from balancemm_cli.resources import suites
 from balancemm_cli.results.groups import Group
@@ -122,7 +123,7 @@ def planned(number: Published) -> RunConfig | None:
 def _planned_settings(number: Published) -> dict[str, object]:
     """The settings of `planned` by the keys that --set takes; empty without a plan."""
     config = planned(number)
-    return settings_by_key(config.to_toml()) if config else {}
+    return config.by_key if config else {}
 
 
 def follows(group: Group, config: RunConfig) -> bool:

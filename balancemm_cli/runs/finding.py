@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from balancemm_cli.config.run import RunConfig, config_of, parse_toml
+from balancemm_cli.config.recipe import parse_toml
+from balancemm_cli.config.run import RunConfig, config_of
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.runs.folder import is_locked
 from balancemm_cli.runs.reading import read_bytes, read_environments, read_settings

@@ -1,0 +1,222 @@
+"""Recipes: all settings of a data set under a name, as TOML; read, overridden and checked."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.methods import METHODS
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
+from balancemm_cli.models import MODELS
+from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.tasks import TASKS
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+WITHOUT_EFFECT = {"snapshots"}
+"""Settings of a recipe that change no number of a run: they are not part of what it is."""
+
+
+class Section(BaseModel):
+    """Base of the sections of a recipe. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizerSettings(Section):
+    """Optimiser and step schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
+    weight_decay: float = Field(default=1e-4, ge=0)
+    step_epochs: int | None = Field(
+        default=None, gt=0
+    )  # the learning rate is multiplied by gamma each so many epochs
+    gamma: float = Field(default=0.1, gt=0)
+
+
+class WaveformSettings(Section):
+    """How a waveform becomes a log spectrogram [1, n_fft / 2 + 1, T], or Kaldi's mel filter bank [1, 128, 1024],
+    for which n_fft, hop, centred and floor mean nothing."""
+
+    features: Literal["log-spectrogram", "fbank"] = "log-spectrogram"
+    rate: int | None = Field(default=None, gt=0)  # Hz; None: as prepared
+    seconds: float = Field(default=3.0, gt=0)  # a shorter clip is repeated, a longer one cut
+    n_fft: int = Field(default=512, gt=0)
+    hop: int = Field(default=353, gt=0)
+    centred: bool = True  # windows centred on their times, the ends padded with zeros
+    floor: float = Field(default=1e-7, gt=0)  # log(|STFT| + floor)
+
+
+class FramesSettings(Section):
+    """How stored frames become pictures [C, T, size, size]."""
+
+    resize: tuple[PositiveInt, PositiveInt] | None = None  # height and width, before anything else
+    count: int = Field(default=1, gt=0)
+    # random and segments (one of each of `count` parts) draw in training; in evaluation both are uniform
+    # from-start: the first ones, and the last once more for what a clip lacks
+    choice: Literal["random", "segments", "uniform", "first-middle-last", "from-start"] = "uniform"
+    size: int = Field(default=224, gt=0)
+    crop: Literal["random-resized-crop", "resize"] = "random-resized-crop"  # in training
+    crop_area: tuple[Share, Share] = (0.08, 1.0)  # of a random crop, as a share of the picture's
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)  # its width over its height
+    evaluation: Literal["resize", "centre-crop"] = "resize"
+    flip: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @field_validator("crop_area", "crop_ratio")
+    @classmethod
+    def _from_low_to_high(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if limits[0] > limits[1]:
+            raise ValueError("the first number must not be greater than the second")
+        return limits
+
+
+class SpeedSettings(Section):
+    """Switches that change how a step is computed. With all off: float32, eager, as in the published rows."""
+
+    amp: bool = False  # bf16 in the encoders' forward and backward
+    channels_last: bool = False
+    compile: bool = False  # torch.compile of the encoders
+    cuda_graphs: bool = False  # a whole step in one launch
+    optimizer: Literal["fused", "foreach"] = "fused"
+
+
+class Recipe(Section):
+    """All settings of a run that a recipe names; methods' own settings are under `methods`."""
+
+    task: str = "classification"
+    encoder: str = "resnet18"
+    pretrained: bool = False  # encoders of pictures and spectrograms start from the file of --weights
+    epochs: int = Field(default=100, gt=0)
+    snapshots: int = Field(default=0, ge=0)  # keep the weights after each so many epochs, for Fig. 1; 0: none
+    batch_size: int = Field(default=64, gt=0)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    waveform: WaveformSettings = WaveformSettings()
+    frames: FramesSettings = FramesSettings()
+    discrepancy: DiscrepancySettings = DiscrepancySettings()
+    speed: SpeedSettings = SpeedSettings()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in TASKS:
+            raise unknown("task", name, TASKS)
+        return name
+
+
+def recipes(dataset: str) -> dict[str, Path]:
+    """The recipes of a data set by name. Another split of it (`crema-d-relearn`) uses the same ones, a data set
+    without recipes of its own those of `manifest`."""
+    folder = benchmarks_folder() / "recipes"
+    known = [path.name for path in folder.iterdir() if f"{dataset}-".startswith(f"{path.name}-")]
+    return {
+        path.stem: path for path in sorted((folder / max(known, key=len, default="manifest")).glob("*.toml"))
+    }
+
+
+def load_recipe(dataset: str, recipe: str | None) -> tuple[str, dict[str, Any], str]:
+    """A recipe's name, content and file, by name, by the path of a TOML file, or (None) the default one."""
+    known = recipes(dataset)
+    if recipe is None:
+        recipe = "paper" if "paper" in known else next(iter(known))
+    path = known.get(recipe) or (Path(recipe) if recipe.endswith(".toml") else None)
+    if path is None:
+        raise unknown(f"recipe for {dataset}", recipe, known)
+    return path.stem, read_toml(path), str(path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; InputError when it is absent or damaged."""
+    try:
+        return parse_toml(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}. Check the path.") from None
+
+
+def parse_toml(content: bytes, path: Path) -> dict[str, Any]:
+    """The content of a TOML file that was read; InputError when it is damaged."""
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}. Mend it or restore it.") from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` to the key and the value read as TOML, or as plain text where it is no TOML value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set takes key=value, as in --set opm.q_base=0.4, not '{text}'.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def describe(settings: Mapping[str, object]) -> str:
+    """Settings as a person reads them: "optimizer.lr=0.02, epochs=24"."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def set_key(content: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - any TOML value
+    """Set a dotted key in nested tables, which are made where they are missing."""
+    *path, last = key.split(".")
+    for part in path:
+        content = content.setdefault(part, {})
+    content[last] = value
+
+
+def validate(model: type[Model], content: Mapping[str, Any], source: str, prefix: str = "") -> Model:
+    """Check `content` against a section; UsageError names the key, the file and the nearest key."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = prefix + ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"key (in {source})", key, all_keys()) from None
+        raise UsageError(
+            f"Key '{key}' of {source} (or --set): {first['msg']}, not {first['input']!r}."
+        ) from None
+
+
+def all_keys() -> list[str]:
+    """All dotted keys that a recipe or --set may hold, those of methods and models included."""
+    named = [*METHODS.items(), *MODELS.items()]
+    return keys(Recipe) + [key for name, kind in named for key in keys(kind.Settings, f"{name}.")]
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """All dotted keys that a section takes."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found += keys(kind, f"{prefix}{name}.") if is_section else [prefix + name]  # pyright: ignore[reportArgumentType]
+    return found
+
+
+def flatten(tree: Mapping[str, object], separator: str = ".") -> dict[str, object]:
+    """Nested tables as one, their keys joined: {"train": {"lr": 1}} → {"train.lr": 1}."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}{separator}{inner}": item for inner, item in flatten(value, separator).items()}
+        else:
+            flat[key] = value
+    return flat
