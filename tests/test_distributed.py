@@ -98,7 +98,7 @@ def test_a_run_of_two_processes_has_the_numbers_of_one(prepared, tmp_path):
             assert results[0]["selections"][name][figure] == alone["selections"][name][figure]
     assert (alone["processes"], results[0]["processes"]) == (1, 2)
     environment = json.loads((two.folder().path / "environment.json").read_text())
-    assert environment["processes"] == 2
+    assert environment["environments"][-1]["processes"] == 2
     assert not list(tmp_path.rglob(".*.tmp"))
 
 

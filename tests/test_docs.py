@@ -3,6 +3,7 @@
 import glob
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -41,11 +42,11 @@ def shown_commands():
 
 
 def needs_media(words):
-    """Whether a command needs the paper's data sets: it names one, or a table, and does more than list its runs."""
+    """Whether a command needs the paper's data sets: it names one, or a table, and does more than list its runs or their state."""
     named = NEEDS_MEDIA.intersection(words) or any(
         re.fullmatch(r"(table|figure)-\d+", word) for word in words
     )
-    return bool(named) and (words[1] == "prepare" or "--dry-run" not in words)
+    return bool(named) and (words[1] == "prepare" or not {"--dry-run", "--status"}.intersection(words))
 
 
 def write_my_data(folder):
@@ -65,7 +66,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     synthetic.Synthetic().make(tmp_path / "data" / "raw" / "synthetic", 1, counts={"train": 96, "test": 60})
     write_my_data(tmp_path)
-    write_my_data(tmp_path / "folder")
+    shutil.copytree(tmp_path, tmp_path / "folder", ignore=shutil.ignore_patterns("data", "folder"))
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(
         b"stands for the weights, which nothing here comes to read"
     )

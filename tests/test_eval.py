@@ -14,7 +14,7 @@ from test_resume import assert_same_run
 from balancemm_cli.cli import main
 from balancemm_cli.cli.eval import parse_amounts
 from balancemm_cli.config.run import resolve
-from balancemm_cli.data.store import open_set
+from balancemm_cli.data.store import file_hash, open_set
 from balancemm_cli.engine import analysis, checkpoint, run_evaluation
 from balancemm_cli.engine.evaluator import Corruption, Evaluation, evaluate
 from balancemm_cli.engine.restore import restore
@@ -59,6 +59,8 @@ def test_snapshots_change_nothing_and_are_those_of_their_epochs(run, prepared, t
     text = (run / "config.toml").read_text()
     assert text == (plain / "config.toml").read_text().replace("snapshots = 0", "snapshots = 2")
     (plain / "config.toml").write_text(text)
+    result = json.loads((plain / "result.json").read_text()) | {"config_hash": file_hash(run / "config.toml")}
+    (plain / "result.json").write_text(json.dumps(result))
     assert_same_run(run, plain)
     two = train(prepared, tmp_path, "epochs=2")
     kept = checkpoint.load_snapshot(run / "checkpoints" / "epoch-002.pt")
@@ -277,7 +279,7 @@ def test_what_is_printed_is_kept_and_replaced_in_part(bmm, run):
     assert again["missing"]["visual"] == kept["missing"]["visual"]
     path.write_text(path.read_text().replace(again["checkpoint"], "0" * 64))  # the run has been trained on
     bmm(str(run))
-    assert json.loads(path.read_text()).keys() == {"format", "checkpoint", "epochs", "test"}
+    assert json.loads(path.read_text()).keys() == {"format", "checkpoint", "epochs", "status", "test"}
 
 
 @pytest.mark.parametrize(
@@ -320,4 +322,4 @@ def test_nothing_is_kept_of_what_was_not_evaluated(run, prepared, tmp_path):
     assert read_evaluation(tmp_path) is None
     keep(tmp_path, evaluation, features)
     assert read_evaluation(tmp_path) == evaluation
-    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["evaluation.json"]

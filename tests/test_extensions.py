@@ -149,7 +149,7 @@ def test_a_hook_that_no_step_can_call_is_refused(package, tmp_path, wrong, expla
     assert listed.returncode == 0 and f"of my-balance can't be imported: {explained}" in listed.stderr
 
 
-def test_an_error_in_a_hook_ends_the_run_as_failed_and_it_goes_on_once_mended(package, tmp_path, data):
+def test_an_error_in_a_hook_ends_the_run_as_failed_and_the_mended_one_trains(package, tmp_path, data):
     code = EXAMPLES["FixedDrop"]
     broken = code.replace("        u = step", "        1 // (1 - step.epoch)\n        u = step")
     (package / "fixed_drop.py").write_text(broken)
@@ -165,13 +165,15 @@ def test_an_error_in_a_hook_ends_the_run_as_failed_and_it_goes_on_once_mended(pa
     result = json.loads(path.read_text())
     assert result["status"] == "failed" and result["error"].startswith(said)
     assert train(package, tmp_path, data, *options, "--status").stdout.startswith("failed ")
+    first = path.with_name("history.jsonl").read_text()
+    assert first.count("\n") == 1  # the epoch before it is kept
     (package / "fixed_drop.py").write_text(code)
-    history = path.with_name("history.jsonl")
-    first = history.read_text()
-    assert train(package, tmp_path, data, *options).returncode == 0
-    result = json.loads(path.read_text())
+    mended = train(package, tmp_path, data, *options)
+    assert mended.returncode == 0
+    folder = tmp_path / mended.stdout.strip()
+    assert folder != path.parent  # of another source, so another run
+    result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished" and "error" not in result and result["epochs"] == 2
-    assert first.count("\n") == 1 and history.read_text().startswith(first)
 
 
 def test_an_error_before_the_first_step_is_kept_too(package, tmp_path, data):
@@ -201,7 +203,7 @@ def test_the_contract_holds_for_both_by_the_command_that_is_shown(package, tmp_p
     (command,) = re.findall(r"^    pytest --pyargs balancemm_cli\.testing -k \"(.* or .*)\"$", TEXT, re.M)
     done = contract(package, tmp_path, command)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 50
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
 
 
 def test_the_contract_catches_a_method_that_waits_and_forgets(package, tmp_path):

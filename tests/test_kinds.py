@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_files import write_csv, write_video
 from small_training import train_and_evaluate
-from task_sets import finish
 
 import balancemm_cli
 from balancemm_cli.config.recipe import Recipe
@@ -29,6 +28,7 @@ from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.models.encoders import make_encoders
 from balancemm_cli.shapes import SequenceShape
+from balancemm_cli.testing.sets import finish
 
 PACKAGE = Path(balancemm_cli.__file__).parent
 CPU = torch.device("cpu")

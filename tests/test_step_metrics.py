@@ -6,56 +6,20 @@ import signal
 import numpy as np
 import pytest
 import torch
-from small_training import attach
 from test_resume import assert_same_run
-from test_train_step import SHAPES, methods_of
 
-from balancemm_cli.config.recipe import OptimizerSettings
 from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine import checkpoint
-from balancemm_cli.engine.optimizer import build_optimizer
-from balancemm_cli.engine.step import train_step
 from balancemm_cli.engine.step_metrics import StepMetrics
 from balancemm_cli.engine.trainer import Interrupted, train_run
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS, Method
-from balancemm_cli.methods.base import Step
-from balancemm_cli.methods.discrepancy import DiscrepancySettings
-from balancemm_cli.models import build
-from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.runs.reading import read_table
 
 CPU = torch.device("cpu")
 RESERVED = {"rho", "epoch", "loss", "lr", "losses", "accuracy", "unimodal"}  # other keys of history.jsonl
-
-
-@pytest.mark.parametrize("variant", ["paper", "official"])
-@pytest.mark.parametrize("name", METHODS)
-def test_every_step_records_what_its_method_declares(name, variant):
-    (method,) = methods_of(name, variant)
-    network = build("concat", "small", SHAPES, 4, seed=0)
-    attach(network, [method], 4)
-    optimizer = build_optimizer(network, OptimizerSettings())
-    generator = torch.Generator().manual_seed(0)
-    inputs = {
-        "audio": torch.randn(4, 1, 33, 24, generator=generator),
-        "visual": torch.randn(4, 3, 2, 24, 24, generator=generator),
-        "text": torch.randn(4, 5, 3, generator=generator),
-        "question": torch.tensor([[1, 2, 0, 0], [6, 5, 4, 3]] * 2),
-    }
-    for epoch, index in [
-        (0, 0),
-        (0, 1),
-        (1, 0),
-        (200, 0),
-    ]:  # 200: past the last epoch of every official variant
-        progress = torch.full((), 0.5)
-        step = Step(epoch, RandomStreams(0, epoch, index), torch.tensor([0, 1, 2, 3]), progress)
-        train_step(network, [method], optimizer, inputs, step, DiscrepancySettings())
-        assert set(step.metrics) == set(method.METRICS)
-        assert all(values.shape == (len(SHAPES),) for values in step.metrics.values())
 
 
 def test_no_two_methods_share_a_name():

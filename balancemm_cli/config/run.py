@@ -29,7 +29,7 @@ from balancemm_cli.config.recipe import (
     validate,
 )
 from balancemm_cli.errors import UsageError, unknown
-from balancemm_cli.extensions import source_identity
+from balancemm_cli.extensions import absent, source_identity
 from balancemm_cli.methods import METHODS, VARIANTS, Method, method_names
 from balancemm_cli.models import MODELS, UNIMODAL
 from balancemm_cli.models.encoders import Shape
@@ -171,7 +171,7 @@ def config_of(content: Mapping[str, Any], path: str) -> RunConfig:
     config = validate(RunConfig, {**names, "settings": settings}, path)
     for name, of_method in config.methods.items():
         if name not in METHODS:
-            raise unknown(f"method (in {path})", name, METHODS)
+            raise absent(f"method (in {path})", name, METHODS, "bmm.methods")
         validate(METHODS[name].Settings, of_method, path, prefix=f"{name}.")
     _model_settings(config.model, config.model_settings, path)
     return config
@@ -252,7 +252,7 @@ def _method_settings(name: str, variant: str, given: dict[str, Any], source: str
 def _model_settings(name: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
     if name not in MODELS:
         if not name.startswith(UNIMODAL):
-            raise unknown("model", name, [*MODELS, f"{UNIMODAL}<modality>"])
+            raise absent("model", name, [*MODELS, f"{UNIMODAL}<modality>"], "bmm.models")
         return {}
     return validate(MODELS[name].Settings, given, source, prefix=f"{name}.").model_dump(exclude_none=True)
 

@@ -31,7 +31,7 @@ def failures_kept(folder: RunFolder) -> Iterator[None]:
         if distributed.rank() == 0:
             folder.write_failure(sentence, distributed.processes())
         raise InputError(
-            f"{sentence} Mend it, then run the same command: it goes on from the last checkpoint in {folder.path}."
+            f"{sentence} Mend it, then run the same command. What was trained before is kept in {folder.path}."
         ) from error
 
 

@@ -17,6 +17,7 @@ from balancemm_cli.testing import guards, sets
 from balancemm_cli.testing.entries import assert_listed, assert_settings_explained
 from balancemm_cli.testing.processes import Together
 from balancemm_cli.testing.small import (
+    STEPS_PER_EPOCH,
     Case,
     Training,
     assert_close,
@@ -58,6 +59,19 @@ def test_it_trains_on_any_inputs(method: str, variant: str, shapes: str) -> None
         assert step.keep is None or step.keep.shape == (len(step.labels), len(case.inputs))
     for weight, old in zip(training.network.encoders.parameters(), before, strict=True):
         assert weight.isfinite().all() and not torch.equal(weight, old)
+
+
+@in_both_variants
+@of_each_method
+def test_every_step_records_what_the_method_declares(method: str, variant: str) -> None:
+    """Each name of `METRICS` gets a number a modality in every step, in and after the modulated epochs, and no other
+    name does."""
+    training = Training(Case("concat", method, variant))
+    declared = set(METHODS[method].METRICS)
+    for index in range(2 * STEPS_PER_EPOCH):
+        _, step = training.take(index)
+        assert set(step.metrics) == declared
+        assert all(values.shape == (len(training.case.inputs),) for values in step.metrics.values())
 
 
 @in_both_variants
