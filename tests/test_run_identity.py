@@ -101,8 +101,9 @@ def test_a_slash_behind_the_name_is_no_other_data_set():
 
 
 def test_an_unknown_model_is_refused_before_anything_is_planned():
-    with pytest.raises(UsageError, match="concatt"):
-        resolve("synthetic", model="concatt")
+    for model in ("concatt", "unimodal-../../x"):
+        with pytest.raises(UsageError, match=f"no model '{model}'"):
+            resolve("synthetic", model=model)
 
 
 @pytest.fixture(scope="module")

@@ -251,7 +251,7 @@ def _method_settings(name: str, variant: str, given: dict[str, Any], source: str
 
 def _model_settings(name: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
     if name not in MODELS:
-        if not name.startswith(UNIMODAL):
+        if not name.startswith(UNIMODAL) or any(sign in name for sign in "/\\\0"):
             raise absent("model", name, [*MODELS, f"{UNIMODAL}<modality>"], "bmm.models")
         return {}
     return validate(MODELS[name].Settings, given, source, prefix=f"{name}.").model_dump(exclude_none=True)

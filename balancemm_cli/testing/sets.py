@@ -71,9 +71,16 @@ def finish(
         shard = {"file": file, "rows": count, "sha256": file_hash(folder / file)}
         splits[split] = {"prepared": count, "expected": count, "shards": [shard]}
     manifest: dict[str, Any] = {
-        "format": FORMAT, "dataset": name, "reader": "manifest", "split_name": "own", "classes": CLASSES, "modalities": modalities,
-        "extras": extras, "splits": splits, "splits_hash": "0" * 64,
-    }  # fmt: skip
+        "format": FORMAT,
+        "dataset": name,
+        "reader": "manifest",
+        "split_name": "own",
+        "classes": CLASSES,
+        "modalities": modalities,
+        "extras": extras,
+        "splits": splits,
+        "splits_hash": "0" * 64,
+    }
     manifest["content_hash"] = content_hash(manifest)
     write_json(folder / "manifest.json", manifest)
     return open_set(folder)
