@@ -42,7 +42,7 @@ def shown_commands():
 
 
 def needs_media(words):
-    """Whether a command needs the paper's data sets: it names one, or a table, and does more than list its runs or their state."""
+    """Whether a command needs the paper's data: it names one, or a table, and does more than list its runs."""
     named = NEEDS_MEDIA.intersection(words) or any(
         re.fullmatch(r"(table|figure)-\d+", word) for word in words
     )
