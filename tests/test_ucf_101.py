@@ -154,7 +154,7 @@ def test_videos_with_computed_flow(videos, tmp_path):
     assert "the videos in UCF-101/. Flow is computed by DIS of OpenCV" in notes[-1]
     assert sum("of UCF-101: it has" in note for note in notes) == 3
     assert prepared.split_description == "other lists than the official ones"
-    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("ucf-101", "1", False)
+    assert (prepared.reader, prepared.split_name, prepared.official_lists) == ("ucf-101", "1-dis", False)
     train_and_evaluate(prepared, tmp_path / "runs")
 
 

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,13 +188,18 @@ FLOW_FORMS = (
 )
 
 
+def split_name(split: str, flow: str) -> str:
+    """Which numbers these data can be compared with: those of the split, and not where the flow is another one."""
+    return split if flow == OPTIONS["flow"][0] else f"{split}-{flow}"
+
+
 class UCF101(Dataset):
     """UCF-101: 13,320 clips of 101 actions from YouTube (RGB pictures and optical flow)."""
 
     name = "ucf-101"
     HOW_TO_GET = HOW_TO_GET
     OPTIONS = OPTIONS
-    SPLIT_NAMES = OPTIONS["split"]
+    SPLIT_NAMES = tuple(split_name(*options) for options in product(OPTIONS["split"], OPTIONS["flow"]))
 
     def plan(
         self, source: Path, splits: Path | None, allow_missing: bool, split: str = "1", flow: str = "tv-l1"
@@ -228,7 +234,7 @@ class UCF101(Dataset):
             notes,
             REMEDY,
             clip_seconds=7.4,
-            split_name=split,
+            split_name=split_name(split, flow),
             official_lists=official,
         )
 
