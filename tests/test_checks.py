@@ -167,8 +167,8 @@ def test_percent_for_a_fraction_is_refused(tmp_path):
         (0.90, 0.03, 3, "undecided"),  # the mean lies in the range, its interval does not
         (0.90, 0.01, 1, "undecided"),
         (0.90, 0.0, 3, "undecided"),
-        (0.93, 0.005, 3, "better"),
-        (0.80, 0.005, 3, "worse"),
+        (0.93, 0.005, 3, "outside"),
+        (0.80, 0.005, 3, "outside"),
     ],
 )
 def test_a_range_is_held_to_the_same_rules(tmp_path, around, spread, seeds, word):
@@ -248,7 +248,7 @@ def test_failing(folder, monkeypatch, capsys):
     text = (folder / "mine.toml").read_text().replace("low = 0.85\nhigh = 0.95", "low = 0.95\nhigh = 1.0")
     (folder / "mine.toml").write_text(text)
     status, out, counts = bmm_check(folder, monkeypatch, capsys)
-    assert (status, counts) == (4, (2, 1, 0)) and "worse " in out
+    assert (status, counts) == (4, (2, 1, 0)) and "outside " in out
 
 
 def test_incomplete(folder, monkeypatch, capsys):
@@ -282,7 +282,7 @@ def test_junit_tells_a_failure_from_what_was_not_run(folder, monkeypatch, capsys
     cases = {case.attrib["name"]: list(case) for case in root}
     assert all(case.attrib["classname"] == "mine" for case in root)
     (failure,) = cases["synthetic concat baseline accuracy"]
-    assert (failure.tag, failure.attrib["type"]) == ("failure", "worse")
+    assert (failure.tag, failure.attrib["type"]) == ("failure", "outside")
     assert "over 3 seeds, expected 95.0 to 100.0" in failure.attrib["message"]
     (error,) = cases["synthetic concat opm map"]
     assert (error.tag, error.attrib) == ("error", {"type": "not run", "message": NOT_RUN})

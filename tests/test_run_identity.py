@@ -156,12 +156,17 @@ def test_a_run_of_a_former_version_is_read_and_not_trained_again(trained, data, 
     (old / "config.toml").write_text(config.replace("snapshots = 0\n", ""))
     (old / "environment.json").write_text(json.dumps({"version": "0.1.0", "threads": 3}))
     folder = RunFolder(tmp_path, small(), data)
-    assert folder.path == old and train_run(folder, CPU)["format"] == 1  # as it was: nothing was trained
+    before = read_run(old).result
+    assert before.data.reader is None
+    assert (
+        folder.path == old and train_run(folder, CPU)["data"]["reader"] == "synthetic"
+    )  # by the data it is given
     run = read_run(old)
+    assert (
+        run.result.selections == before.selections and run.result.time == before.time
+    )  # nothing was trained
     assert run.result.hashes.settings == small().hash(data.content_hash, with_seed=False)
-    assert [(one.version, one.threads) for one in run.environments] == [
-        ("0.1.0", 3)
-    ] and run.result.data.reader is None
+    assert [(one.version, one.threads) for one in run.environments] == [("0.1.0", 3)]
 
 
 def test_an_interrupted_run_of_a_former_version_goes_on(trained, data, tmp_path):

@@ -168,7 +168,8 @@ def test_without_slurm(bmm, suite, monkeypatch):
 def test_status_from_the_files_alone(bmm, suite, monkeypatch, prepared, tmp_path):
     monkeypatch.setenv("PATH", "")
     status, out, err = bmm(*suite, "--status")
-    assert (status, err) == (0, "") and len(out.splitlines()) == 3
+    assert status == 0 and all(line.startswith("# ") for line in err.splitlines())  # the resolved settings
+    assert len(out.splitlines()) == 3
     assert set(out.split("\n")[0].split()[:3]) == {"waiting", "0/30", "—"}
     assert not (tmp_path / "runs").exists()
     assert bmm("train", "--device", "cpu", "--set", "epochs=1")[0] == 0

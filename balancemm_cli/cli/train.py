@@ -196,7 +196,9 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not first.isdigit() or not (last or first).isdigit():
+        if not all(
+            number.isascii() and number.isdigit() and len(number) <= 9 for number in (first, last or first)
+        ):
             raise UsageError(f"--seeds takes numbers as in 0, 0-4 or 0,2,5, not '{text}'.")
         seeds += range(int(first), int(last or first) + 1)
     if not seeds or len(set(seeds)) < len(seeds):

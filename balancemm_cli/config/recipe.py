@@ -153,7 +153,7 @@ def parse_toml(content: bytes, path: Path) -> dict[str, Any]:
     """The content of a TOML file that was read; InputError when it is damaged."""
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}. Mend it or restore it.") from None
 
 
@@ -164,7 +164,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set takes key=value, as in --set opm.q_base=0.4, not '{text}'.")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or a number of more digits than Python reads
         return key, value
 
 
@@ -178,6 +178,10 @@ def set_key(content: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN
     *path, last = key.split(".")
     for part in path:
         content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise UsageError(
+                f"Key '{part}' of the recipe is a table, and it is {content!r} there. Mend the recipe."
+            )
     content[last] = value
 
 

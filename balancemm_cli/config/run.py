@@ -37,6 +37,9 @@ from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS, Task
 
+# The first digits of the SHA-256 of torchvision's IMAGENET1K_V1 files, which their names end in.
+IMAGENET = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba61"}
+
 
 class RunConfig(Section):
     """Everything that decides what a run computes, besides the data."""
@@ -85,6 +88,12 @@ class RunConfig(Section):
     def starting_from(self, weights: str) -> "RunConfig":
         """This configuration with the file of that SHA-256, or as it is where its encoders start from none."""
         return self.model_copy(update={"weights": weights}) if self.settings.pretrained else self
+
+    @property
+    def starts_from_imagenet(self) -> bool:
+        """Whether the encoders start from torchvision's own file of ImageNet weights, by its SHA-256."""
+        digits = IMAGENET.get(self.settings.encoder)
+        return digits is not None and (self.weights or "").startswith(digits)
 
     def check_weights(self) -> None:
         """UsageError for a run that is to start from weights while no file was named."""
@@ -244,6 +253,8 @@ def _not_default(kind: type[BaseModel], given: Mapping[str, Any]) -> dict[str, A
 
 def _method_settings(name: str, variant: str, given: dict[str, Any], source: str) -> dict[str, Any]:
     method = METHODS[name]
+    if not isinstance(given, dict) or not all(isinstance(given.get(key, {}), dict) for key in VARIANTS):
+        raise UsageError(f"Key '{name}' of {source} must be a table of settings. Mend the recipe.")
     shared = {key: value for key, value in given.items() if key not in VARIANTS}
     content = {**method.VARIANTS[variant], **shared, **given.get(variant, {})}
     return validate(method.Settings, content, source, prefix=f"{name}.").model_dump(exclude_none=True)

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from balancemm_cli.config.recipe import Section, read_toml, validate
 from balancemm_cli.config.run import RunConfig, resolve
-from balancemm_cli.errors import unknown
+from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.models import UNIMODAL
 from balancemm_cli.resources import suites
 
@@ -64,6 +64,12 @@ class Expected(Section):
     metric: Literal["accuracy", "map", "macro_f1"] = "accuracy"
     low: float = Field(ge=0, le=1)
     high: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
 
 
 class Suite(Section):
@@ -132,4 +138,8 @@ def load_suite(suite: str) -> tuple[str, Suite]:
     path = known.get(suite) or (Path(suite) if suite.endswith(".toml") else None)
     if path is None:
         raise unknown("suite", suite, suites())
+    if path.stem.startswith(".") or (path.stem in known and path.resolve() != known[path.stem].resolve()):
+        raise UsageError(
+            f"{path}: '{path.stem}' can't be the name of a suite of your own. Give the file another name."
+        )
     return path.stem, validate(Suite, read_toml(path), str(path))

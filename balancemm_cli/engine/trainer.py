@@ -290,6 +290,7 @@ def train_run(
         with distributed.first_before_others():
             if distributed.rank() == 0:
                 held.enter_context(folder.open())
+                folder.record_data()
             result = folder.result()
         if result and result["status"] == "diverged":
             raise distributed.said_once(InputError(diverged_message(folder, **result["diverged"])))

@@ -14,11 +14,12 @@ from balancemm_cli.results.verdicts import (
     Verdict,
     chance,
     decide,
+    faults_of_data,
     follows,
-    missing_samples,
     opened,
     reached,
     strength,
+    suite_of,
     table_numbers,
     without_interval,
 )
@@ -31,7 +32,9 @@ def check(suite: Suite, collection: Collection, selection: Selection) -> list[Ve
         Verdict(line.partition(":")[0], "not run", line.partition(": ")[2]) for line in collection.left_out
     ]
     if suite.table in table_numbers():
-        found += [cell.judge(suite.band) for cell in cells(suite.table, collection.groups, selection)]
+        # a suite of one's own can ask for more than the table's own one, and not for less
+        band = min(suite.band, suite_of(suite.table).band)
+        found += [cell.judge(band) for cell in cells(suite.table, collection.groups, selection)]
     planned = suite.configs()
     return found + [_within(expected, planned, collection.groups, selection) for expected in suite.expected]
 
@@ -53,8 +56,7 @@ def _within(
         return Verdict(name, "undecided", f"{len(found)} groups of runs have these names.")
     if missing := sorted({config.seed for config in plans} - {*found[0].seeds}):
         return Verdict(name, "not run", f"No run of seed {', '.join(map(str, missing))} has finished.")
-    first = found[0].first
-    if obstacles := [*filter(None, [other_reader(first, expected.dataset)]), *missing_samples(first)]:
+    if obstacles := faults_of_data(found[0], lambda result: other_reader(result, expected.dataset)):
         return Verdict(name, "not comparable", " ".join(obstacles))
     ours = reached(found[0], expected.metric, selection)
     assert ours is not None  # `collect` leaves out runs without that epoch
@@ -74,8 +76,10 @@ def _expected(name: str, ours: Summary, expected: Expected) -> Verdict:
         if interval
         else [without_interval(ours)]
     )
+    word = decide(ours, *opened(expected.low, expected.high))
+    # above a range is no success, as above a printed number is
     return Verdict(
-        name, decide(ours, *opened(expected.low, expected.high)), " ".join(reason), chance(ours, half)
+        name, "outside" if word in ("better", "worse") else word, " ".join(reason), chance(ours, half)
     )
 
 

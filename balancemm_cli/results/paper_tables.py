@@ -15,7 +15,7 @@ from balancemm_cli.results.comparison import Comparison
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import BASELINE, gains, pairs
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, rows
+from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, other_data, rows
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
     SELECTION_NOTES,
@@ -116,7 +116,8 @@ def _runs_of(number: Published, groups: Sequence[Group]) -> tuple[str, list[Grou
         return number.model, []
     names = (number.dataset, config.model, number.method)
     same = [group for group in groups if group.names[:3] == names and follows(group, config)]
-    return config.model, sorted(same, key=lambda group: -len(group.runs))
+    of_its_data = [group for group in same if not other_data(group.first, number)]
+    return config.model, sorted(of_its_data or same, key=lambda group: -len(group.runs))
 
 
 def _ours(metric: str, group: Group, groups: Sequence[Group], selection: Selection) -> Summary | None:
@@ -170,7 +171,12 @@ def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
     texts = {(_row(cell, several), (cell.number.dataset, cell.number.metric)): cell for cell in found}
     best = {
         column: max(
-            (cell.ours.mean for (_, at), cell in texts.items() if at == column and cell.ours), default=None
+            (
+                cell.ours.mean
+                for (_, at), cell in texts.items()
+                if at == column and cell.ours and cell.published
+            ),
+            default=None,
         )
         for column in columns
     }

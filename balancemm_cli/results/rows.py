@@ -40,7 +40,7 @@ class Row(Comparison):
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the accuracy: over the seeds, of a single one Wilson's over the test samples."""
         test = self.samples.get("test")
-        if self.accuracy.n == 1 and test:
+        if self.accuracy.n == 1 and test and test[0]:
             return wilson(round(self.accuracy.mean * test[0]), test[0])
         return within_bounds(self.accuracy.interval)
 

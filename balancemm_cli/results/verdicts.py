@@ -7,15 +7,16 @@ single run never decides, nor do seeds that all give the same. A number of other
 settings is not compared at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from typing import Literal
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT
-from balancemm_cli.config.run import RunConfig
+from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.config.suites import BAND, Suite, load_suite
+from balancemm_cli.errors import BmmError
 from balancemm_cli.resources import suites
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, TIMES, Published, fills, other_data
@@ -29,7 +30,7 @@ from balancemm_cli.results.statistics import (
 )
 from balancemm_cli.runs.schema import Result, Selection
 
-Word = Literal["reproduced", "better", "worse", "undecided", "not comparable", "not run"]
+Word = Literal["reproduced", "better", "worse", "outside", "undecided", "not comparable", "not run"]
 PASSING: tuple[Word, ...] = ("reproduced", "better")
 MARKS: dict[Word, str] = {
     "reproduced": "✓",
@@ -242,14 +243,38 @@ def missing_samples(result: Result) -> list[str]:
 
 def _obstacles(group: Group, printed: Published) -> list[str]:
     """Why the numbers of a group can't be held against a printed one."""
-    fault = other_data(group.first, printed)
-    found = [*([fault] if fault else []), *missing_samples(group.first)]
+    found = faults_of_data(group, lambda result: other_data(result, printed))
     config = planned(printed)
-    if config and not follows(group, config):
+    if config is None:
+        return [*found, *_off_recipe(group)]
+    if not follows(group, config):
         found.append(
             f"The settings are not those of suite {PREFIX}{printed.table}{_differing(group, printed)}."
         )
+    elif config.settings.pretrained and not all(
+        run.config and run.config.starts_from_imagenet for run in group.runs
+    ):
+        weights = str(group.runs[0].settings.get("weights"))[:8]
+        found.append(f"The encoders start from another file than torchvision's ImageNet weights ({weights}).")
     return found
+
+
+def faults_of_data(group: Group, fault: Callable[[Result], str]) -> list[str]:
+    """What is wrong with the data of a group, by `fault` of each run, and which samples a run lacks; each once."""
+    of_runs = [[fault(run.result), *missing_samples(run.result)] for run in group.runs]
+    return list(dict.fromkeys(sentence for found in of_runs for sentence in found if sentence))
+
+
+def _off_recipe(group: Group) -> list[str]:
+    """That a group has not the settings of the recipe that it names; of a source without a plan nothing more can be
+    asked."""
+    dataset, model, method, variant, recipe = group.names
+    try:
+        if follows(group, resolve(dataset, model, method, variant, recipe)):
+            return []
+    except BmmError:
+        return [f"The recipe '{recipe}' is not known here."]
+    return [f"The settings are not those of the recipe '{recipe}'."]
 
 
 def _differing(group: Group, printed: Published) -> str:

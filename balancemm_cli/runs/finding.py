@@ -16,6 +16,7 @@ from balancemm_cli.runs.folder import is_locked
 from balancemm_cli.runs.reading import read_bytes, read_environments, read_settings
 from balancemm_cli.runs.schema import Environment, Result, first_fault
 
+NAMES = ("dataset", "model", "method", "variant", "recipe", "seed")  # of a run, in both of its files
 ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 
 
@@ -135,13 +136,22 @@ def _config(folder: Path, result: Result) -> RunConfig | None:
     path = folder / "config.toml"
     try:
         content = read_bytes(path)
-        if result.config_hash in (None, hashlib.sha256(content).hexdigest()):
-            return config_of(parse_toml(content, path), str(path))
-    except (BmmError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
-    raise InputError(
-        f"{folder}: config.toml was changed after the run was trained. Restore it, or train the run again."
-    )
+    if result.config_hash not in (None, hashlib.sha256(content).hexdigest()):
+        raise InputError(
+            f"{folder}: config.toml was changed after the run was trained. Restore it, or train the run again."
+        )
+    try:
+        config = config_of(parse_toml(content, path), str(path))
+    except BmmError:  # of another version, or with a method that is not installed
+        return None
+    for name in NAMES:
+        if getattr(config, name) != getattr(result, name):
+            raise InputError(
+                f"{folder}: result.json and config.toml differ in '{name}'. Train this run again."
+            )
+    return config
 
 
 def state_of(run: Run) -> str:

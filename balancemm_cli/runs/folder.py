@@ -68,6 +68,10 @@ class RunFolder:
 
     def _check_or_write_config(self) -> None:
         path = self.path / "config.toml"
+        if not path.exists() and (self.path / "result.json").exists():
+            raise InputError(
+                f"{self.path} holds a result without its config.toml. Restore it, or delete the folder."
+            )
         if not path.exists():
             with atomic_file(path) as file:
                 file.write(self.config.to_toml().encode())
@@ -114,30 +118,16 @@ class RunFolder:
 
     def write_result(self, status: str, epochs: int, processes: int, **parts: Any) -> None:  # noqa: ANN401
         """Write result.json. `parts` are selections, rho, time and what else the status needs, plain values."""
-        config, data = self.config, self.data
+        config = self.config
         names = ("dataset", "model", "method", "variant", "recipe", "seed")
         content = {
-            "format": FORMAT,
             "status": status,
             **{key: getattr(config, key) for key in names},
             "epochs": epochs,
             "speed": config.settings.speed.model_dump(),
             **parts,
             "processes": processes,
-            "split": data.split_description,
-            "data": {
-                "reader": data.reader,
-                "split_name": data.split_name,
-                "official_lists": data.official_lists,
-            },
-            "samples": {name: [count, data.expected[name]] for name, count in data.counts.items()},
-            "hashes": {
-                "run": self.hash,
-                "settings": config.hash(data.content_hash, with_seed=False),
-                "data": data.content_hash,
-                "splits": data.splits_hash,
-            },
-            "config_hash": file_hash(self.path / "config.toml"),
+            **self._identity(),
         }
         Result.model_validate(content)
         write_json(self.path / "result.json", content)
@@ -149,6 +139,35 @@ class RunFolder:
             self.write_result("failed", 0, processes, error=error)
         else:
             write_json(self.path / "result.json", {**before, "status": "failed", "error": error})
+
+    def _identity(self) -> dict[str, Any]:
+        """What result.json says of which run it is, and of which data."""
+        data = self.data
+        return {
+            "format": FORMAT,
+            "split": data.split_description,
+            "data": {
+                "reader": data.reader,
+                "split_name": data.split_name,
+                "official_lists": data.official_lists,
+            },
+            "samples": {name: [count, data.expected[name]] for name, count in data.counts.items()},
+            "hashes": {
+                "run": self.hash,
+                "settings": self.config.hash(data.content_hash, with_seed=False),
+                "data": data.content_hash,
+                "splits": data.splits_hash,
+            },
+            "config_hash": file_hash(self.path / "config.toml"),
+        }
+
+    def record_data(self) -> None:
+        """Write into the result of a finished run of a former version which data it is of: the prepared set, of the
+        same content, knows by now."""
+        result = self.result()
+        unknown = result is not None and result.get("data", {}).get("reader") is None
+        if result and unknown and result["status"] == "finished" and self.data.reader:
+            write_json(self.path / "result.json", result | self._identity())
 
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Write history.jsonl, a line an epoch."""

@@ -43,10 +43,15 @@ def _may_be(name: str, config: RunConfig) -> bool:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    for place, inner, files in os.walk(root):
-        if "config.toml" in files:
+    """Through links too, but never twice through one folder."""
+    seen: set[str] = set()
+    for place, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen or "config.toml" in files:
             inner.clear()
+        if real not in seen and "config.toml" in files:
             yield Path(place)
+        seen.add(real)
 
 
 def _is_run(folder: Path, config: RunConfig, data_hash: str) -> bool:

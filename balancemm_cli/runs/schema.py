@@ -1,8 +1,8 @@
 """The content of result.json: what a run reached, on which data, under which settings."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AliasChoices, BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from balancemm_cli.errors import unknown
 
@@ -88,6 +88,16 @@ class Result(BaseModel):
     data: DataIdentity = DataIdentity()
     hashes: Hashes
     config_hash: Text | None = None  # SHA-256 of the file config.toml
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.format == 1:  # which recorded nothing of the data
+            self.data = DataIdentity()
+        elif self.config_hash is None:
+            raise ValueError("a result of format 2 has a config_hash")
+        if self.status == "finished" and ("last" not in self.selections or self.epochs is None):
+            raise ValueError("a finished run has epochs, and a last one")
+        return self
 
 
 class Environment(BaseModel):

@@ -1,11 +1,11 @@
 """The state of a run, read from its files alone."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.runs.folder import is_locked, read_result
+from balancemm_cli.runs.reading import read_history
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ def read_status(folder: Path) -> Status:
     try:
         result = read_result(folder)
         history = _history(folder)
-    except InputError:
+    except (InputError, OSError):
         return Status("damaged")
     state = result["status"] if result else "waiting"
     if state == "running" and not _is_trained(folder):
@@ -31,18 +31,14 @@ def read_status(folder: Path) -> Status:
 
 
 def _history(folder: Path) -> list[float]:
-    """The test accuracy after each epoch."""
-    path = folder / "history.jsonl"
-    try:
-        return [json.loads(line)["accuracy"]["test"] for line in path.read_text("utf-8").splitlines()]
-    except FileNotFoundError:
+    """The test accuracy after each epoch; none before the first one has ended."""
+    if not (folder / "history.jsonl").exists():
         return []
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged. Delete the run folder to train it again.") from None
+    return [epoch.accuracy["test"] for epoch in read_history(folder) if "test" in epoch.accuracy]
 
 
 def _is_trained(folder: Path) -> bool:
     try:
         return is_locked(folder)
-    except FileNotFoundError:
+    except OSError:  # no lock: nothing has trained it here
         return False

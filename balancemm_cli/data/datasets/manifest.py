@@ -8,6 +8,7 @@ column is a modality. Paths are relative to the CSV. A modality's kind (data/kin
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from balancemm_cli.data.kinds import KINDS, Kind
 from balancemm_cli.errors import InputError
 
 REQUIRED = ("id", "label", "split")
+NAME = re.compile(r"[\w.-]{1,100}")
 TIMES = ("start", "end")
 
 HOW_TO_GET = (
@@ -47,6 +49,12 @@ class Manifest(Dataset):
         names = [column.partition(":")[0].strip() for column in kinds]
         if len(set(names)) < len(names):
             raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
+        for name in names:
+            if name in REQUIRED or not NAME.fullmatch(name):
+                raise InputError(
+                    f"{path}: '{name}' can't be the name of a modality. Rename the column: letters, digits, - and _, "
+                    f"and none of {', '.join(REQUIRED)}."
+                )
         samples = list(_samples(path, rows, list(kinds)))
         classes = sorted({sample.label for sample in samples})
         modalities = {name: kind.usual for name, kind in zip(names, kinds.values(), strict=True)}
