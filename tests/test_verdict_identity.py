@@ -3,12 +3,15 @@
 import json
 
 import pytest
+import run_folders
 from run_folders import official, write_run
 
 from balancemm_cli.config.suites import load_suite
+from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import checks, paper_tables, published, tables
 from balancemm_cli.results.groups import collect
 from balancemm_cli.results.verdicts import judge, reached
+from balancemm_cli.runs.finding import read_run
 from balancemm_cli.runs.schema import DataIdentity
 
 OTHERS = {  # the data set whose name the runs bear, which data they are of, and the word on it
@@ -131,3 +134,112 @@ def test_an_own_csv_does_not_pass_for_the_embedded_data_of_a_check(tmp_path):
     words = {one.name: one.word for one in found}
     assert words["synthetic concat opm accuracy"] == "not comparable"
     assert words["synthetic concat opm+ogm accuracy"] == "reproduced"
+
+
+# ---- what a reader of it tried -----------------------------------------------------------------------------------
+
+
+def edit(folder, **changes):
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def word_of(root, dataset="crema-d", method="opm"):
+    """The word on the accuracy of Table 12."""
+    groups = collect([root], "last").groups
+    (cell,) = [
+        one
+        for one in paper_tables.cells("12", groups, "last")
+        if one.group and (one.number.dataset, one.number.method, one.metric) == (dataset, method, "accuracy")
+    ]
+    return cell.judge()
+
+
+def crema_d(root, seeds=3, **more):
+    return [
+        write_run(root, "opm", seed, accuracy=0.751 + seed / 1000, dataset="crema-d", recipe="paper", **more)
+        for seed in range(seeds)
+    ]
+
+
+def test_each_seed_must_be_of_the_data(tmp_path):
+    folders = crema_d(tmp_path)
+    assert word_of(tmp_path).word == "reproduced"
+    edit(folders[2], data={"reader": "crema-d", "split_name": "official", "official_lists": False})
+    verdict = word_of(tmp_path)
+    assert verdict.word == "not comparable" and "are not the official ones" in verdict.reason
+
+
+@pytest.mark.parametrize("changes", [{"seed": 7}, {"method": "ogm"}, {"model": "sum"}])
+def test_a_result_that_names_another_run_is_left_out(tmp_path, changes):
+    """One run with another seed written into its result was a further seed."""
+    edit(crema_d(tmp_path)[2], **changes)
+    (line,) = collect([tmp_path], "last").left_out
+    assert f"differ in '{next(iter(changes))}'" in line
+
+
+def test_a_former_format_knows_nothing_of_the_data(tmp_path):
+    for folder in crema_d(tmp_path):
+        path = folder / "result.json"
+        content = json.loads(path.read_text())
+        del content["config_hash"]
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="config_hash"):
+            read_run(folder)
+        path.write_text(json.dumps(content | {"format": 1}))
+    verdict = word_of(tmp_path)
+    assert verdict.word == "not comparable" and "did not record" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("weights", "word"), [("f37072fd" + "0" * 56, "worse"), ("ab" * 32, "not comparable")]
+)
+def test_weights_must_be_those_of_imagenet(tmp_path, monkeypatch, weights, word):
+    whole = run_folders.resolve
+    monkeypatch.setattr(run_folders, "resolve", lambda *names: whole(*names).starting_from(weights))
+    for seed in range(3):
+        accuracy = 0.6 + seed / 1000
+        write_run(tmp_path, "opm", seed, accuracy=accuracy, dataset="ucf-101", recipe="paper")
+    assert word_of(tmp_path, "ucf-101").word == word
+
+
+def test_own_data_do_not_hide_the_runs_that_count(tmp_path):
+    crema_d(tmp_path / "a")
+    own = DataIdentity(reader="manifest", split_name="own")
+    crema_d(tmp_path / "b", seeds=5, data="0" * 64, identity=own)
+    assert word_of(tmp_path).word == "reproduced"
+
+
+def test_settings_of_no_plan_must_be_the_recipes(tmp_path):
+    """Of another source nobody knows the settings; those of the recipe are the least that is asked."""
+    for number, overrides in enumerate(((), ("epochs=1",))):
+        root = tmp_path / str(number)
+        for seed in range(3):
+            accuracy = 0.618 + seed / 1000
+            write_run(
+                root, "ogm", seed, accuracy=accuracy, dataset="crema-d", recipe="paper", overrides=overrides
+            )
+        (table,) = tables.tables(collect([root], "last").groups, "last", "cvpr2022")
+        words = [dict(zip(table.header, line, strict=True))["Verdict"].split()[0] for line in table.cells]
+        assert words == [["reproduced"], ["not"]][number]
+
+
+def test_a_suite_of_ones_own_takes_no_name_and_lowers_no_bar(tmp_path):
+    lines = 'title = "t"\n{}\n[[runs]]\ndatasets = ["crema-d"]\nmethods = ["opm"]\n'
+    for name in ("table-12", "..", ".hidden"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(lines.format(""))
+        with pytest.raises(UsageError, match="can't be the name of a suite of your own"):
+            load_suite(str(path))
+    (tmp_path / "mine.toml").write_text(lines.format('table = "12"\nband = 0.9'))
+    crema_d(tmp_path / "runs", seeds=3)
+    for folder in (tmp_path / "runs").rglob("result.json"):
+        selections = json.loads(folder.read_text())["selections"]
+        for one in selections.values():
+            one["accuracy"] -= 0.2
+        edit(folder.parent, selections=selections)
+    found = checks.check(
+        load_suite(str(tmp_path / "mine.toml"))[1], collect([tmp_path / "runs"], "last"), "last"
+    )
+    (word,) = [one.word for one in found if one.name == "crema-d concat opm accuracy"]
+    assert word == "worse"
