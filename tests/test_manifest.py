@@ -215,3 +215,11 @@ def test_every_shared_file_is_taken_in_or_named(tmp_path):
     assert not {path.name for path in files if path.parent.name == "audio"} & set(audio)
     with_sound = {name for name, line in audio.items() if line["reason"] == "no audio stream"}
     assert "bikes.mp4" in with_sound and "bbb_10s_h264_aac.mp4" not in audio
+
+
+@pytest.mark.parametrize("name", ["a/b", "label", "id", "x y"])
+def test_a_modality_has_a_plain_name_of_its_own(tmp_path, name):
+    write_wav(tmp_path / "a.wav", tone(0.5))
+    table = write_csv(tmp_path / "mine.csv", f"id,label,split,{name}:audio", "1,a,train,a.wav")
+    with pytest.raises(InputError, match="can't be the name of a modality"):
+        prepare_dataset("manifest", table, out=tmp_path / "set", workers=1)

@@ -11,6 +11,7 @@ import pytest
 from small_training import CPU, SMALL
 
 from balancemm_cli import resources
+from balancemm_cli.cli.train import parse_seeds
 from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.config.run import read_config, resolve
 from balancemm_cli.config.suites import load_suite
@@ -26,6 +27,7 @@ from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_environments
 from balancemm_cli.runs.schema import Metrics
+from balancemm_cli.runs.status import read_status
 
 # A hash here moves only where a run means something else: then say in CHANGELOG that runs of before are other ones.
 PINNED = {
@@ -243,6 +245,46 @@ def test_a_changed_config_is_noticed(trained, tmp_path):
         read_run(folder)
     (line,) = collect([tmp_path], "last", may_be_empty=True).left_out
     assert "config.toml" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("history.jsonl", '{"loss": 1, "accuracy": {"test": "a"}}'),
+        ("history.jsonl", "[" * 200_000),
+        ("result.json", '{"format": 2, "status": "finished"}'),
+        ("result.json", None),
+    ],
+)
+def test_a_damaged_run_folder_does_not_end_a_status(trained, tmp_path, name, content):
+    folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
+    (folder / name).unlink()
+    if content is None:
+        (folder / name).symlink_to(folder / name)
+    else:
+        (folder / name).write_text(content)
+    assert read_status(folder).state == "damaged"
+
+
+def test_a_result_without_its_config_is_not_taken_for_this_run(trained, data, tmp_path):
+    folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
+    (folder / "config.toml").unlink()
+    with pytest.raises(InputError, match=r"without its config\.toml"):
+        train_run(RunFolder(tmp_path, small(), data), CPU)
+
+
+def test_runs_behind_a_link_are_found(trained, data, tmp_path):
+    copied(trained, tmp_path / "elsewhere", "old", "concat", "baseline-paper-s0-0ld0ld00")
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    (tmp_path / "runs" / "old" / "concat").symlink_to(tmp_path / "elsewhere" / "old" / "concat")
+    (tmp_path / "runs" / "old" / "loop").symlink_to(tmp_path / "runs")
+    assert Places(tmp_path / "runs").of(small(), data.content_hash).name == "baseline-paper-s0-0ld0ld00"
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999", "²", "-1", ""])
+def test_seeds_that_are_none_are_refused(text):
+    with pytest.raises(UsageError, match="--seeds"):
+        parse_seeds(text)
 
 
 # ---- environments ----------------------------------------------------------------------------------------------
