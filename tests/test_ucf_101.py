@@ -163,7 +163,7 @@ def test_tv_l1_gives_the_same_bytes_with_any_number_of_workers(tmp_path, monkeyp
     for clip in TRAIN + TEST:
         write_short(add_video(source, clip))
     write_lists(source / "ucfTrainTestlist")
-    monkeypatch.setattr("balancemm_cli.data.prepare.SHARD_SAMPLES", 2)
+    monkeypatch.setattr("balancemm_cli.data.preparing.prepare.SHARD_SAMPLES", 2)
     one = prepare(source, tmp_path / "one")
     two = prepare(source, tmp_path / "two", workers=2)
     assert one.modalities["flow"]["source"] == "computed tv-l1"
@@ -486,7 +486,7 @@ def test_three_modalities_of_videos(videos):
 def test_the_true_lists(videos, folder, split, train, test):
     found = plan(videos, folder, False, split=split, flow="dis")
     assert found.split_description.startswith(f"split {split} of the official three")
-    assert (found.split_name, found.official_lists) == (split, True)
+    assert (found.split_name, found.official_lists) == (f"{split}-dis", True)
     assert len(found.notes) == 1 and len(found.classes) == 101 and found.classes[36] == "HandstandPushups"
     parts = {part: [s for s in found.samples if s.split == part] for part in ("train", "test")}
     assert [len(part) for part in parts.values()] == [train, test]

@@ -268,10 +268,10 @@ def test_the_command_verifies_before_it_prepares(tmp_path, monkeypatch, capsys):
     write(source, found)
     prepare_command("crema-d", verify=True, **options)
     assert "Verified: 12 files" in " ".join(capsys.readouterr().err.split())
-    verified = contents(tmp_path / "data" / "prepared")
+    verified = contents(tmp_path / "data" / "prepared" / "crema-d")
     shutil.rmtree(tmp_path / "data" / "prepared")
     prepare_command("crema-d", **options)
-    assert contents(tmp_path / "data" / "prepared") == verified
+    assert contents(tmp_path / "data" / "prepared" / "crema-d") == verified
     with pytest.raises(UsageError, match="--join and --verify"):
         prepare_command("crema-d", verify=True, join=True)
 

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from balancemm_cli.data.loading import Source
 from balancemm_cli.engine.evaluator import Corruption, Evaluation, batch_rows, evaluate, in_order, lacking
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.errors import InputError
 from balancemm_cli.metrics.contribution import shapley, subsets
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
@@ -57,6 +58,10 @@ def linear_probe(
     train_labels, test_labels = (
         task.classes_of(source.labels).reshape(-1).numpy() for source in (train, test)
     )
+    if len(np.unique(train_labels)) < 2:
+        raise InputError(
+            "A linear probe tells classes apart, and the training samples are all of one. Leave out --probe."
+        )
     accuracies = {}
     for name in network.modalities:
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

@@ -32,7 +32,7 @@ def tiny_set(folder: Path, *tasks: str) -> PreparedSet:
     modalities = {"audio": features(10, 6), "visual": features(10, 5, positions=4)}
     extras: dict[str, str] = {}
     for split, count in COUNTS.items():
-        labels = {task: random_labels(TASKS[task], count, generator) % len(CLASSES) for task in tasks}
+        labels = {task: _labels(task, count, generator) for task in tasks}
         rows = []
         for index in range(count):
             further = [_further(task, labels[task][index], index) for task in tasks]
@@ -45,6 +45,12 @@ def tiny_set(folder: Path, *tasks: str) -> PreparedSet:
             rows.append(row | {name: value for name, (_, value) in columns.items()})
         write_shard(folder / f"{split}-00000.arrow", rows, modalities, extras)
     return finish(folder, folder.name, modalities, extras, COUNTS)
+
+
+def _labels(task: str, count: int, generator: torch.Generator) -> Tensor:
+    """Labels of a task: numbers as they are, classes of the set's own."""
+    found = random_labels(TASKS[task], count, generator)
+    return found if found.is_floating_point() else found % len(CLASSES)
 
 
 def _further(task: str, label: Tensor, index: int) -> dict[str, tuple[str, Any]]:
