@@ -189,6 +189,15 @@ def test_an_interrupted_run_of_a_former_version_goes_on(trained, data, tmp_path)
         train_run(RunFolder(tmp_path, small(), data), CPU)
 
 
+def test_a_run_that_goes_on_under_other_names_keeps_its_own(trained, data, tmp_path):
+    """The baseline is the same run in both variants; result.json must not part from config.toml."""
+    folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"status": "interrupted"}))
+    train_run(RunFolder(tmp_path, small(variant="official"), data), CPU)
+    assert (read_run(folder).result.status, read_run(folder).result.variant) == ("finished", "paper")
+
+
 def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
     values = "epochs = 1, encoder = 'small', batch_size = 4, 'frames.size' = 32, 'waveform.n_fft' = 128"
     text = 'title = "t"\n[[runs]]\ndatasets = ["synthetic"]\nmethods = [{}]\nseeds = [0]\nsettings = {{ values }}\n'

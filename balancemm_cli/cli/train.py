@@ -1,6 +1,7 @@
 """`bmm train`: one run, or every run of a suite."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -140,10 +141,13 @@ def train(
     device = distributed.device_name(device)
 
     def job(config: "RunConfig", prepared: Path) -> "Job":
-        place = places.of(config, open_set(prepared).content_hash)
+        place = places.of(config, content_hash(prepared))
         return Job(config, prepared, runs, name, device, threads, loading, profile, file, place)
 
     places = Places(runs)
+    content_hash = cache(
+        lambda prepared: open_set(prepared).content_hash
+    )  # of a data set once, not of each run
     if status:
         known = {config.dataset: _folder(config.dataset, data) for config in configs}
         say("\n".join(settings_in_words(configs)))

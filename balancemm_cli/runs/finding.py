@@ -14,9 +14,8 @@ from balancemm_cli.config.run import RunConfig, config_of
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.runs.folder import is_locked
 from balancemm_cli.runs.reading import read_bytes, read_environments, read_settings
-from balancemm_cli.runs.schema import Environment, Result, first_fault
+from balancemm_cli.runs.schema import NAMES, Environment, Result, first_fault
 
-NAMES = ("dataset", "model", "method", "variant", "recipe", "seed")  # of a run, in both of its files
 ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 
 

@@ -18,7 +18,7 @@ from balancemm_cli.errors import InputError
 from balancemm_cli.resources import commit
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_environments
-from balancemm_cli.runs.schema import Environment, Result
+from balancemm_cli.runs.schema import NAMES, Environment, Result
 
 FORMAT = 2
 LOCK, ALIVE = ".lock", ".alive"
@@ -75,10 +75,14 @@ class RunFolder:
         if not path.exists():
             with atomic_file(path) as file:
                 file.write(self.config.to_toml().encode())
-        elif read_config(path).hash(self.data.content_hash) != self.hash:
+            return
+        kept = read_config(path)
+        if kept.hash(self.data.content_hash) != self.hash:
             raise InputError(
                 f"{path} holds other settings than this run's. Restore it, or delete the folder to train again."
             )
+        # the same run may be asked for under other names, as in the other variant: its two files keep one set of them
+        self.config = self.config.model_copy(update={name: getattr(kept, name) for name in NAMES})
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json, or None. InputError when it is damaged."""
@@ -118,13 +122,11 @@ class RunFolder:
 
     def write_result(self, status: str, epochs: int, processes: int, **parts: Any) -> None:  # noqa: ANN401
         """Write result.json. `parts` are selections, rho, time and what else the status needs, plain values."""
-        config = self.config
-        names = ("dataset", "model", "method", "variant", "recipe", "seed")
         content = {
             "status": status,
-            **{key: getattr(config, key) for key in names},
+            **{name: getattr(self.config, name) for name in NAMES},
             "epochs": epochs,
-            "speed": config.settings.speed.model_dump(),
+            "speed": self.config.settings.speed.model_dump(),
             **parts,
             "processes": processes,
             **self._identity(),

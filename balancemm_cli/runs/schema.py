@@ -14,6 +14,14 @@ Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^/\\\x00-\x1f\x7f-\x9f]*$")]
 Selection = Literal["last", "best-test", "best-val"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+NAMES = (
+    "dataset",
+    "model",
+    "method",
+    "variant",
+    "recipe",
+    "seed",
+)  # of a run, in result.json and in config.toml
 
 
 class OfGroup(BaseModel):
