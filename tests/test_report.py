@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from run_folders import write_demo, write_run
 
+from balancemm_cli.config.recipe import recipes
 from balancemm_cli.results.groups import collect
 from balancemm_cli.results.report import seeds_text, train_command
 
@@ -86,10 +87,11 @@ def test_command_of_a_row_makes_its_settings_again(tmp_path):
 
 
 def test_command_without_a_known_recipe_names_the_settings(tmp_path):
-    folder = write_run(tmp_path)
-    path = folder / "result.json"
-    path.write_text(path.read_text().replace('"tuned"', '"my-own"'))
-    (group,) = collect([tmp_path], "last").groups
+    recipe = tmp_path / "my-own.toml"
+    recipe.write_bytes(recipes("synthetic")["tuned"].read_bytes())
+    folder = write_run(tmp_path / "runs", recipe=str(recipe))
+    recipe.unlink()
+    (group,) = collect([tmp_path / "runs"], "last").groups
     assert train_command(group).endswith(f"# settings: {folder / 'config.toml'}")
 
 
