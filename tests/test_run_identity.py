@@ -147,6 +147,12 @@ def test_a_run_lies_where_it_belongs_and_is_found_elsewhere(trained, data, tmp_p
     assert RunFolder(tmp_path, small(), data).path == old
 
 
+def test_a_run_in_a_folder_renamed_by_hand_is_found(trained, data, tmp_path):
+    renamed = copied(trained, tmp_path, "synthetic", "concat", "my best run")
+    assert Places(tmp_path).of(small(), data.content_hash) == renamed
+    assert Places(tmp_path).of(small(seed=1), data.content_hash) != renamed
+
+
 def test_a_run_of_a_former_version_is_read_and_not_trained_again(trained, data, tmp_path):
     """Format 1: hashes over all settings, one environment, a suite's folder, no setting that came later."""
     old = copied(trained, tmp_path, "demo", "concat", "baseline-paper-s0-0ld0ld00")

@@ -1,7 +1,6 @@
-"""Finds run folders. A run folder is one that holds a config.toml or a result.json."""
+"""Reads the runs that there are."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +12,9 @@ from balancemm_cli.config.recipe import parse_toml
 from balancemm_cli.config.run import RunConfig, config_of
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.runs.folder import is_locked
+from balancemm_cli.runs.places import run_folders
 from balancemm_cli.runs.reading import read_bytes, read_environments, read_settings
 from balancemm_cli.runs.schema import NAMES, Environment, Result, first_fault
-
-ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 
 
 @dataclass(frozen=True)
@@ -68,39 +66,6 @@ def read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         except InputError as error:
             unreadable.append(str(error))
     return runs, unreadable
-
-
-def run_folders(folders: Sequence[Path], unreadable: list[str] | None = None) -> list[Path]:
-    """Each run folder under `folders`, at any depth and through links, once. InputError where one does not exist.
-
-    `unreadable` gets a line for each folder that can't be opened and each link that leads nowhere.
-    """
-    found: list[Path] = []
-    seen: set[str] = set()
-    lines = [] if unreadable is None else unreadable
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"There is no folder {folder}. {ADVICE}")
-        for place, inner, files in os.walk(
-            folder, onerror=lambda e: lines.append(_closed(e)), followlinks=True
-        ):
-            real = os.path.realpath(place)
-            if real in seen:  # a link back to where this came from has no end
-                inner.clear()
-                continue
-            seen.add(real)
-            lines.extend(f"{link}: a link that leads nowhere." for link in _broken_links(place, files))
-            if "config.toml" in files or "result.json" in files:
-                found.append(Path(place))
-    return sorted(found)
-
-
-def _closed(error: OSError) -> str:
-    return f"{error.filename}: this folder cannot be read ({error.strerror}), what it holds is not shown."
-
-
-def _broken_links(place: str, files: Sequence[str]) -> list[Path]:
-    return [path for name in files if (path := Path(place, name)).is_symlink() and not path.exists()]
 
 
 def read_run(folder: Path) -> Run:

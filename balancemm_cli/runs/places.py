@@ -1,13 +1,17 @@
-"""Where a run lies: each run once, wherever under the folder of runs it was trained."""
+"""Where a run lies: each run once, wherever under the folder of runs it was trained. A run folder is one that holds a
+config.toml or a result.json."""
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from balancemm_cli.config.run import RunConfig, read_config
-from balancemm_cli.errors import BmmError
+from balancemm_cli.errors import BmmError, InputError
+
+ADVICE = "Run 'bmm train' first, or name the folder of your runs."
 
 
 class Places:
@@ -31,7 +35,7 @@ class Places:
 
     @cached_property
     def _folders(self) -> list[Path]:
-        return sorted(_run_folders(self.root))
+        return run_folders([self.root]) if self.root.is_dir() else []
 
 
 def _name(config: RunConfig, data_hash: str) -> str:
@@ -39,19 +43,42 @@ def _name(config: RunConfig, data_hash: str) -> str:
 
 
 def _may_be(name: str, config: RunConfig) -> bool:
-    return name.startswith(f"{config.method}-") and f"-s{config.seed}-" in name
+    """False where the folder's name, as `_name` makes them, is that of another method or seed: it need not be read."""
+    named = re.fullmatch(r"(.+)-s(\d+)-[0-9a-f]{8}", name)
+    return named is None or (named[1].startswith(f"{config.method}-") and named[2] == str(config.seed))
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
-    """Through links too, but never twice through one folder."""
+def run_folders(folders: Sequence[Path], unreadable: list[str] | None = None) -> list[Path]:
+    """Each run folder under `folders`, at any depth and through links, once. InputError where one does not exist.
+
+    `unreadable` gets a line for each folder that can't be opened and each link that leads nowhere.
+    """
+    found: list[Path] = []
     seen: set[str] = set()
-    for place, inner, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen or "config.toml" in files:
-            inner.clear()
-        if real not in seen and "config.toml" in files:
-            yield Path(place)
-        seen.add(real)
+    lines = [] if unreadable is None else unreadable
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {folder}. {ADVICE}")
+        for place, inner, files in os.walk(
+            folder, onerror=lambda e: lines.append(_closed(e)), followlinks=True
+        ):
+            real = os.path.realpath(place)
+            if real in seen:  # a link back to where this came from has no end
+                inner.clear()
+                continue
+            seen.add(real)
+            lines.extend(f"{link}: a link that leads nowhere." for link in _broken_links(place, files))
+            if "config.toml" in files or "result.json" in files:
+                found.append(Path(place))
+    return sorted(found)
+
+
+def _closed(error: OSError) -> str:
+    return f"{error.filename}: this folder cannot be read ({error.strerror}), what it holds is not shown."
+
+
+def _broken_links(place: str, files: Sequence[str]) -> list[Path]:
+    return [path for name in files if (path := Path(place, name)).is_symlink() and not path.exists()]
 
 
 def _is_run(folder: Path, config: RunConfig, data_hash: str) -> bool:
