@@ -42,10 +42,19 @@ class OfFirstProcess(BmmError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """A UsageError for a name that is not in `known`: the nearest name, and all of them where they are few."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = _nearest(name, names)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(names)}." if len(names) <= 20 or not near else ""
     return UsageError(f"There is no {kind} '{name}'.{hint}{listing}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> list[str]:
+    """The name that was most likely meant, if any: the same but for capitals, the end of a dotted one, or a misspelt
+    one."""
+    lower = {known.lower(): known for known in names}
+    ends = [known for known in names if known.endswith(f".{name}")]
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return [lower[name.lower()]] if name.lower() in lower else (ends or [lower[one] for one in close])[:1]
 
 
 def first_of(lines: Sequence[str]) -> str:

@@ -1,13 +1,17 @@
 """Configurations: recipes, overrides, what is refused and how it is said."""
 
 import tomllib
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from balancemm_cli.config.recipe import recipes
-from balancemm_cli.config.run import read_config, resolve
+from balancemm_cli.config.recipe import Recipe, recipes
+from balancemm_cli.config.run import read_config, refuse_unused, resolve
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.methods import METHODS
+from balancemm_cli.models import MODELS
 from balancemm_cli.resources import benchmarks_folder, suites
 
 
@@ -62,6 +66,15 @@ def test_another_split_of_a_data_set_has_its_recipes():
         ({"overrides": ["optimizer=3"]}, "optimizer"),
         ({"overrides": ["frames.crop_area=[0.5, 0.2]"]}, "the first number must not be greater"),
         ({"overrides": ["frames.crop_area=[0.5, 1.2]"]}, "frames.crop_area.1"),
+        ({"overrides": ["frames.std=[0, 1, 1]"]}, "greater than 0"),
+        ({"overrides": ["frames.mean=[0.5]"]}, "at least 3 items"),
+        ({"overrides": ["waveform.seconds=inf"]}, "finite number"),
+        ({"overrides": ["epochs=true"]}, "a boolean is no number"),
+        ({"overrides": ["frames.mean=[true, 0, 0]"]}, "a boolean is no number"),
+        ({"overrides": ["epochs=1\nseed=2"]}, "a value of one line"),
+        ({"overrides": ["lr=3"]}, "Did you mean 'optimizer.lr'"),
+        ({"overrides": ["epochs=none"]}, "epochs"),
+        ({"method": "OPM"}, "Did you mean 'opm'"),
     ],
 )
 def test_what_is_wrong_is_named(given, said):
@@ -79,8 +92,37 @@ def test_recipe_files(tmp_path):
     path.write_text("[optimizer]\nlearning_rate = 1")
     with pytest.raises(UsageError, match=r"optimizer\.learning_rate"):
         resolve("synthetic", recipe=str(path))
-    path.write_text("epochs = 3")
+    path.write_text("[opm]\nqbase = 1")  # also where the method is not used
+    with pytest.raises(UsageError, match=r"Did you mean 'opm\.q_base'"):
+        resolve("synthetic", recipe=str(path))
+    path.write_bytes(b"\xef\xbb\xbfepochs = 3\n[opm]\nq_base = 0.1")  # with a byte order mark
     assert resolve("synthetic", recipe=str(path)).settings.epochs == 3
+
+
+@pytest.mark.parametrize("word", ["none", "null"])
+def test_what_may_be_unset_is_unset(word):
+    settings = resolve("crema-d", overrides=[f"optimizer.step_epochs={word}"]).settings
+    assert resolve("crema-d").settings.optimizer.step_epochs and settings.optimizer.step_epochs is None
+    assert resolve("synthetic", method="ogm", overrides=["ogm.noise=none"]).methods["ogm"]["noise"] == "none"
+
+
+def test_what_may_be_unset_has_no_other_default():
+    """config.toml leaves out what is unset, so that a default other than none would come back."""
+    sections = [Recipe, *(kind.Settings for kind in [*METHODS.values(), *MODELS.values()])]
+    while sections:
+        for name, field in sections.pop().model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                sections.append(field.annotation)
+            assert field.default is None or type(None) not in get_args(field.annotation), name
+
+
+@pytest.mark.parametrize("key", ["opm.q_base=0.3", "gated.gate=audio"])
+def test_a_setting_that_no_run_uses_is_refused(key):
+    config = resolve("synthetic", overrides=[key])
+    with pytest.raises(UsageError, match="would change nothing"):
+        refuse_unused([config], [key], "--set")
+    used = [resolve("synthetic", method="opm"), resolve("synthetic", model="gated")]
+    refuse_unused([config, *used], [key, "epochs=3"], "--set")
 
 
 @pytest.mark.parametrize("variant", ["paper", "official"])

@@ -153,6 +153,18 @@ def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
         (["--suite", "demo", "--method", "opm"], 2, "--method and --suite"),
         (["--device", "cuda:9"], 2, "no device 'cuda:9'"),
         (["--set", "encoder=small2"], 2, "no encoder 'small2'"),
+        (["--device", "meta"], 2, "no device 'meta'"),
+        (["--threads", "2000"], 2, "--threads 2000: this machine has"),
+        (["--set", "opm.q_base=0.3"], 2, "no run has method opm"),
+        (["--set", "waveform.hop=100000"], 2, "waveform.hop=100000 is longer than a clip"),
+        (["--set", "waveform.n_fft=10000000"], 2, "waveform.n_fft=10000000 is longer"),
+        (["--set", "waveform.n_fft=1"], 2, "audio [1, 1, 48], visual [3, 1, 48, 48]) do not fit"),
+        (["--set", "frames.size=1"], 2, "do not fit the network"),
+        (
+            ["--set", "encoder=resnet18", "--set", "batch_size=95", "--set", "frames.size=32"],
+            2,
+            "Take another batch_size",
+        ),
     ],
 )
 def test_wrong_use_is_one_sentence(bmm, args, status, said):
@@ -163,7 +175,7 @@ def test_wrong_use_is_one_sentence(bmm, args, status, said):
 
 def test_seeds():
     assert parse_seeds("0") == [0] and parse_seeds("0-2,7") == [0, 1, 2, 7]
-    for wrong in ("", "a", "1,1", "2-1", "-3"):
+    for wrong in ("", "a", "1,1", "2-1", "-3", "0,5-2", "3-1,7", "0-", "1-2-3"):
         with pytest.raises(UsageError):
             parse_seeds(wrong)
 

@@ -103,7 +103,7 @@ def train(
 
     Example: `bmm train --method opm+ogm --seeds 0-2`
     """
-    from balancemm_cli.config.run import resolve, settings_in_words
+    from balancemm_cli.config.run import refuse_unused, resolve, settings_in_words
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.data.store import open_set
     from balancemm_cli.engine import distributed
@@ -120,6 +120,7 @@ def train(
         configs = [
             resolve(dataset, model, method, variant, recipe, seed, changes) for seed in parse_seeds(seeds)
         ]
+        refuse_unused(configs, changes, "--set")
         listing = [config.title for config in configs]
     if dry_run:
         print("\n".join([*settings_in_words(configs), *listing]))
@@ -199,14 +200,15 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds from `0`, `0-4` or `0,2,5-7`."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not all(
-            number.isascii() and number.isdigit() and len(number) <= 9 for number in (first, last or first)
-        ):
+        ends = part.split("-")
+        if len(ends) > 2 or not all(re.fullmatch("[0-9]{1,9}", end) for end in ends):
             raise UsageError(f"--seeds takes numbers as in 0, 0-4 or 0,2,5, not '{text}'.")
-        seeds += range(int(first), int(last or first) + 1)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds '{text}' holds no seed, or one twice.")
+        first, last = int(ends[0]), int(ends[-1])
+        if last < first:
+            raise UsageError(f"--seeds '{text}': {part} goes backwards. Write {last}-{first}.")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds '{text}' holds a seed twice.")
     return seeds
 
 

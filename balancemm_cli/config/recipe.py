@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -20,6 +19,7 @@ from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS
 from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.settings import Section
 from balancemm_cli.tasks import TASKS
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,12 +28,6 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 WITHOUT_EFFECT = {"snapshots"}
 """Settings of a recipe that change no number of a run: they are not part of what it is."""
-
-
-class Section(BaseModel):
-    """Base of the sections of a recipe. Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class OptimizerSettings(Section):
@@ -76,8 +70,9 @@ class FramesSettings(Section):
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)  # its width over its height
     evaluation: Literal["resize", "centre-crop"] = "resize"
     flip: bool = True
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    # of red, green and blue in [0, 1]
+    mean: tuple[float, ...] = Field(default=(0.485, 0.456, 0.406), min_length=3, max_length=3)
+    std: tuple[PositiveFloat, ...] = Field(default=(0.229, 0.224, 0.225), min_length=3, max_length=3)
 
     @field_validator("crop_area", "crop_ratio")
     @classmethod
@@ -152,7 +147,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def parse_toml(content: bytes, path: Path) -> dict[str, Any]:
     """The content of a TOML file that was read; InputError when it is damaged."""
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}. Mend it or restore it.") from None
 
@@ -162,6 +157,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--set takes key=value, as in --set opm.q_base=0.4, not '{text}'.")
+    if "\n" in value:
+        raise UsageError(f"--set {key} takes a value of one line. Give each setting a --set of its own.")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except ValueError:  # no TOML, or a number of more digits than Python reads
@@ -195,7 +192,8 @@ def validate(model: type[Model], content: Mapping[str, Any], source: str, prefix
         if first["type"] == "extra_forbidden":
             raise unknown(f"key (in {source})", key, all_keys()) from None
         raise UsageError(
-            f"Key '{key}' of {source} (or --set): {first['msg']}, not {first['input']!r}."
+            f"Key '{key}' of {source} (or --set): {first['msg'].removeprefix('Value error, ')}, not "
+            f"{first['input']!r}."
         ) from None
 
 

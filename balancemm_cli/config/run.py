@@ -18,7 +18,6 @@ from balancemm_cli import models
 from balancemm_cli.config.recipe import (
     WITHOUT_EFFECT,
     Recipe,
-    Section,
     all_keys,
     describe,
     flatten,
@@ -35,6 +34,7 @@ from balancemm_cli.models import MODELS, UNIMODAL
 from balancemm_cli.models.encoders import Shape
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
+from balancemm_cli.settings import Section
 from balancemm_cli.tasks import TASKS, Task
 
 # The first digits of the SHA-256 of torchvision's IMAGENET1K_V1 files, which their names end in.
@@ -213,6 +213,13 @@ def resolve(
     of_methods = {part: content.pop(part) for part in METHODS if part in content}
     of_models = {part: content.pop(part) for part in MODELS if part in content}
     settings = validate(Recipe, content, source)
+    for (
+        part,
+        given,
+    ) in of_methods.items():  # also of methods that this run does not use: a misspelt key is one
+        _method_settings(part, variant, given, source)
+    for part, given in of_models.items():
+        _model_settings(part, given, source)
     return RunConfig(
         dataset=dataset,
         model=model,
@@ -225,6 +232,19 @@ def resolve(
         methods={part: _method_settings(part, variant, of_methods.get(part, {}), source) for part in names},
         extensions=_extensions(model, names),
     )
+
+
+def refuse_unused(
+    configs: Iterable[RunConfig], overrides: Iterable[str | tuple[str, Any]], source: str
+) -> None:
+    """UsageError for a setting of a method or a model that none of the runs has."""
+    used = {name for config in configs for name in (*config.methods, config.model)}
+    for override in overrides:
+        key, _ = parse_override(override) if isinstance(override, str) else override
+        owner = key.partition(".")[0]
+        kind = "method" if owner in METHODS else "model" if owner in MODELS else None
+        if kind and owner not in used:
+            raise UsageError(f"{source} {key} would change nothing: no run has {kind} {owner}. Leave it out.")
 
 
 def _extensions(model: str, methods: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -8,11 +8,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from balancemm_cli.config.recipe import Section, read_toml, validate
-from balancemm_cli.config.run import RunConfig, resolve
+from balancemm_cli.config.recipe import read_toml, validate
+from balancemm_cli.config.run import RunConfig, refuse_unused, resolve
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.models import UNIMODAL
 from balancemm_cli.resources import suites
+from balancemm_cli.settings import Section
 
 MINI = "-mini"  # `table-2-mini`: the rows of `table-2` on embedded data
 EMBEDDED, EMBEDDED_MODALITIES = "synthetic", ("audio", "visual")
@@ -102,6 +103,7 @@ class Suite(Section):
         for group in self.runs:
             for config in group.configs(overrides):
                 found.setdefault((config.dataset, config.hash("")), (config, group))
+        refuse_unused((config for config, _ in found.values()), overrides, "--set")
         return found.values()
 
     def plans(self, config: RunConfig) -> bool:

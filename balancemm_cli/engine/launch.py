@@ -74,7 +74,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # meta holds nothing
     except (RuntimeError, AssertionError):
         raise UsageError(
             f"There is no device '{name}' here. Use --device cpu, or see `bmm doctor`."
@@ -85,7 +85,7 @@ def choose_device(name: str) -> torch.device:
 def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) -> dict[str, Any]:
     """Train one job in this process; returns its result.json. InputError when the memory does not suffice."""
     if job.threads:
-        torch.set_num_threads(job.threads)
+        _set_threads(job.threads)
     try:
         return train_run(
             job.folder(),
@@ -104,6 +104,14 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
             f"The memory does not suffice for {job.name}. Run the same command with fewer --jobs, or set a smaller "
             "batch_size."
         ) from error
+
+
+def _set_threads(threads: int) -> None:
+    """UsageError for more threads than processors: so many may end the process."""
+    here = os.cpu_count() or 1
+    if threads > here:
+        raise UsageError(f"--threads {threads}: this machine has {here} processors. Take at most as many.")
+    torch.set_num_threads(threads)
 
 
 def deal_device(name: str, gpus: int, in_use: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from balancemm_cli.engine.pilot_training import PilotTraining
 from balancemm_cli.engine.profiling import Mark, Profile, no_mark
 from balancemm_cli.engine.recording import RunWriter, epoch_record
 from balancemm_cli.engine.state import RunState
+from balancemm_cli.engine.trial import try_batch
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Step
 from balancemm_cli.models.encoders import Encoder
@@ -83,6 +84,7 @@ class Trainer:
         resumed = self.resume()
         distributed.check_same((self.folder.hash, self.state.epoch, self.state.step), self.folder.path)
         if not resumed:
+            try_batch(self.state.network, self.sources["train"], self.inputs, self.config, self.device)
             self._start_from_weights()
             self._fit()
         self.writer.environment()

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
+from balancemm_cli.settings import Section
 from balancemm_cli.tasks import TASKS, Task
 
 Losses = tuple[float, float]  # the mean cross-entropy on the training samples and on held-out ones
@@ -66,10 +67,8 @@ def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
     }
 
 
-class MethodSettings(BaseModel):
-    """Base of a method's settings; a method declares its own in a subclass. Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class MethodSettings(Section):
+    """Base of a method's settings; a method declares its own in a subclass."""
 
 
 class EpochRange(MethodSettings):

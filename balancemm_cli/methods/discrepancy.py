@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from balancemm_cli.settings import Section
 from balancemm_cli.tasks import TASKS, Task
 
 
-class DiscrepancySettings(BaseModel):
+class DiscrepancySettings(Section):
     """How the discrepancy is measured. The defaults are the paper's choice."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     form: Literal["ratio", "difference"] = "ratio"
     z: Literal["tanh", "sigmoid"] = "tanh"

@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models.heads import linear_head, mlp_head
+from balancemm_cli.settings import Section
 
 Features = Mapping[str, Tensor]
 
 
-class ModelSettings(BaseModel):
-    """A model's settings. A model names its own in a subclass; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ModelSettings(Section):
+    """A model's settings. A model names its own in a subclass."""
 
 
 class Fusion(nn.Module):

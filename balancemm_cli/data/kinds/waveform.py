@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from balancemm_cli.data.kinds.base import Numbers, Settings, Spec
+from balancemm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,11 +99,23 @@ class Waveform(Numbers):
         """A log spectrogram or a filter bank, as WaveformSettings say."""
         from balancemm_cli.data.transforms import LogSpectrogram, MelBank
 
+        self._check(settings)
         if settings.features == "fbank":
             return MelBank(self.rate, settings.rate)
         return LogSpectrogram(
             self.rate, settings.rate, settings.n_fft, settings.hop, settings.centred, settings.floor
         )
+
+    def _check(self, settings: Settings) -> None:
+        """UsageError for a window, or a step from one to the next, that is longer than a clip."""
+        rate = settings.rate or self.rate
+        samples = round(settings.seconds * rate)
+        for key in ("n_fft", "hop") if settings.features == "log-spectrogram" else ():
+            if getattr(settings, key) > samples:
+                raise UsageError(
+                    f"waveform.{key}={getattr(settings, key)} is longer than a clip, which has {samples:,} samples "
+                    f"({settings.seconds:g} s at {rate:,} Hz). Lower it, or raise waveform.seconds."
+                )
 
     def column(
         self, split: "PreparedSplit", modality: str, settings: Settings, transform: "Transform", repeat: bool
