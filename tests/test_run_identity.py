@@ -22,7 +22,7 @@ from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.results.groups import collect, of_suite
 from balancemm_cli.runs.evaluation import RunEvaluation, keep, read_evaluation
-from balancemm_cli.runs.finding import read_run
+from balancemm_cli.runs.run import read_run
 from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_environments

@@ -11,7 +11,7 @@ from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import checks, paper_tables, published, tables
 from balancemm_cli.results.groups import collect
 from balancemm_cli.results.verdicts import judge, reached
-from balancemm_cli.runs.finding import read_run
+from balancemm_cli.runs.run import read_run
 from balancemm_cli.runs.schema import DataIdentity
 
 OTHERS = {  # the data set whose name the runs bear, which data they are of, and the word on it

@@ -23,7 +23,7 @@ from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group
 from balancemm_cli.runs.evaluation import read_evaluation
-from balancemm_cli.runs.finding import Run, read_run
+from balancemm_cli.runs.run import Run, read_run
 from balancemm_cli.runs.reading import (
     LIMITS,
     MIB,

@@ -25,7 +25,7 @@ from balancemm_cli.results.statistics import (
     minimum_detectable,
     over_new_samples,
 )
-from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.reading import read_predictions
 from balancemm_cli.runs.schema import Hashes, Selection
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
 from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import InputError, UsageError, first_of, unknown
-from balancemm_cli.runs.finding import Run, read_all, state_of
+from balancemm_cli.runs.run import Run, read_all, state_of
 from balancemm_cli.runs.places import ADVICE
 from balancemm_cli.runs.schema import Hashes, Result, Selection
 

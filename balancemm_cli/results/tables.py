@@ -20,7 +20,7 @@ from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.rows import Row, rows
 from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, POWER, TOST_LEVEL, Summary, format_summary
 from balancemm_cli.results.verdicts import AUTHORS_RULE, Verdict, band_of
-from balancemm_cli.runs.finding import Run
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Result, Selection
 
 NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tell rows apart
