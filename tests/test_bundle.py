@@ -62,7 +62,8 @@ def test_on_the_command_line_it_packs_what_is_chosen_without_weights(tmp_path, b
     with zipfile.ZipFile(tmp_path / "opm.zip") as archive:
         names = [name.split("/")[-1] for name in archive.namelist()]
     assert sorted(names) == [
-        "config.toml", "environment.json", "history.jsonl", "index.json", "result.json", "steps.arrow",
+        "config.toml", "environment.json", "history.jsonl", "index.json", "predictions.arrow", "result.json",
+        "steps.arrow",
     ]  # fmt: skip
 
 

@@ -20,12 +20,12 @@ from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods import METHODS
-from balancemm_cli.results.groups import collect, of_suite
+from balancemm_cli.results.groups import collect
 from balancemm_cli.runs.evaluation import RunEvaluation, keep, read_evaluation
-from balancemm_cli.runs.run import read_run
 from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_environments
+from balancemm_cli.runs.run import read_run
 from balancemm_cli.runs.schema import Metrics
 from balancemm_cli.runs.status import read_status
 
@@ -219,9 +219,7 @@ def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
         "# synthetic (tuned): " in err and "epochs=1" in err and "# method opm (paper): first_epoch=0" in err
     )
     (folder,) = map(str.strip, out.splitlines())
-    collection = collect(
-        [tmp_path / "runs"], "last", wanted=of_suite(*load_suite(str(tmp_path / "two.toml")))
-    )
+    collection = collect([tmp_path / "runs"], "last", suite=load_suite(str(tmp_path / "two.toml")))
     assert [str(run.folder) for group in collection.groups for run in group.runs] == [folder]
     status, out, _ = bmm("report", tmp_path / "runs", "--suite", tmp_path / "two.toml", "--format", "csv")
     assert status == 0 and len(out.splitlines()) == 2

@@ -1,6 +1,7 @@
 """A verdict is given for the data that a printed number was got on alone: its reader, its split, its lists, whole."""
 
 import json
+import shutil
 
 import pytest
 import run_folders
@@ -243,3 +244,60 @@ def test_a_suite_of_ones_own_takes_no_name_and_lowers_no_bar(tmp_path):
     )
     (word,) = [one.word for one in found if one.name == "crema-d concat opm accuracy"]
     assert word == "worse"
+
+
+def test_an_accuracy_must_be_that_of_the_predictions(tmp_path):
+    first, *_ = crema_d(tmp_path)
+    selections = json.loads((first / "result.json").read_text())["selections"]
+    selections["last"]["accuracy"] += 0.002
+    edit(first, selections=selections)
+    verdict = word_of(tmp_path)
+    assert verdict.word == "not comparable" and "its predictions are right in" in verdict.reason
+    (first / "predictions.arrow").unlink()
+    verdict = word_of(tmp_path)
+    assert verdict.word == "not comparable" and "An accuracy can't be checked" in verdict.reason
+
+
+def test_a_copied_run_is_no_further_seed(tmp_path):
+    first, second, *_ = crema_d(tmp_path)
+    shutil.copy(first / "predictions.arrow", second)
+    selections = json.loads((first / "result.json").read_text())["selections"]
+    selections["last"]["accuracy"] += 1e-6
+    edit(second, selections=selections)
+    verdict = word_of(tmp_path)
+    assert verdict.word == "not comparable" and "one run was copied" in verdict.reason
+
+
+def test_a_finished_run_has_all_its_epochs(tmp_path):
+    first, *_ = crema_d(tmp_path)
+    edit(first, epochs=1)
+    with pytest.raises(InputError, match="finished after 1 epochs, and config"):
+        read_run(first)
+
+
+def test_a_folder_of_another_suite_fails_no_check(tmp_path):
+    """A run that has just begun has a config.toml alone."""
+    crema_d(tmp_path / "runs")
+    other = write_run(tmp_path / "runs", "ogm", dataset="synthetic")
+    (other / "result.json").unlink()
+    suite = load_suite("table-12")
+    assert not collect([tmp_path / "runs"], "last", suite=suite).left_out
+    (write_run(tmp_path / "runs", "baseline", dataset="crema-d", recipe="paper") / "result.json").unlink()
+    (line,) = collect([tmp_path / "runs"], "last", suite=suite).left_out
+    assert "no result.json yet" in line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('table = "99"', "There is no table '99'"),
+        ('[[expected]]\ndataset = "crema-d"\nlow = 0\nhigh = 1', "holds every number"),
+        ("[[runs]]\ndatasets = ['crema-d']\nseeds = [0, 0]", "a seed stands there twice"),
+        ("[[runs]]\ndatasets = ['crema-d']\nmodle = ['sum']", "Did you mean 'models'"),
+    ],
+)
+def test_a_suite_that_is_held_against_nothing_is_refused(tmp_path, line, said):
+    own = tmp_path / "own.toml"
+    own.write_text(f"title = 't'\n{line}\n[[runs]]\ndatasets = ['crema-d']\n")
+    with pytest.raises(UsageError, match=said):
+        load_suite(str(own))

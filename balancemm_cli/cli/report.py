@@ -122,7 +122,7 @@ def report(
 
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.groups import choose, collect, of_suite
+    from balancemm_cli.results.groups import choose, collect
     from balancemm_cli.results.published import named
     from balancemm_cli.runs.schema import selection_named
 
@@ -131,15 +131,15 @@ def report(
     name, planned = load_suite(suite) if suite else ("", None)
     place = RUNS / name if name else places[-1]
     home = out or (place.parent if place.is_file() else place)  # of what is written
-    wanted = of_suite(name, planned) if planned else (lambda _: True)
+    of_suite = (name, planned) if planned else None
     with _unpacked(places) as folders:
         if check:
             assert planned is not None
             _check(
-                name, planned, collect(folders, which, may_be_empty=True, wanted=wanted), which, home, chosen
+                name, planned, collect(folders, which, may_be_empty=True, suite=of_suite), which, home, chosen
             )
             return
-        collection = collect(folders, which, wanted=wanted)
+        collection = collect(folders, which, suite=of_suite)
         left_out = [*collection.left_out, *collection.twins]
         for line in left_out:
             say(f"Left out: {line}")

@@ -182,14 +182,26 @@ def set_key(content: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN
     content[last] = value
 
 
-def validate(model: type[Model], content: Mapping[str, Any], source: str, prefix: str = "") -> Model:
-    """Check `content` against a section; UsageError names the key, the file and the nearest key."""
+def validate(
+    model: type[Model],
+    content: Mapping[str, Any],
+    source: str,
+    prefix: str = "",
+    tables: Mapping[str, type[BaseModel]] | None = None,
+) -> Model:
+    """Check `content` against a section; UsageError names the key, the file and the nearest key: of all that a recipe
+    takes or, with `tables`, of the section and of those tables in it."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = prefix + ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
+            if tables is not None:
+                *place, last = map(str, first["loc"])
+                raise unknown(
+                    f"key (in {source})", last, tables.get((place or [""])[0], model).model_fields
+                ) from None
             raise unknown(f"key (in {source})", key, all_keys()) from None
         raise UsageError(
             f"Key '{key}' of {source} (or --set): {first['msg'].removeprefix('Value error, ')}, not "

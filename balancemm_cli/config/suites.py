@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from balancemm_cli.config.recipe import read_toml, validate
 from balancemm_cli.config.run import RunConfig, refuse_unused, resolve
@@ -34,6 +34,13 @@ class RunGroup(Section):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     settings: dict[str, Any] = Field(default_factory=dict)  # dotted keys, as with --set
     note: str | None = None  # of the published numbers, where the table prints several under one name
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands there twice")
+        return seeds
 
     def configs(self, overrides: Sequence[str] = ()) -> Iterator[RunConfig]:
         """The runs of this group, data set by data set and seed by seed; `overrides` as with --set."""
@@ -70,6 +77,8 @@ class Expected(Section):
     def _from_low_to_high(self) -> Self:
         if self.low >= self.high:
             raise ValueError("low must be below high")
+        if self.low == 0 and self.high == 1:
+            raise ValueError("a range from 0 to 1 holds every number")
         return self
 
 
@@ -85,6 +94,14 @@ class Suite(Section):
     band: float = Field(default=BAND, gt=0, lt=1)
     runs: tuple[RunGroup, ...] = Field(min_length=1)
     expected: tuple[Expected, ...] = ()
+
+    @field_validator("table")
+    @classmethod
+    def _known_table(cls, table: str | None) -> str | None:
+        known = [name.removeprefix("table-").replace("-", " ") for name in suites() if "-" in name]
+        if table is not None and table not in known:
+            raise unknown("table", table, known)
+        return table
 
     def configs(self, overrides: Sequence[str] = ()) -> list[RunConfig]:
         """All runs of the suite, each once; `overrides` as with --set."""
@@ -144,4 +161,6 @@ def load_suite(suite: str) -> tuple[str, Suite]:
         raise UsageError(
             f"{path}: '{path.stem}' can't be the name of a suite of your own. Give the file another name."
         )
-    return path.stem, validate(Suite, read_toml(path), str(path))
+    return path.stem, validate(
+        Suite, read_toml(path), str(path), tables={"runs": RunGroup, "expected": Expected}
+    )

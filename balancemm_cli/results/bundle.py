@@ -23,7 +23,6 @@ from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group
 from balancemm_cli.runs.evaluation import read_evaluation
-from balancemm_cli.runs.run import Run, read_run
 from balancemm_cli.runs.reading import (
     LIMITS,
     MIB,
@@ -32,6 +31,7 @@ from balancemm_cli.runs.reading import (
     read_settings,
     read_table,
 )
+from balancemm_cli.runs.run import Run, read_run
 from balancemm_cli.runs.schema import first_fault
 
 INDEX = "index.json"
@@ -114,7 +114,7 @@ def unpack(path: Path, folder: Path) -> None:
         RuntimeError,
         InputError,
     ) as error:
-        reason = str(error).replace(f"{folder}/", "").rstrip(".")
+        reason = str(error).replace(f"{folder}/", "").rstrip(".")[:LONGEST]
         raise InputError(f"{path} is damaged or no bundle ({reason}). Ask for it again.") from None
 
 
@@ -152,7 +152,7 @@ def _check(index: Index, archive: zipfile.ZipFile) -> None:
     for name, member in index.files.items():
         parts = PurePosixPath(name).parts
         if len(parts) != 4 or name != "/".join(parts) or parts[-1] not in LIMITS or any(map(_is_odd, parts)):
-            raise ValueError(f"'{name[:LONGEST]!a}' is no file of a run")
+            raise ValueError(f"{name[:LONGEST]!a} is no file of a run")
         if member.size > LIMITS[parts[-1]] or member.size != sizes[name]:
             raise ValueError(f"'{name}' is larger than it may be, or not as long as the index says")
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.config.suites import Expected, Suite
+from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.groups import Collection, Group
 from balancemm_cli.results.paper_tables import cells
 from balancemm_cli.results.published import other_reader
@@ -60,7 +61,10 @@ def _within(
         return Verdict(name, "not comparable", " ".join(obstacles))
     ours = reached(found[0], expected.metric, selection)
     assert ours is not None  # `collect` leaves out runs without that epoch
-    return _expected(name, ours, expected)
+    verdict = _expected(name, ours, expected)
+    if verdict.passes and (faults := faults_of_files(found[0].runs)):
+        return Verdict(name, "not comparable", " ".join(faults))
+    return verdict
 
 
 def _expected(name: str, ours: Summary, expected: Expected) -> Verdict:
@@ -69,7 +73,8 @@ def _expected(name: str, ours: Summary, expected: Expected) -> Verdict:
     interval = within_bounds(ours.interval_at(TOST_LEVEL))
     shown = f", {100 * TOST_LEVEL:.0f} % interval {_percent(*interval)}" if interval else ""
     reason = [
-        f"{100 * ours.mean:.1f} % over {ours.n} seeds, expected {_percent(expected.low, expected.high)}{shown}."
+        f"{100 * ours.mean:.1f} % over {ours.n} seeds, expected {100 * expected.low:.6g} to "
+        f"{100 * expected.high:.6g}{shown}."
     ]
     reason += (
         strength(ours, half, "Were the true mean in the middle of it")

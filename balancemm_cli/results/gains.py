@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from balancemm_cli.errors import InputError
+from balancemm_cli.results.evidence import correct
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import PAPER, lookup, other_data
 from balancemm_cli.results.statistics import (
@@ -26,7 +25,6 @@ from balancemm_cli.results.statistics import (
     over_new_samples,
 )
 from balancemm_cli.runs.run import Run
-from balancemm_cli.runs.reading import read_predictions
 from balancemm_cli.runs.schema import Hashes, Selection
 
 BASELINE = "baseline"
@@ -148,24 +146,10 @@ def _over_new_samples(
         shared = [(run, others[run.result.seed]) for run in group.runs if run.result.seed in others]
         try:
             gained = np.stack([right(run) - right(other) for run, other in shared])
-        except InputError:  # older or partial copies of run folders; the gain over seeds stands without it
+        except (
+            InputError,
+            ValueError,
+        ):  # older or partial copies of run folders; the gain over seeds stands without it
             continue
         found[group.first.hashes] = over_new_samples(gained)
     return found
-
-
-def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
-    """The share of each test sample's answers that a run predicts right [N], in the order of the split.
-
-    A sample has several answers, one after another, in a task that asks for each of its segments; they are counted
-    together. InputError without predictions.
-    """
-    try:
-        chosen = read_predictions(run.folder, selection)
-        scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
-        right = scores.argmax(1) == chosen["label"].to_numpy()
-        samples = pc.count_distinct(chosen["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
-        return right.reshape(samples, -1).mean(1)
-    except (ValueError, KeyError, pa.ArrowException) as error:
-        path = run.folder / "predictions.arrow"
-        raise InputError(f"{path} can't be read ({error}). Train this run again.") from None

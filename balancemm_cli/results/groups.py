@@ -5,16 +5,17 @@ does not enter a group is named, with its reason, in `Collection.left_out`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
+from balancemm_cli.config.run import read_config
 from balancemm_cli.config.suites import Suite
-from balancemm_cli.errors import InputError, UsageError, first_of, unknown
-from balancemm_cli.runs.run import Run, read_all, state_of
+from balancemm_cli.errors import BmmError, InputError, UsageError, first_of, unknown
 from balancemm_cli.runs.places import ADVICE
+from balancemm_cli.runs.run import Run, read_all, state_of
 from balancemm_cli.runs.schema import Hashes, Result, Selection
 
 NAMES = ("dataset", "model", "method", "variant", "recipe")
@@ -73,15 +74,19 @@ def collect(
     selection: Selection,
     *,
     may_be_empty: bool = False,
-    wanted: Callable[[Run], bool] = lambda _: True,
+    suite: tuple[str, Suite] | None = None,
 ) -> Collection:
-    """Read every run under `folders` and group the finished ones that are `wanted` and have this selection.
+    """Read every run under `folders` and group the finished ones that have this selection; with a name and a `suite`
+    those alone that belong to it.
 
     InputError where a folder does not exist, or, unless it `may_be_empty`, where not one run can be shown (the
     message names why).
     """
-    runs, left_out = read_all(folders)
-    runs = [run for run in runs if wanted(run)]
+    if suite:
+        runs, left_out = read_all(folders, lambda folder: _of_another(folder, *suite))
+        runs = [run for run in runs if _belongs(run, *suite)]
+    else:
+        runs, left_out = read_all(folders)
     if not runs and not left_out and not may_be_empty:
         places = ", ".join(str(folder) for folder in folders)
         raise InputError(f"There are no runs under {places}. {ADVICE}")
@@ -157,16 +162,20 @@ def _order(group: Group) -> tuple:
     )
 
 
-def of_suite(name: str, suite: Suite) -> Callable[[Run], bool]:
+def _belongs(run: Run, name: str, suite: Suite) -> bool:
     """Whether a run belongs to a suite: it is one that the suite plans, or was trained for it as it was then, which its
     folder tells; former versions put it into a folder of the suite's name."""
+    return name in (run.suite, *run.folder.parts[-3:-2]) or (
+        run.config is not None and suite.plans(run.config)
+    )
 
-    def belongs(run: Run) -> bool:
-        return name in (run.suite, *run.folder.parts[-3:-2]) or (
-            run.config is not None and suite.plans(run.config)
-        )
 
-    return belongs
+def _of_another(folder: Path, name: str, suite: Suite) -> bool:
+    """Whether a folder that holds no readable run is that of a run which the suite does not plan."""
+    try:
+        return name not in folder.parts[-3:-2] and not suite.plans(read_config(folder / "config.toml"))
+    except BmmError:
+        return False
 
 
 def choose(groups: Sequence[Group], where: Sequence[str]) -> list[Group]:

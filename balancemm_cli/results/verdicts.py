@@ -18,6 +18,7 @@ from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.config.suites import BAND, Suite, load_suite
 from balancemm_cli.errors import BmmError
 from balancemm_cli.resources import suites
+from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, TIMES, Published, fills, other_data
 from balancemm_cli.results.statistics import (
@@ -160,6 +161,9 @@ def judge(
         if printed.metric != TIMES and (one := reached(group, printed.metric, rule))
     }
     scale, unit = (100, " points") if printed.unit == "%" else (1, "")
+    word = decide(ours, low, high)
+    if word in PASSING and (faults := faults_of_files(group.runs)):
+        return Verdict(name, "not comparable", " ".join(faults))
     reason = " ".join(
         [
             _found(ours, printed, scale, unit),
@@ -168,7 +172,7 @@ def judge(
             *_at_epochs(epochs, printed),
         ]
     )
-    return Verdict(name, decide(ours, low, high), reason, chance(ours, allowed), epochs)
+    return Verdict(name, word, reason, chance(ours, allowed), epochs)
 
 
 def decide(ours: Summary, low: float, high: float) -> Word:

@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from balancemm_cli.data.store import write_json
 from balancemm_cli.errors import InputError
-from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.folder import write_table
 from balancemm_cli.runs.reading import read_bytes
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Fraction, Metrics, first_fault
 
 FILE, FEATURES, LOCK = "evaluation.json", "features.arrow", ".evaluation.lock"

@@ -1,7 +1,7 @@
 """Reads the runs that there are."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,14 +57,19 @@ class Run:
         return found.pop() if len(found) == 1 else None
 
 
-def read_all(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """All readable runs, and a line for each folder that is not; a folder reached twice counts once."""
+def read_all(
+    folders: Sequence[Path], of_others: Callable[[Path], bool] = lambda _: False
+) -> tuple[list[Run], list[str]]:
+    """All readable runs, and a line for each folder that is not; a folder reached twice counts once.
+
+    Unreadable ones for which `of_others` holds are not mentioned.
+    """
     runs, unreadable = [], []
     for folder in run_folders(folders, unreadable):
         try:
             runs.append(read_run(folder))
         except InputError as error:
-            unreadable.append(str(error))
+            unreadable += [] if of_others(folder) else [str(error)]
     return runs, unreadable
 
 
@@ -115,6 +120,11 @@ def _config(folder: Path, result: Result) -> RunConfig | None:
             raise InputError(
                 f"{folder}: result.json and config.toml differ in '{name}'. Train this run again."
             )
+    if result.status == "finished" and result.epochs not in (None, config.settings.epochs):
+        raise InputError(
+            f"{folder}: result.json says that it finished after {result.epochs} epochs, and config.toml plans "
+            f"{config.settings.epochs}. Train this run again."
+        )
     return config
 
 

@@ -10,8 +10,8 @@ from balancemm_cli.metrics.classification import by_class
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
-from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.reading import class_names, read_predictions
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Selection
 
 SHOWN = 35

@@ -7,8 +7,8 @@ from balancemm_cli.results.figures.curves import aligned, band
 from balancemm_cli.results.figures.drawing import Array, epoch_axis, legend, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
-from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.reading import read_history
+from balancemm_cli.runs.run import Run
 
 
 def draw_epochs(panel: Panel) -> Figure:

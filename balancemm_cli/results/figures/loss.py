@@ -8,8 +8,8 @@ from balancemm_cli.results.figures.drawing import epoch_axis, legend, note, over
 from balancemm_cli.results.figures.epochs import curves
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
-from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.reading import read_history
+from balancemm_cli.runs.run import Run
 
 PARTS = {"train": "training, as modulated", "test": "test"}
 

@@ -10,8 +10,8 @@ from balancemm_cli.results.figures.curves import aligned, band, mark_balance
 from balancemm_cli.results.figures.drawing import Array, legend, note, over_seeds, windows
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
-from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.reading import read_table
+from balancemm_cli.runs.run import Run
 
 NAMES = {"rho": "discrepancy ρ", "q": "drop probability q", "k": "gradient factor k"}
 
