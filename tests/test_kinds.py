@@ -23,7 +23,7 @@ from balancemm_cli.data.loading import make_resident
 from balancemm_cli.data.preparing import prepare
 from balancemm_cli.data.preparing.estimate import dry_run
 from balancemm_cli.data.preparing.preview import write_preview
-from balancemm_cli.data.reading.media import encode_jpeg
+from balancemm_cli.data.reading.media import MediaError, encode_jpeg
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.models.encoders import make_encoders
@@ -56,7 +56,10 @@ class Series(Sequence):
 
     def decode(self, path, start, end, waived):
         first, last = (None if moment is None else round(moment * self.rate) for moment in (start, end))
-        return np.loadtxt(path, np.float32, ndmin=2)[first:last]
+        try:
+            return np.loadtxt(path, np.float32, ndmin=2)[first:last]
+        except ValueError as error:  # else one such file would end the preparation
+            raise MediaError("unreadable", str(error)) from None
 
     def draw(self, value):
         return kind_of({"kind": "features", "length": 8, "width": self.spec["sensors"]}).draw(value)

@@ -153,7 +153,9 @@ def _lines(evaluation: "RunEvaluation") -> Iterator[str]:
 
 
 def _figures(metrics: "Metrics") -> str:
-    fused = [(name, getattr(metrics, name)) for name in ("accuracy", "map", "macro_f1")]
+    from balancemm_cli.runs.schema import FUSED
+
+    fused = [(name, getattr(metrics, name)) for name in FUSED]
     return _numbers([*fused, *((f"unimodal {name}", value) for name, value in metrics.unimodal.items())])
 
 

@@ -9,7 +9,7 @@ from balancemm_cli.results.gains import Gain, gains
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import PAPER, lookup
 from balancemm_cli.results.statistics import Summary, summarize, wilson, within_bounds
-from balancemm_cli.runs.schema import Environment, Selection
+from balancemm_cli.runs.schema import FUSED, Environment, Selection
 
 REGRESSION = ("mae", "correlation", "accuracy_7")
 
@@ -64,9 +64,7 @@ def rows(
 def row(group: Group, selection: Selection, gain: Gain | None = None, against: str = PAPER) -> Row:
     """The numbers of a group, each of whose runs must have the selection."""
     selected = [run.result.selections[selection] for run in group.runs]
-    accuracy, precision, f1 = (
-        summarize([getattr(one, name) for one in selected]) for name in ("accuracy", "map", "macro_f1")
-    )
+    accuracy, precision, f1 = (summarize([getattr(one, name) for one in selected]) for name in FUSED)
     assert accuracy and precision and f1  # a group has at least one run
     return Row(
         group=group,

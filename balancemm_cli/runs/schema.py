@@ -45,6 +45,10 @@ class Metrics(BaseModel):
     accuracy_7: Fraction | None = None
 
 
+FUSED = ("accuracy", "map", "macro_f1")
+"""The metrics that every task has, of the prediction of all modalities."""
+
+
 class Selected(Metrics):
     """What a run reached at one selected epoch."""
 

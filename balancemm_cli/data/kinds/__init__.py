@@ -1,7 +1,7 @@
 """The kinds of modality. One class holds all that the program knows of a kind; nothing else asks which one it has.
 
 A new kind is a file here with a class over `Kind` (base.py; `Sequence` for what goes into the network as it is) and
-a line in KINDS. Its settings, if it has any, are a section of the recipe that bears its name (config/run.py). An
+a line in KINDS. Its settings, if it has any, are a section of the recipe that bears its name (config/recipe.py). An
 example for tests/test_kinds.py puts it to all that a kind has to keep.
 """
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # heavy; a list of data sets has no need of them
     from balancemm_cli.data.transforms import Transform
 
 Spec = dict[str, Any]  # of a modality, as in the manifest of a prepared set
-Settings = Any  # the section of a recipe that bears the kind's name (config/run.py); None where there is none
+Settings = (
+    Any  # the section of a recipe that bears the kind's name (config/recipe.py); None where there is none
+)
 Value = Any  # what a shard holds of one sample: a list of files or an array
 
 LARGEST = 2**30
