@@ -52,7 +52,7 @@ def test_a_report_on_a_bundle_is_that_on_its_runs(tmp_path, bundle):
     assert both.stdout == expected and "counted once" in both.stderr
     bmm("results.zip", "--out", "out", cwd=tmp_path)
     assert "bmm train" in (tmp_path / "out" / "report.md").read_text()
-    assert len(list((tmp_path / "out" / "figures").iterdir())) == 6
+    assert len(list((tmp_path / "out" / "figures").iterdir())) == 9
 
 
 def test_on_the_command_line_it_packs_what_is_chosen_without_weights(tmp_path, bundle):

@@ -31,7 +31,7 @@ def evaluated(root, method="baseline", seed=0, **given):
     evaluation = {
         "format": 1,
         "checkpoint": "0" * 64,
-        "epochs": 8,
+        "epochs": 20,
         "test": METRICS,
         "missing": {name: points for name in modalities},
         "noise": {modalities[-1]: points},

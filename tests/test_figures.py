@@ -1,14 +1,16 @@
 import json
 import xml.etree.ElementTree as ET
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.results import figures
-from balancemm_cli.results.figures.drawing import WINDOWS, windows
+from balancemm_cli.results.figures.drawing import STYLE, WINDOWS, legend, named, save, windows
 from balancemm_cli.results.figures.modulation import read_steps
 from balancemm_cli.results.groups import collect
 
@@ -19,7 +21,7 @@ def draw(root, folder):
     return figures.draw_all(collect([root], "last").groups, "last", folder)
 
 
-def test_every_figure_as_png_and_svg(tmp_path):
+def test_every_figure_in_three_formats(tmp_path):
     written, left_out = draw(write_demo(tmp_path / "runs", 2), tmp_path / "figures")
     assert left_out == []
     assert [path.name for path in written] == [f"synthetic-concat-{kind}.png" for kind in KINDS]
@@ -28,7 +30,34 @@ def test_every_figure_as_png_and_svg(tmp_path):
             assert picture.width > 600
             assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 3
         ET.parse(path.with_suffix(".svg"))
-    assert sorted(path.suffix for path in (tmp_path / "figures").iterdir()) == [".png"] * 3 + [".svg"] * 3
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    suffixes = sorted(path.suffix for path in (tmp_path / "figures").iterdir())
+    assert suffixes == [".pdf"] * 3 + [".png"] * 3 + [".svg"] * 3
+
+
+@pytest.mark.parametrize("titled", [True, False])
+def test_a_title_can_be_left_out(tmp_path, titled, monkeypatch):
+    groups = collect([write_demo(tmp_path / "runs", 1)], "last").groups
+    titles = []
+    whole = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda own, *a, **k: (titles.append(own.get_suptitle()), whole(own, *a, **k))
+    )
+    figures.draw_all(groups, "last", tmp_path / "figures", titled)
+    assert titles and all(bool(title) == titled for title in titles)
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """A dollar begins no formula, and a name with a leading underscore has its place in the legend."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot([0, 1], label=named("_hidden"))
+        axes.set_title("$x^$ and ^_y")
+        legend(figure, [axes], 1)
+        save(figure, tmp_path / "names")
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text.strip("\u200b") for text in texts] == ["_hidden"]
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):

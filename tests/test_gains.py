@@ -70,7 +70,7 @@ def test_a_single_seed_has_its_interval_over_the_test_samples(tmp_path):
     assert gain.new_samples[0] < 0.1 < gain.new_samples[1]
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
     cell = dict(zip(table.header, table.cells[1], strict=True))["Gain"]
-    assert cell == f"+10.0 [{100 * gain.new_samples[0]:+.1f}, {100 * gain.new_samples[1]:+.1f}]"
+    assert cell == f"+10.0 [{100 * gain.new_samples[0]:+.1f}, {100 * gain.new_samples[1]:+.1f}] (1)"
     assert any("fewer than 3 shared seeds" in note for note in table.notes)
 
 
@@ -93,10 +93,10 @@ def test_the_line_under_the_dagger_is_of_the_test_that_it_uses(tmp_path):
         assert found[name].detectable == pytest.approx(minimum_detectable(std, 3, tests=2))
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
     (line,) = [note for note in table.notes if note.startswith("†")]
-    both = " to ".join(f"{100 * found[name].detectable:.1f}" for name in ("opm", "ogm"))
+    both = " and ".join(f"{100 * found[name].detectable:.1f}" for name in ("opm", "ogm"))
     assert (
-        "Holm over the 2 gain(s)" in line
-        and f"a true difference of {both}, by row, points in 80 % of cases" in line
+        "Holm's correction for the 2 gains" in line
+        and f"a true difference of between {both} points (depending on the row) in 80 % of cases" in line
     )
 
 

@@ -120,7 +120,7 @@ def test_each_number_that_was_run_has_its_verdict_and_gain(tmp_path):
         "worse (last 71.0, best-test 71.0)",
         "+8.2",
     )  # 75.1 − 66.9 of Table 12
-    assert opm["Gain"] == "+10.0"  # the same with each seed, so that there is no interval
+    assert opm["Gain"] == "+10.0 (3)"  # the same with each seed, so that there is no interval
     assert opm["Literature"] == "above 2 of 3 (65.4–75.1)"
     assert lines["concat", "opm", "mAP"]["Gain"] == "—"
     (record,) = [one for one in paper_tables.records(found, "last") if one["gain"]["mean"]]

@@ -54,7 +54,7 @@ def test_report_holds_table_figures_commands_and_what_is_left_out(tmp_path):
     bmm("--out", "out", cwd=tmp_path)
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text) + re.findall(r"[^!]\[.*?\]\((.*?)\)", text)
-    assert len(pictures) == 6
+    assert len(pictures) == 9
     assert all((tmp_path / "out" / picture).is_file() for picture in pictures)
     assert text.count("| concat ") == 4
     assert len(re.findall(r"^  bmm train ", text, re.MULTILINE)) == 6

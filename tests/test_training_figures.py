@@ -241,7 +241,7 @@ def test_the_page_shows_tables_and_the_figure_that_is_named(trained, bmm, tmp_pa
     assert list(tmp_path.iterdir()) == []
     status, paths, _ = bmm("report", trained, "--figure", "5", "--out", "here")
     assert (status, paths) == (0, "here/figures/synthetic-concat-figure-5.png\n")
-    assert sorted(path.suffix for path in (tmp_path / "here/figures").iterdir()) == [".png", ".svg"]
+    assert sorted(path.suffix for path in (tmp_path / "here/figures").iterdir()) == [".pdf", ".png", ".svg"]
     status, _, said = bmm("report", trained, "--figure", "3")
     assert status == 2 and "no figure '3'" in said and "1, 4, 5, 6, 7, 8, 9, features" in said
     assert bmm("report", trained, "--figure", "9")[0] == 3

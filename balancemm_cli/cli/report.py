@@ -62,7 +62,9 @@ def report(
     ] = "last",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also write report.md and figures/*.png, *.svg into this folder."),
+        typer.Option(
+            metavar="DIR", help="Also write report.md and figures/*.png, *.svg, *.pdf into this folder."
+        ),
     ] = None,
     figure: Annotated[
         str | None,
@@ -92,6 +94,12 @@ def report(
             metavar="FILE", help="Pack these runs without weights into one file, for others to report on."
         ),
     ] = None,
+    title: Annotated[
+        bool,
+        typer.Option(
+            "--title/--no-title", help="Whether figures bear a title; in a paper the caption says it."
+        ),
+    ] = True,
     literature: Annotated[
         bool,
         typer.Option(
@@ -148,14 +156,14 @@ def report(
             _pack(groups, bundle)
         elif literature:
             _print_places(groups, which)
-            _draw("literature", groups, home / "figures", which)
+            _draw("literature", groups, home / "figures", which, title)
         elif alone:
-            _draw(alone, groups, home / "figures", which)
+            _draw(alone, groups, home / "figures", which, title)
         else:
             wanted = columns.split(",") if columns else []
             contents = Contents(groups, which, source, collection.groups, wanted, table, beside, suite)
             if out:
-                _write(contents, left_out, out)
+                _write(contents, left_out, out, title)
             _print(contents, chosen, figure)
 
 
@@ -230,10 +238,10 @@ def _pack(groups: "list[Group]", bundle: Path) -> None:
     print(bundle)
 
 
-def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selection") -> None:
+def _draw(figure: str, groups: "list[Group]", folder: Path, selection: "Selection", titled: bool) -> None:
     from balancemm_cli.results.figures import draw_figure
 
-    written, left_out = draw_figure(figure, groups, folder, selection)
+    written, left_out = draw_figure(figure, groups, folder, selection, titled)
     for line in left_out:
         say(line)
     print("\n".join(map(str, written)))
@@ -253,10 +261,10 @@ def _print_places(groups: "list[Group]", selection: "Selection") -> None:
             print(f"{name}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values")
 
 
-def _write(contents: "Contents", left_out: list[str], out: Path) -> None:
+def _write(contents: "Contents", left_out: list[str], out: Path, titled: bool) -> None:
     from balancemm_cli.results.report import write_report
 
-    for line in write_report(contents, left_out, out):
+    for line in write_report(contents, left_out, out, titled):
         say(line)
     say(f"Wrote {out / 'report.md'} and {out / 'figures'}.")
 
@@ -278,8 +286,9 @@ def _print(contents: "Contents", chosen: str, figure: str | None) -> None:
         case _:
             from rich.console import Console
 
+            console = Console()
             for table in contents.tables:
-                Console().print(formats.to_rich(table))
+                console.print(formats.to_rich(table, console.width))
 
 
 def _print_page(contents: "Contents", figure: str | None) -> None:

@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from rich.text import Text
 from balancemm_cli.config.recipe import flatten
 
 Records = list[dict[str, object]]
+
+NAMES = frozenset({"Dataset", "Model", "Method", "Variant", "Recipe", "Settings", "Note"})
+"""Columns that tell rows apart; of a narrow terminal they are folded, where numbers are not."""
+LEAST_NAME = 8  # columns of a terminal
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,12 @@ def plain(cell: str) -> tuple[str, bool]:
     return (cell[2:-2], True) if bold else (cell, False)
 
 
-def to_rich(table: Table) -> RichTable:
-    """The table for a terminal, its notes as the caption."""
+def to_rich(table: Table, width: int) -> RichTable:
+    """The table for a terminal of `width` columns, its notes as the caption.
+
+    Numbers are never broken: columns from the right that have no room are left out, and named in a note.
+    """
+    table = _fitting(table, width)
     rich = RichTable(
         title=Text(table.title),
         caption=Text("\n".join(table.notes)),
@@ -47,10 +56,37 @@ def to_rich(table: Table) -> RichTable:
         padding=(0, 1, 0, 0),
     )
     for name in table.header:
-        rich.add_column(Text(name), no_wrap=name in ("Model", "Method"), overflow="fold")
+        rich.add_column(Text(name), no_wrap=name not in NAMES, overflow="fold")
     for cells in table.cells:
         rich.add_row(*(Text(text, "bold" if bold else "") for text, bold in map(plain, cells)))
     return rich
+
+
+def _fitting(table: Table, width: int) -> Table:
+    """The table without the columns from the right for which a terminal of `width` columns has no room."""
+    widths = [max(map(len, column)) for column in zip(table.header, *table.cells, strict=True)]
+    shown = list(range(len(widths)))
+    while len(shown) > 1 and _needed([(table.header[at], widths[at]) for at in shown]) > width:
+        numbers = [at for at in shown if table.header[at] not in NAMES]
+        if len(numbers) < 2:
+            break
+        shown.remove(numbers[-1])
+    left_out = [name for at, name in enumerate(table.header) if at not in shown]
+    if not left_out:
+        return table
+    note = f"No room for {', '.join(left_out)}: widen the terminal, choose with --columns, or use --format markdown."
+    return replace(
+        table,
+        header=[table.header[at] for at in shown],
+        cells=[[cells[at] for at in shown] for cells in table.cells],
+        notes=[note, *table.notes],
+    )
+
+
+def _needed(columns: Sequence[tuple[str, int]]) -> int:
+    """How wide a table of columns (name, width) is at least; names may be folded."""
+    least = (min(width, LEAST_NAME) if name in NAMES else width for name, width in columns)
+    return sum(least) + 2 * len(columns) + 1
 
 
 def to_markdown(table: Table) -> str:
@@ -91,18 +127,12 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "↓": r"$\downarrow$",
     "≠": r"$\neq$",
 }
-_PREAMBLE = r"""\documentclass{article}
-\usepackage[utf8]{inputenc}
-\usepackage[T1]{fontenc}
-\usepackage[a4paper,landscape,margin=1.5cm]{geometry}
-\usepackage{booktabs,graphicx}
-\begin{document}
-"""
+_NEEDS = r"% In the preamble: \usepackage{booktabs,graphicx}, and with pdfLaTeX \usepackage[T1]{fontenc}"
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """A document with every table (booktabs), which compiles as it is; a table and its notes can be cut out."""
-    return _PREAMBLE + "\n".join(_latex_table(table) for table in tables) + "\\end{document}\n"
+    """Every table (booktabs) with its notes and a label, to be read into a paper as it is by \\input."""
+    return "\n".join([_NEEDS, *map(_latex_table, tables)])
 
 
 def _latex_table(table: Table) -> str:
@@ -115,6 +145,7 @@ def _latex_table(table: Table) -> str:
             r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption{{{_latex(table.title)}}}",
+            rf"\label{{tab:{_slug(table.title)}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{'l' * len(table.header)}}}",
             r"\toprule",
@@ -128,6 +159,10 @@ def _latex_table(table: Table) -> str:
             "",
         ]
     )
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _latex_cell(cell: str) -> str:

@@ -14,7 +14,7 @@ from balancemm_cli.results.groups import Group
 from balancemm_cli.results.settings import beyond_recipe
 
 
-def write_report(contents: Contents, left_out: list[str], folder: Path) -> list[str]:
+def write_report(contents: Contents, left_out: list[str], folder: Path, titled: bool = True) -> list[str]:
     """Write `folder`/report.md, the tables and the figures it shows; returns a line for each figure left out.
 
     `left_out` are lines on what of the runs is left out, which the report repeats.
@@ -23,7 +23,7 @@ def write_report(contents: Contents, left_out: list[str], folder: Path) -> list[
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder. Name another one with --out.")
-    figures, undrawn = draw_all(contents.shown, contents.selection, folder / "figures")
+    figures, undrawn = draw_all(contents.shown, contents.selection, folder / "figures", titled)
     parts = ["# Report\n", *(to_markdown(table) for table in contents.tables)]
     if figures:
         parts.append("## Figures\n\n" + "\n\n".join(_picture(path) for path in figures) + "\n")
@@ -36,8 +36,10 @@ def write_report(contents: Contents, left_out: list[str], folder: Path) -> list[
 
 
 def _picture(png: Path) -> str:
-    vector = f"figures/{png.stem}.svg"
-    return f"![{png.stem}](figures/{png.name})\n\nAs vectors: [{vector}]({vector})."
+    vectors = " and ".join(
+        f"[figures/{png.stem}.{kind}](figures/{png.stem}.{kind})" for kind in ("svg", "pdf")
+    )
+    return f"![{png.stem}](figures/{png.name})\n\nAs vectors: {vectors}."
 
 
 def _reproduction(groups: list[Group]) -> str:

@@ -25,6 +25,7 @@ from balancemm_cli.runs.schema import Result, Selection
 
 NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tell rows apart
 ON_DEMAND = {"interval", "gain-new-samples"}  # of --columns
+COMPARED = {"published", "delta", "verdict", "printed-gain"}  # columns of what was printed
 
 SELECTION_NOTES: dict[Selection, str] = {
     "last": "the last epoch of each run",
@@ -48,13 +49,14 @@ def tables(
     found: list[Table] = []
     known: set[str] = set()
     without_gain = apart(groups, among)
+    published = not columns or not COMPARED.isdisjoint(columns)
     for dataset, some in groupby(
         rows(groups, selection, against, among), key=lambda one: one.group.first.dataset
     ):
         of_dataset = list(some)
         texts = _columns(of_dataset)
         known |= {column_id(name) for name in texts} - NAMES
-        table = _table(dataset, of_dataset, _chosen(texts, columns), against)
+        table = _table(dataset, of_dataset, _chosen(texts, columns), against, published)
         found.append(replace(table, notes=[*table.notes, *_apart_notes(dataset, without_gain)]))
         questions = by_type(dataset, [one.group for one in of_dataset], selection)
         found += [questions] if questions and not columns else []
@@ -73,7 +75,8 @@ def _chosen(texts: dict[str, list[str]], columns: Sequence[str]) -> dict[str, li
     """The columns that tell rows apart, and of the others the chosen ones, or all but those of ON_DEMAND."""
     by_id = {column_id(head): head for head in texts}
     names = [head for name, head in by_id.items() if name in NAMES]
-    chosen = columns or [name for name in by_id if name not in NAMES | ON_DEMAND]
+    filled = [name for name, head in by_id.items() if set(texts[head]) != {GAP}]
+    chosen = columns or [name for name in filled if name not in NAMES | ON_DEMAND]
     return {head: texts[head] for head in [*names, *(by_id[name] for name in chosen if name in by_id)]}
 
 
@@ -107,7 +110,9 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
     return columns
 
 
-def _table(dataset: str, rows: list[Row], columns: dict[str, list[str]], against: str) -> Table:
+def _table(
+    dataset: str, rows: list[Row], columns: dict[str, list[str]], against: str, published: bool
+) -> Table:
     first = rows[0].group.first
     same = [
         f"{name.lower()} {getattr(first, name.lower())}"
@@ -116,7 +121,7 @@ def _table(dataset: str, rows: list[Row], columns: dict[str, list[str]], against
     ]
     title = f"{dataset} ({', '.join(same)})" if same else dataset
     cells = [list(texts) for texts in zip(*columns.values(), strict=True)]
-    return Table(title, list(columns), cells, _notes(dataset, rows, columns, against), dataset)
+    return Table(title, list(columns), cells, _notes(dataset, rows, columns, against, published), dataset)
 
 
 def _percent(summary: Summary | None) -> str:
@@ -145,6 +150,7 @@ def gain_text(gain: Gain | None) -> str:
     text = points(difference.mean)
     if interval:
         text += f" {_points_between(interval)}"
+    text += f" ({difference.n})"
     return text + " †" * (gain.p is not None and gain.p < 1 - LEVEL)
 
 
@@ -152,19 +158,16 @@ def gain_notes(found: Sequence[Gain]) -> list[str]:
     """What the gains of a table are, over how many seeds, and what could be told."""
     if not found:
         return []
-    seeds = sorted({gain.comparison.difference.n for gain in found})
-    counts = " or ".join(str(count) for count in seeds)
+    fewest = min(gain.comparison.difference.n for gain in found)
     notes = [
-        f"Gain: accuracy over the baseline of the same settings, in points, with its {100 * LEVEL:.0f} % interval "
-        f"over the shared seeds ({counts}), for this test set; of a single one over its samples. Over other samples "
-        "too: --columns gain-new-samples"
-        + (
-            "; printed gain: the same difference in the source."
-            if any(gain.published for gain in found)
-            else "."
-        )
+        f"Gain: the accuracy less that of the baseline with the same settings, in percentage points, its "
+        f"{100 * LEVEL:.0f} % interval, and the number of seeds that both have. The interval is over seeds, on this "
+        "test set; where there is one seed, over test samples. An interval over other test samples as well: --columns "
+        "gain-new-samples."
     ]
-    if seeds[0] < MIN_SEEDS:
+    if any(gain.published for gain in found):
+        notes.append("Printed gain: the same difference in the source.")
+    if fewest < MIN_SEEDS:
         notes.append(f"No test of a gain with fewer than {MIN_SEEDS} shared seeds.")
     return notes + _dagger_note([gain for gain in found if gain.detectable is not None])
 
@@ -174,11 +177,15 @@ def _dagger_note(tested: Sequence[Gain]) -> list[str]:
     detectable = sorted({f"{100 * (gain.detectable or 0):.1f}" for gain in tested}, key=float)
     if not detectable:
         return []
-    found = detectable[0] if len(detectable) == 1 else f"{detectable[0]} to {detectable[-1]}, by row,"
+    size = f"{detectable[0]} points"
+    if len(detectable) > 1:
+        size = f"between {detectable[0]} and {detectable[-1]} points (depending on the row)"
+    count = tested[0].tests
     return [
-        f"†: p < {1 - LEVEL:.2g}, paired t-test over the seeds, adjusted by Holm over the {tested[0].tests} gain(s) "
-        f"here. So adjusted, it finds a true difference of {found} points in {100 * POWER:.0f} % of cases, smaller "
-        "ones less often."
+        f"†: p < {1 - LEVEL:.2g} in a paired t-test over the seeds"
+        + (f", with Holm's correction for the {count} gains of this report" if count > 1 else "")
+        + f". With so many seeds this test detects a true difference of {size} in {100 * POWER:.0f} % of cases, and "
+        "smaller differences less often."
     ]
 
 
@@ -200,7 +207,9 @@ def _apart_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _notes(dataset: str, rows: list[Row], columns: Mapping[str, object], against: str) -> list[str]:
+def _notes(
+    dataset: str, rows: list[Row], columns: Mapping[str, object], against: str, published: bool
+) -> list[str]:
     notes = [
         "Cells: mean ± sample standard deviation (number of seeds); accuracy of the fused model and of each "
         "modality, mAP and macro-F1 in %; ρ: mean over all training steps.",
@@ -228,9 +237,8 @@ def _notes(dataset: str, rows: list[Row], columns: Mapping[str, object], against
     if left_out and columns.keys() & {"mAP", "Macro-F1"}:
         counts = " or ".join(str(count) for count in sorted(left_out))
         notes.append(f"mAP and macro-F1 leave out {counts} class(es) that have no test sample.")
-    if columns.keys() & {"Published", "Δ", "Verdict", "Printed gain"}:
+    if published:
         notes.append(_published_note(dataset, rows, against))
-    if columns.keys() & {"Published", "Δ", "Verdict"}:
         notes += reasons_note(one.verdict for one in rows if one.verdict)
     if "Literature" in columns:
         notes.append(literature.note())
@@ -255,12 +263,12 @@ def samples_note(one: Result) -> str:
 def _published_note(dataset: str, rows: list[Row], against: str) -> str:
     source = "the paper" if against == PAPER else against
     if not covers(dataset, against):
-        return f"Published, Δ: {source} has no number for {dataset}."
+        return f"Published: {source} has no number for {dataset}."
     found = [one.published for one in rows if one.published]
     if not found and any(one.printed for one in rows):
-        return "Published, Δ: no printed number stands beside runs of other data than its own."
+        return "Published: no printed number stands beside runs of other data than its own."
     if not found:
-        return f"Published, Δ: {source} has no number for these rows."
+        return f"Published: {source} has no number for these rows."
     places = dict.fromkeys(
         f"{number.source} Table {number.table}" + (f" ({number.note})" if number.note else "")
         for number in found

@@ -1,4 +1,4 @@
-"""Figures of a report, PNG and SVG: one set for each data set and joint model.
+"""Figures of a report, PNG, SVG and PDF: one set for each data set and joint model.
 
 Runs of one modality alone appear in them as references. One kind of figure, one file.
 """
@@ -46,22 +46,24 @@ MOST = 40
 """So many rows of a table have room in one figure."""
 
 
-def draw_all(groups: list[Group], selection: Selection, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write each figure that the runs allow into `folder`, as NAME.png and NAME.svg.
+def draw_all(
+    groups: list[Group], selection: Selection, folder: Path, titled: bool = True
+) -> tuple[list[Path], list[str]]:
+    """Write each figure that the runs allow into `folder`, as NAME.png, NAME.svg and NAME.pdf, `titled` or not.
 
     Returns the PNG files in the order of a report, and a line for each figure left out, with its reason.
     """
     kinds = {"accuracy": draw_accuracy, "modulation": draw_modulation, "epochs": draw_epochs}
-    return _draw(kinds, groups, folder, selection)
+    return _draw(kinds, groups, folder, selection, titled)
 
 
 def draw_figure(
-    name: str, groups: list[Group], folder: Path, selection: Selection = "last"
+    name: str, groups: list[Group], folder: Path, selection: Selection = "last", titled: bool = True
 ) -> tuple[list[Path], list[str]]:
     """Write one of FIGURES, as draw_all does. UsageError for another name, InputError where none can be drawn."""
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
-    written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder, selection)
+    written, left_out = _draw({f"figure-{name}": FIGURES[name]}, groups, folder, selection, titled)
     if not (written or left_out):
         raise InputError("These are runs of one modality each; a figure compares joint ones.")
     if not written:
@@ -70,7 +72,7 @@ def draw_figure(
 
 
 def _draw(
-    kinds: Mapping[str, Draw], groups: list[Group], folder: Path, selection: Selection
+    kinds: Mapping[str, Draw], groups: list[Group], folder: Path, selection: Selection, titled: bool
 ) -> tuple[list[Path], list[str]]:
     written, left_out = [], []
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def _draw(
                         f"{len(panel.groups):,} rows have no room in it, {MOST} have. Choose some with --where."
                     )
                 with matplotlib.rc_context(STYLE):
-                    written.append(save(draw(panel), folder / name))
+                    written.append(save(draw(panel), folder / name, titled))
             except (InputError, OSError, ValueError, KeyError) as error:
                 left_out.append(f"Figure {name} was not drawn: {error}")
     return written, left_out

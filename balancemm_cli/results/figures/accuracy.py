@@ -5,7 +5,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from balancemm_cli.results.figures.drawing import LINES, MARKERS, colour, over_seeds
+from balancemm_cli.results.figures.drawing import LINES, MARKERS, colour, named, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import Group, labels
 from balancemm_cli.results.statistics import Summary, summarize
@@ -37,7 +37,8 @@ def draw_accuracy(panel: Panel) -> Figure:
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title(f"{panel.title}: {over_seeds(panel.groups, 'mean ± std')}, epoch: {selection}")
+    title = f"{panel.title}: {over_seeds(panel.groups, 'mean ± std')}, epoch: {selection}"
+    figure.suptitle(title, fontsize=9)
     figure.legend(handles=handles, loc="outside right upper")
     return figure
 
@@ -61,7 +62,7 @@ def _errorbars(
         color=colour(index),
         markersize=6,
         capsize=3,
-        label=name,
+        label=named(name),
     )
 
 
@@ -71,4 +72,4 @@ def _reference(axes: Axes, summary: Summary | None, index: int, label: str) -> L
     if summary.std:
         low, high = summary.mean - summary.std, summary.mean + summary.std
         axes.axhspan(low, high, color=shade, alpha=0.15, linewidth=0)
-    return axes.axhline(summary.mean, color=shade, linestyle=style, linewidth=1.2, label=label)
+    return axes.axhline(summary.mean, color=shade, linestyle=style, linewidth=1.2, label=named(label))

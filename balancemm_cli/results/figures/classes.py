@@ -7,7 +7,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from balancemm_cli.metrics.classification import by_class
-from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, over_seeds
+from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, named, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
 from balancemm_cli.runs.reading import class_names, read_predictions
@@ -45,7 +45,7 @@ def draw_classes(panel: Panel) -> Figure:
             color=colour(index),
             markersize=3.5,
             elinewidth=0.8,
-            label=name,
+            label=named(name),
         )
     axes.set_yticks(rows, [f"{classes[place]} ({counts[place]})" for place in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)

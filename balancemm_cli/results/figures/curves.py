@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from balancemm_cli.results.figures.drawing import LINES, MARKERS, Array, colour
+from balancemm_cli.results.figures.drawing import LINES, MARKERS, Array, colour, named
 from balancemm_cli.results.groups import Group
 
 
@@ -21,7 +21,7 @@ def band(axes: Axes, places: Array, values: Array, index: int, label: str, line:
     """A line of the mean over runs [runs, X], with a band from the lowest to the highest."""
     mean = values.mean(axis=0)
     style = LINES[(index if line is None else line) % len(LINES)]
-    axes.plot(places, mean, color=colour(index), linestyle=style, linewidth=1.3, label=label)
+    axes.plot(places, mean, color=colour(index), linestyle=style, linewidth=1.3, label=named(label))
     if len(values) > 1:
         low, high = values.min(axis=0), values.max(axis=0)
         axes.fill_between(places, low, high, color=colour(index), alpha=0.2, linewidth=0)
@@ -57,7 +57,7 @@ def range_curve(
         markersize=3.5,
         elinewidth=0.9,
         capsize=1.5,
-        label=label,
+        label=named(label),
     )
     aside = ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
     for artist in curve.get_children():  # after they are drawn, for the axes to reach as far as their data

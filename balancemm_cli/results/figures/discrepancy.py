@@ -27,7 +27,7 @@ def draw_discrepancy(panel: Panel) -> Figure:
             band(axes, np.arange(1, values.shape[1] + 1), values, index, name)
     epoch_axis(axes)
     axes.set_ylabel(f"discrepancy ρ of {leading}")
-    axes.set_title(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}")
+    figure.suptitle(f"{panel.title}: {over_seeds(panel.groups, 'mean and range')}", fontsize=9)
     legend(figure, [axes], ncols=min(len(names) + 1, 5))
     return figure
 

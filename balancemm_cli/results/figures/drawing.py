@@ -49,8 +49,16 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.hashsalt": "bmm",
+    "text.parse_math": False,  # a dollar in the name of a class is a dollar
     "figure.constrained_layout.use": True,
 }
+
+FORMATS: dict[str, dict[str, None]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+"""In which a figure is written, each without what changes from one drawing to the next."""
 
 Array = NDArray[np.float64]
 
@@ -82,6 +90,11 @@ def legend(figure: Figure, axes: Iterable[Axes], ncols: int) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(ncols, fitting))
 
 
+def named(label: str) -> str:
+    """A name for a legend, which would leave out one with a leading underscore."""
+    return f"\u200b{label}" if label.startswith("_") else label
+
+
 def note(axes: Axes, text: str) -> None:
     """Say in an empty panel why it is empty."""
     axes.text(0.5, 0.5, text, color="#777777", ha="center", va="center", transform=axes.transAxes)
@@ -100,9 +113,14 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def save(figure: Figure, stem: Path) -> Path:
-    """Write `stem`.svg and `stem`.png, each whole or not at all; returns the PNG's path."""
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+def save(figure: Figure, stem: Path, titled: bool = True) -> Path:
+    """Write `stem`.svg, `stem`.pdf and `stem`.png, each whole or not at all; returns the PNG's path.
+
+    A paper has captions in place of titles: where not `titled`, the title over the panels is left out.
+    """
+    if not titled:
+        figure.suptitle("")
+    for kind, metadata in FORMATS.items():
         content = io.BytesIO()
         figure.savefig(content, format=kind, dpi=200, metadata=metadata)
         with atomic_file(stem.with_name(f"{stem.name}.{kind}")) as file:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colour, legend
+from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, Array, colour, legend, named
 from balancemm_cli.results.figures.evaluated import evaluated
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.runs.evaluation import FEATURES
@@ -59,6 +59,6 @@ def _scatter(axes: Axes, places: Array, classes: np.ndarray, shown: Sequence[str
     for index, name in enumerate(shown):
         x, y = places[classes == name].T
         marker = MARKERS[index % len(MARKERS)]
-        axes.scatter(x, y, s=7, color=colour(index), marker=marker, linewidths=0, label=name)
+        axes.scatter(x, y, s=7, color=colour(index), marker=marker, linewidths=0, label=named(name))
     axes.set_xticks([])
     axes.set_yticks([])

@@ -32,9 +32,8 @@ def draw_literature(panel: Panel) -> Figure:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("test accuracy (%)")
-    axes.set_title(
-        f"{panel.title}: ours {over_seeds(panel.groups, 'with 95 % interval')}, epoch: {panel.selection}"
-    )
+    title = f"{panel.title}: ours {over_seeds(panel.groups, 'with 95 % interval')}, epoch: {panel.selection}"
+    figure.suptitle(title, fontsize=9)
     legend(figure, [axes], ncols=3)
     return figure
 
