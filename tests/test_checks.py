@@ -11,7 +11,7 @@ import scipy.stats
 from run_folders import write_run
 
 from balancemm_cli.cli import main
-from balancemm_cli.config.suites import Suite, load_suite
+from balancemm_cli.config.suites import Expected, Suite, load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import checks, published, tables
 from balancemm_cli.results.bundle import write_bundle
@@ -313,3 +313,24 @@ def test_nothing_at_all_finished(folder, monkeypatch, capsys):
         path.unlink()
     status, _, counts = bmm_check(folder, monkeypatch, capsys)
     assert status == 4 and counts[2] == counts[0]
+
+
+def test_an_expected_gain_is_held_over_the_seeds(folder, monkeypatch, capsys):
+    text = (folder / "mine.toml").read_text()
+    for seed in range(3):
+        write_run(folder / "runs" / "mine", "opm", seed, accuracy=0.98 + seed / 200)
+    for low, high, word in ((0.01, 0.12, "reproduced"), (0.3, 0.5, "outside"), (0, 1, "reproduced")):
+        gain = f'[[expected]]\ndataset = "synthetic"\nmethod = "opm"\nmetric = "gain"\nlow = {low}\nhigh = {high}\n'
+        (folder / "mine.toml").write_text(f"{text}\n{gain}")
+        _, out, _ = bmm_check(folder, monkeypatch, capsys)
+        (line,) = [line for line in out.splitlines() if "synthetic concat opm gain" in line]
+        assert line.startswith(word) and "points over 3 seeds" in line
+    for path in (folder / "runs").rglob("baseline-*/predictions.arrow"):
+        path.unlink()
+    _, out, _ = bmm_check(folder, monkeypatch, capsys)
+    assert "not comparable synthetic concat opm gain: An accuracy can't be checked" in out
+
+
+def test_joined_methods_are_expected_in_any_order():
+    names = {"dataset": "synthetic", "low": 0.5, "high": 0.6}
+    assert Expected(method="ogm+opm", **names).method == "opm+ogm"

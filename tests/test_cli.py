@@ -1,14 +1,19 @@
 """The program as a whole: help, start-up, errors, exit status."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from run_folders import write_demo
 
 from balancemm_cli import __version__
 from balancemm_cli.cli import explain
+from balancemm_cli.cli.terminal import expand_home
 from balancemm_cli.errors import InputError, UsageError
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy", "av")
 
 
@@ -61,3 +66,37 @@ def test_debug_shows_the_traceback(tmp_path):
     plain, debug = run("eval", str(tmp_path)), run("--debug", "eval", str(tmp_path))
     assert plain.returncode == 3 and "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr and "InputError" in debug.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_our_signs_gets_the_table_all_the_same(tmp_path, encoding):
+    write_demo(tmp_path / "runs", 1)
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "balancemm_cli", "report"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0 and b"rho audio" in done.stdout, done.stderr
+
+
+def test_the_home_folder_is_meant_by_a_tilde_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_home(["train", "--out=~/x", "--set", "a=~", "--runs=r~"]) == [
+        "train", "--out=/home/me/x", "--set", "a=~", "--runs=r~",
+    ]  # fmt: skip
+
+
+def test_half_of_what_torchrun_sets_is_refused(bmm, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    status, _, err = bmm("train", "--set", "epochs=1")
+    assert status == 2 and "Start with torchrun, or unset both" in err
+
+
+def test_closed_standard_output_is_no_traceback(tmp_path):
+    write_demo(tmp_path / "runs", 1)
+    program = f"{sys.executable} -m balancemm_cli report --suite demo >&-"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr

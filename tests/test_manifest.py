@@ -217,7 +217,7 @@ def test_every_shared_file_is_taken_in_or_named(tmp_path):
     assert "bikes.mp4" in with_sound and "bbb_10s_h264_aac.mp4" not in audio
 
 
-@pytest.mark.parametrize("name", ["a/b", "label", "id", "x y"])
+@pytest.mark.parametrize("name", ["a/b", "label", "id", "x y", "cam.1", "forward", "type", "training"])
 def test_a_modality_has_a_plain_name_of_its_own(tmp_path, name):
     write_wav(tmp_path / "a.wav", tone(0.5))
     table = write_csv(tmp_path / "mine.csv", f"id,label,split,{name}:audio", "1,a,train,a.wav")

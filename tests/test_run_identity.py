@@ -279,6 +279,14 @@ def test_a_damaged_run_folder_does_not_end_a_status(trained, tmp_path, name, con
     assert read_status(folder).state == "damaged"
 
 
+def test_a_result_of_a_newer_format_is_said_to_be_newer(trained, tmp_path):
+    folder = copied(trained, tmp_path, "synthetic", "concat", "newer")
+    content = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(content | {"format": 3}))
+    with pytest.raises(InputError, match="Take a newer bmm"):
+        read_run(folder)
+
+
 def test_a_result_without_its_config_is_not_taken_for_this_run(trained, data, tmp_path):
     folder = copied(trained, tmp_path, "synthetic", "concat", trained.path.name)
     (folder / "config.toml").unlink()

@@ -102,7 +102,10 @@ def test_eval(bmm, tmp_path):
     ):
         status, _, err = bmm("eval", str(folder), *wrong)
         assert status == 2 and said in err
-    status, _, err = bmm("eval", str(tmp_path))
+    status, out, _ = bmm("eval", str(tmp_path))  # as `bmm report` takes it
+    assert status == 0 and out.startswith(f"{folder}: accuracy 0.")
+    (tmp_path / "empty").mkdir()
+    status, _, err = bmm("eval", str(tmp_path / "empty"))
     assert status == 3 and "no run folder" in err
 
 
@@ -171,6 +174,13 @@ def test_wrong_use_is_one_sentence(bmm, args, status, said):
     code, out, err = bmm("train", *args)
     assert code == status and said in err and out == ""
     assert "Traceback" not in err and len(err.splitlines()) <= 2
+
+
+def test_previews_are_offered_for_no_data_set(bmm, prepared):
+    (prepared / "synthetc-preview").mkdir(exist_ok=True)
+    _, _, err = bmm("train", "--dataset", "synthetc-previe")
+    (prepared / "synthetc-preview").rmdir()
+    assert "There is no data set 'synthetc-previe'" in err and "'synthetc-preview'" not in err
 
 
 def test_seeds():

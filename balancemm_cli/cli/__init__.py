@@ -12,6 +12,7 @@ from balancemm_cli.cli.eval import evaluate
 from balancemm_cli.cli.list import list_
 from balancemm_cli.cli.prepare import prepare
 from balancemm_cli.cli.report import report
+from balancemm_cli.cli.terminal import expand_home, prepare_streams
 from balancemm_cli.cli.train import train
 from balancemm_cli.errors import BmmError, OfFirstProcess, os_error_sentence
 
@@ -67,8 +68,9 @@ def options(
 def main() -> None:
     """Run the program; turn errors a user can act on into one sentence and the right exit status."""
     message = ""
+    prepare_streams()
     try:
-        app()
+        app(args=expand_home(sys.argv[1:]))
     except (BmmError, OSError, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise

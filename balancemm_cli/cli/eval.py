@@ -20,7 +20,9 @@ MOST_AMOUNTS = 100
 
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Run folders.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUNS", help="Run folders, or folders with runs at any depth.")
+    ],
     missing: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,11 +67,12 @@ def evaluate(
     from balancemm_cli.engine.launch import choose_device
     from balancemm_cli.engine.run_evaluation import evaluate_run
     from balancemm_cli.runs.evaluation import evaluated, keep, read_evaluation
+    from balancemm_cli.runs.places import run_folders
 
     if epochs == "all" and probe is None:
         raise UsageError("--epochs says which epochs are probed; it needs --probe linear.")
     wanted = _wanted(missing, noise, probe is not None, epochs == "all", full, features)
-    for run in runs:
+    for run in run_folders(runs) or runs:
         read_evaluation(run)  # refuses a damaged one before the work
         evaluation, table = evaluate_run(run, data, choose_device(device), wanted)
         if evaluation.status != "finished":
@@ -129,7 +132,8 @@ def _range(text: str) -> list[float]:
     steps = math.floor((last - first) / step + 1e-9) if step > 0 else -1
     if not 0 <= steps < MOST_AMOUNTS:
         raise ValueError
-    return [round(first + index * step, 9) for index in range(steps + 1)]
+    amounts = [round(first + index * step, 9) for index in range(steps + 1)]
+    return amounts if last - amounts[-1] < 1e-9 else [*amounts, last]
 
 
 def _lines(evaluation: "RunEvaluation") -> Iterator[str]:

@@ -216,12 +216,13 @@ def _folder(dataset: str, data: Path) -> Path | None:
     """The folder of a prepared data set, None where it is not prepared yet. UsageError for a name that is none."""
     from balancemm_cli.data.datasets import DATASETS
     from balancemm_cli.data.preparing.prepare import embedded
+    from balancemm_cli.data.store import MANIFEST
 
     folder = data / dataset
     if folder.exists():
         return folder
     if dataset not in DATASETS and not embedded(folder):
-        prepared = [path.name for path in data.glob("*") if path.is_dir()]
+        prepared = [path.parent.name for path in data.glob(f"*/{MANIFEST}")]
         raise unknown("data set", dataset, {*DATASETS, *prepared})
     return None
 
@@ -248,6 +249,7 @@ def _train_one(job: "Job") -> None:
 
     folder = job.folder()
     epochs = job.config.settings.epochs
+    skipped = (folder.result() or {}).get("status") == "finished"
     with progress_bars() as bars:
         total = epochs * folder.data.counts["train"]
         task = bars.add_task(job.name, total=total, unit="samples", note="")
@@ -265,7 +267,7 @@ def _train_one(job: "Job") -> None:
                 say(f"{epoch}: {_figures(event)}")
 
         result = run_job(job, show, say)
-    say(f"{job.name}: {result['status']}, {_selected(result)}")
+    say(f"{job.name}: {'finished before, skipped' if skipped else result['status']}, {_selected(result)}")
     print(folder.path)
 
 

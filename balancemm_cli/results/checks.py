@@ -5,8 +5,9 @@ from dataclasses import asdict
 from xml.etree import ElementTree
 
 from balancemm_cli.config.run import RunConfig
-from balancemm_cli.config.suites import Expected, Suite
+from balancemm_cli.config.suites import GAIN, Expected, Suite
 from balancemm_cli.results.evidence import faults_of_files
+from balancemm_cli.results.gains import gains, pairs
 from balancemm_cli.results.groups import Collection, Group
 from balancemm_cli.results.paper_tables import cells
 from balancemm_cli.results.published import other_reader
@@ -24,6 +25,7 @@ from balancemm_cli.results.verdicts import (
     table_numbers,
     without_interval,
 )
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Selection
 
 
@@ -59,10 +61,18 @@ def _within(
         return Verdict(name, "not run", f"No run of seed {', '.join(map(str, missing))} has finished.")
     if obstacles := faults_of_data(found[0], lambda result: other_reader(result, expected.dataset)):
         return Verdict(name, "not comparable", " ".join(obstacles))
-    ours = reached(found[0], expected.metric, selection)
+    baseline: list[Run] = []
+    if expected.metric == GAIN:
+        gain = gains(groups, selection).get(found[0].first.hashes)
+        if gain is None:
+            return Verdict(name, "not run", "No finished baseline has the same settings and seeds.")
+        ours = gain.comparison.difference
+        baseline = next(other.runs for group, other in pairs(groups) if group is found[0])
+    else:
+        ours = reached(found[0], expected.metric, selection)
     assert ours is not None  # `collect` leaves out runs without that epoch
     verdict = _expected(name, ours, expected)
-    if verdict.passes and (faults := faults_of_files(found[0].runs)):
+    if verdict.passes and (faults := faults_of_files(found[0].runs) + faults_of_files(baseline)):
         return Verdict(name, "not comparable", " ".join(faults))
     return verdict
 
@@ -70,18 +80,21 @@ def _within(
 def _expected(name: str, ours: Summary, expected: Expected) -> Verdict:
     """By the tests of a printed number: the whole interval must lie in the range, so that it holds for other seeds."""
     half = (expected.high - expected.low) / 2
-    interval = within_bounds(ours.interval_at(TOST_LEVEL))
+    of_gain = expected.metric == GAIN
+    interval = ours.interval_at(TOST_LEVEL)
+    interval = interval if of_gain else within_bounds(interval)
     shown = f", {100 * TOST_LEVEL:.0f} % interval {_percent(*interval)}" if interval else ""
     reason = [
-        f"{100 * ours.mean:.1f} % over {ours.n} seeds, expected {100 * expected.low:.6g} to "
-        f"{100 * expected.high:.6g}{shown}."
+        f"{100 * ours.mean:.1f} {'points' if of_gain else '%'} over {ours.n} seeds, expected "
+        f"{100 * expected.low:.6g} to {100 * expected.high:.6g}{shown}."
     ]
     reason += (
         strength(ours, half, "Were the true mean in the middle of it")
         if interval
         else [without_interval(ours)]
     )
-    word = decide(ours, *opened(expected.low, expected.high))
+    ends = (expected.low, expected.high)
+    word = decide(ours, *(ends if of_gain else opened(*ends)))
     # above a range is no success, as above a printed number is
     return Verdict(
         name, "outside" if word in ("better", "worse") else word, " ".join(reason), chance(ours, half)

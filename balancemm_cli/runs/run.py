@@ -86,6 +86,10 @@ def read_run(folder: Path) -> Run:
     except OSError as error:
         raise InputError(f"{folder}: result.json cannot be read ({error.strerror}).") from None
     except ValidationError as error:
+        if any(one["loc"] == ("format",) and one["type"] == "literal_error" for one in error.errors()):
+            raise InputError(
+                f"{folder}: result.json is of a format that this version of bmm does not know. Take a newer bmm."
+            ) from None
         raise InputError(
             f"{folder}: result.json is damaged ({first_fault(error)}); train this run again."
         ) from None

@@ -19,7 +19,7 @@ from balancemm_cli.data.kinds import KINDS, Kind
 from balancemm_cli.errors import InputError
 
 REQUIRED = ("id", "label", "split")
-NAME = re.compile(r"[\w.-]{1,100}")
+NAME = re.compile(r"[\w-]{1,100}")
 TIMES = ("start", "end")
 
 HOW_TO_GET = (
@@ -50,16 +50,23 @@ class Manifest(Dataset):
         if len(set(names)) < len(names):
             raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
         for name in names:
-            if name in REQUIRED or not NAME.fullmatch(name):
+            if name in REQUIRED or not NAME.fullmatch(name) or _is_of_torch(name):
                 raise InputError(
                     f"{path}: '{name}' can't be the name of a modality. Rename the column: letters, digits, - and _, "
-                    f"and none of {', '.join(REQUIRED)}."
+                    f"none of {', '.join(REQUIRED)}, and no name that torch's modules have themselves."
                 )
         samples = list(_samples(path, rows, list(kinds)))
         classes = sorted({sample.label for sample in samples})
         modalities = {name: kind.usual for name, kind in zip(names, kinds.values(), strict=True)}
-        remedy = f"Correct the paths in {path}; they are relative to {path.parent}."
+        remedy = f"Correct the paths in {path}; they are relative to its folder, {path.parent.resolve()}."
         return Plan(path.stem, samples, classes, modalities, remedy=remedy, split_name="own")
+
+
+def _is_of_torch(name: str) -> bool:
+    """Whether a module that holds one for each modality could not call it so, as "forward"."""
+    from torch import nn
+
+    return any(hasattr(one, name) for one in (nn.ModuleDict(), nn.ParameterDict()))
 
 
 def _find(source: Path) -> Path:
