@@ -313,6 +313,19 @@ def test_the_table_fits_the_terminal():
     assert [row.job.config.seed for row in table.shown(1)] == [10]
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_number_of_the_table_is_cut(width):
+    jobs = jobs_for_a_table(3)
+    table = RunsTable(jobs, Console(file=io.StringIO(), width=width, height=20), lambda: 0.0)
+    for job in jobs:
+        table.update(job, {"device": "cpu"})
+        table.update(job, record(9))
+    lines = drawn(table)
+    assert all(len(line) <= width for line in lines) and all("0.590" in line for line in lines[1:4])
+    shown = ["visual 0.82" in line for line in lines[1:4]]
+    assert shown == [width == 80] * 3 and not any("visual 0.8" in line for line in lines if width < 80)
+
+
 def test_a_terminal_gets_the_table_and_a_pipe_none():
     for terminal in (True, False):
         written = io.StringIO()

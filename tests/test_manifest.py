@@ -2,6 +2,7 @@
 
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +224,10 @@ def test_a_modality_has_a_plain_name_of_its_own(tmp_path, name):
     table = write_csv(tmp_path / "mine.csv", f"id,label,split,{name}:audio", "1,a,train,a.wav")
     with pytest.raises(InputError, match="can't be the name of a modality"):
         prepare_dataset("manifest", table, out=tmp_path / "set", workers=1)
+
+
+def test_a_csv_whose_name_is_no_text_is_refused(tmp_path):
+    table = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))
+    write_csv(table, "id,label,split,audio", "1,a,train,a.wav")
+    with pytest.raises(InputError, match="is no plain text, and it names the data set"):
+        manifest.Manifest().plan(table, None, False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 State = Literal["running", "failed", "finished", "waiting"]
 STYLES: dict[State, str] = {"running": "bold", "failed": "red", "finished": "green", "waiting": "dim"}
+LEAST_NAME = 16  # columns of a terminal for the name of a run
 OTHER_LINES = 3  # the heading, the line of counts, and one for the cursor
 
 
@@ -94,22 +95,27 @@ class RunsTable:
 
     def render(self) -> Group:
         """The table, cut to the height of the terminal, and the line of counts below it."""
-        table = Table(box=None, pad_edge=False, expand=False)
         with_data = len({row.job.config.dataset for row in self.rows.values()}) > 1
         with_device = len({row.device for row in self.rows.values() if row.device}) > 1
         headings = ["run", "state", "epoch", "test", "mean ρ", "left"]
         headings += ["on"] if with_device else []
-        for heading in headings:
-            table.add_column(
-                heading, no_wrap=True, justify="right" if heading in ("epoch", "left") else "left"
-            )
-        for row in self.shown(max(1, self.console.height - OTHER_LINES)):
+        shown = self.shown(max(1, self.console.height - OTHER_LINES))
+        lines = []
+        for row in shown:
             name = f"{row.job.config.dataset} {row.job.name}" if with_data else row.job.name
             cells = [name, row.state, f"{row.epoch}/{row.job.config.settings.epochs}"]
             cells.append("" if row.accuracy is None else f"{row.accuracy:.3f}")
             cells.append(" ".join(f"{modality} {rho:.2f}" for modality, rho in row.rho.items()))
             cells.append(_duration(row.left))
             cells += [row.device] if with_device else []
+            lines.append(cells)
+        headings, lines = _fitted(headings, lines, self.console.width)
+        table = Table(box=None, pad_edge=False, expand=False)
+        for heading in headings:
+            table.add_column(
+                heading, no_wrap=True, justify="right" if heading in ("epoch", "left") else "left"
+            )
+        for row, cells in zip(shown, lines, strict=True):
             table.add_row(*map(Text, cells), style=STYLES[row.state])
         return Group(table, Text(self.counts(), no_wrap=True, overflow="ellipsis"))
 
@@ -139,6 +145,22 @@ class RunsTable:
     def _draw(self) -> None:
         if self._live.is_started:
             self._live.refresh()
+
+
+def _fitted(headings: list[str], lines: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells that fit a terminal of that width: names are cut and the last columns left out, but no number
+    is cut."""
+    while True:
+        widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+        room = width - sum(one + 2 for one in widths[1:])
+        if room >= min(LEAST_NAME, widths[0]) or len(headings) == 1:
+            break
+        last = headings.index("mean ρ") if "mean ρ" in headings else len(headings) - 1
+        headings = [heading for at, heading in enumerate(headings) if at != last]
+        lines = [[cell for at, cell in enumerate(cells) if at != last] for cells in lines]
+    room = max(room, 1)
+    cut = [name if len(name) <= room else f"{name[: room - 1]}…" for name, *_ in lines]
+    return headings, [[name, *cells[1:]] for name, cells in zip(cut, lines, strict=True)]
 
 
 def _duration(seconds: float | None) -> str:

@@ -27,8 +27,10 @@ PLAIN = {
 
 
 def prepare_streams() -> None:
-    """Let standard output and standard error write what their encoding lacks as near as ASCII comes to it; where a shell
-    closed one, what goes there is lost."""
+    """Let standard output and standard error write what their encoding lacks as near as ASCII comes to it.
+
+    What goes to one that the shell closed is lost.
+    """
     codecs.register_error("plain", _plain)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

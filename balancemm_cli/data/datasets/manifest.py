@@ -42,6 +42,10 @@ class Manifest(Dataset):
         """The samples of the CSV. InputError, with the line, for a CSV that is not as described above."""
         no_lists("manifest", splits)
         path = _find(source)
+        if not path.name.isprintable():
+            raise InputError(
+                f"{str(path)!a}: the name of this file is no plain text, and it names the data set. Rename it."
+            )
         header, rows = _read(path)
         kinds = {column: _kind(path, column, rows) for column in header if column not in REQUIRED + TIMES}
         if not kinds:
