@@ -231,3 +231,27 @@ def test_a_csv_whose_name_is_no_text_is_refused(tmp_path):
     write_csv(table, "id,label,split,audio", "1,a,train,a.wav")
     with pytest.raises(InputError, match="is no plain text, and it names the data set"):
         manifest.Manifest().plan(table, None, False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["1,a,train,a.wav", "2,a,test,b.wav"], "the one label 'a'"),
+        (["1,Happy,train,a.wav", "2,happy ,test,b.wav"], "'Happy' and 'happy' are two classes"),
+        (
+            ["1,caf\u00e9,train,a.wav", "2,cafe\u0301,test,b.wav"],
+            "differ in capitals, blanks or Unicode form",
+        ),
+        (["1,a,train,a.wav", "2,b,test,a.wav"], "The file 'a.wav' is in test and train."),
+        (
+            ["ann-1,a,train,a.wav", "ann-2,b,test,b.wav", "bob-1,a,train,c.wav", "bob-2,b,train,d.wav"],
+            "The group 'ann' is in test and train.",
+        ),
+        (["1,a,train,a.wav", "2,b,train,b.wav", "3,a,test,c.wav", "4,b,test,d.wav"], ""),
+        (["clip1,a,train,a.wav", "clip2,b,train,b.wav", "clip3,a,test,c.wav", "clip4,b,test,d.wav"], ""),
+    ],
+)
+def test_what_a_user_may_not_have_meant_is_noted(tmp_path, rows, said):
+    table = write_csv(tmp_path / "mine.csv", "id,label,split,audio", *rows)
+    notes = manifest.Manifest().plan(table, None, False).notes
+    assert (len(notes) == 1 and said in notes[0]) if said else notes == []

@@ -9,7 +9,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from balancemm_cli.data.datasets.base import Dataset
@@ -63,7 +65,8 @@ class Manifest(Dataset):
         classes = sorted({sample.label for sample in samples})
         modalities = {name: kind.usual for name, kind in zip(names, kinds.values(), strict=True)}
         remedy = f"Correct the paths in {path}; they are relative to its folder, {path.parent.resolve()}."
-        return Plan(path.stem, samples, classes, modalities, remedy=remedy, split_name="own")
+        notes = [*_label_notes(classes), *_split_notes(samples)]
+        return Plan(path.stem, samples, classes, modalities, notes=notes, remedy=remedy, split_name="own")
 
 
 def _is_of_torch(name: str) -> bool:
@@ -161,6 +164,44 @@ def _samples(path: Path, rows: list[Row], columns: list[str]) -> Iterator[Sample
             column.partition(":")[0].strip(): Clip(path.parent, row[column], start, end) for column in columns
         }
         yield Sample(row["id"], row["split"], row["label"], clips)
+
+
+def _label_notes(classes: list[str]) -> Iterator[str]:
+    """What is odd about the labels, though it may be meant."""
+    if len(classes) == 1:
+        yield f"All samples have the one label '{classes[0]}': there is nothing to tell apart."
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in classes:
+        alike["".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            names = " and ".join(repr(label) for label in labels)
+            yield f"{names} are two classes that differ in capitals, blanks or Unicode form only."
+
+
+def _split_notes(samples: list[Sample]) -> Iterator[str]:
+    """What stands in two splits, so that a test would ask for what was learnt."""
+    by_file, by_group = defaultdict(set), defaultdict(set)
+    sizes: Counter[str] = Counter()
+    for sample in samples:
+        for clip in sample.clips.values():
+            by_file[clip.name].add(sample.split)
+        group = re.sub(r"[._-]?\d+$", "", sample.id)
+        by_group[group].add(sample.split)
+        sizes[group] += 1
+    yield from _shared("The file", by_file, "A test would ask for what was learnt.")
+    several = {group: splits for group, splits in by_group.items() if group and sizes[group] > 1}
+    if len(several) > 1 and len(by_group) <= len(samples) / 2:
+        advice = "If ids that begin so are of one speaker or video, keep each in one split."
+        yield from _shared("The group", several, advice)
+
+
+def _shared(what: str, splits: Mapping[str, set[str]], advice: str) -> Iterator[str]:
+    """A sentence on the first of what is in more than one split, and how many there are."""
+    shared = [name for name, found in splits.items() if len(found) > 1]
+    if shared:
+        more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
+        yield f"{what} '{shared[0]}'{more} is in {' and '.join(sorted(splits[shared[0]]))}. {advice}"
 
 
 def _seconds(text: str, column: str, where: str) -> float | None:
