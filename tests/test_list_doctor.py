@@ -285,3 +285,12 @@ def test_the_doctor_without_programs_and_opencv(tmp_path, monkeypatch, capsys):
     for what in ("git is not here", "git-lfs is not here", "sbatch is not here", "opencv, for ucf-101"):
         assert any(line.startswith(f"optional  {what}") for line in lines), what
     assert "optional  no data set is prepared in data/prepared: `bmm prepare`" in lines
+
+
+def test_in_a_terminal_no_word_is_split(bmm, monkeypatch, capsys):
+    whole = bmm("list", "methods")[1]
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    narrow = bmm("list", "methods")[1]
+    assert narrow.split() == whole.split() and max(map(len, whole.splitlines())) > 60
+    assert all(len(line) <= 60 or " " not in line.strip() for line in narrow.splitlines())

@@ -2,6 +2,9 @@
 
 import inspect
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -55,9 +58,17 @@ def list_(
 
 
 def _print(entries: list[Entry], indent: str = "") -> None:
+    """A line an entry; in a terminal broken between words, beside the column of the names."""
     names = max((len(entry.name) for entry in entries), default=0)
+    width = shutil.get_terminal_size().columns
     for entry in entries:
-        print(f"{indent}{entry.name:<{names}}  {entry.what}  [{entry.where}]")
+        line = f"{indent}{entry.name:<{names}}  {entry.what}  [{entry.where}]"
+        if sys.stdout.isatty() and len(line) > width:
+            beside = " " * min(len(indent) + names + 2, width // 2)
+            line = textwrap.fill(
+                line, width, subsequent_indent=beside, break_long_words=False, break_on_hyphens=False
+            )
+        print(line)
 
 
 def _print_prepared(folder: Path) -> None:
