@@ -15,6 +15,7 @@ from balancemm_cli.results.figures.features import draw_features
 from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.probes import draw_probes
 from balancemm_cli.results.groups import collect
+from balancemm_cli.results.tables import tables
 from balancemm_cli.runs.folder import write_table
 
 METRICS = {"accuracy": 0.9, "map": 0.9, "macro_f1": 0.9, "unimodal": {"audio": 0.8, "visual": 0.6}}
@@ -166,3 +167,14 @@ def test_the_report_takes_no_notice_of_an_evaluation(tmp_path):
     for name in ("evaluation.json", "features.arrow"):
         shutil.move(folder / name, tmp_path / name)
     assert collect([tmp_path / "runs"], "last") == with_it
+
+
+def test_what_is_left_of_an_accuracy_can_stand_in_the_table(runs):
+    ids = ["accuracy", "missing-audio-0.5", "noise-visual-1"]
+    (table,) = tables(collect([runs], "last").groups, "last", columns=ids)
+    cells = {
+        line[1]: dict(zip(table.header, line, strict=True)) for line in table.cells if line[0] == "concat"
+    }
+    assert cells["opm"]["Missing audio 0.5"] == "64.5 ± 0.7 (2)"  # 0.65 and 0.64
+    assert cells["baseline"]["Noise visual 1"] == "39.5 ± 0.7 (2)"
+    assert any(note.startswith("Missing, noise: the accuracy") for note in table.notes)

@@ -12,6 +12,7 @@ from itertools import groupby
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature
+from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
 from balancemm_cli.results.groups import Group, columns_apart
@@ -55,6 +56,8 @@ def tables(
     ):
         of_dataset = list(some)
         texts = _columns(of_dataset)
+        if asked(columns):
+            texts |= corrupted([one.group for one in of_dataset])
         known |= {column_id(name) for name in texts} - NAMES
         table = _table(dataset, of_dataset, _chosen(texts, columns), against, published)
         found.append(replace(table, notes=[*table.notes, *_apart_notes(dataset, without_gain)]))
@@ -242,6 +245,8 @@ def _notes(
         notes += reasons_note(one.verdict for one in rows if one.verdict)
     if "Literature" in columns:
         notes.append(literature.note())
+    if asked([head.lower() for head in columns]):
+        notes.append(NOTE)
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
 
