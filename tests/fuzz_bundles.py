@@ -491,7 +491,7 @@ def fuzz(count: int, first: int, folder: Path) -> tuple[Counter[tuple[str, str]]
 
 
 def main() -> None:
-    """Fuzz, print a line a kind, end with status 1 where anything is wrong."""
+    """Fuzz, print one line per kind, end with status 1 where anything is wrong."""
     count, first = (*map(int, sys.argv[1:]), *(5_000, 0)[len(sys.argv) - 1 :])
     with tempfile.TemporaryDirectory() as folder:
         outcomes, faults = fuzz(count, first, Path(folder))

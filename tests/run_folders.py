@@ -29,7 +29,7 @@ def write_run(
     dataset: str = "synthetic",
     model: str = "concat",
     variant: str = "paper",
-    recipe: str = "tuned",
+    recipe: str = "default",
     overrides: tuple[str, ...] = (),
     status: str = "finished",
     accuracy: float | None = None,
@@ -111,7 +111,7 @@ def write_demo(root: Path, seeds: int = 3) -> Path:
 
 
 def _history(fused: float, unimodal: dict, epochs: int, random: np.random.Generator) -> list[dict[str, Any]]:
-    """A record an epoch."""
+    """One record per epoch."""
     records = []
     for epoch in range(epochs):
         share = 1 - 0.7 * np.exp(-4 * epoch / max(epochs - 1, 1)) + random.normal(0, 0.004)

@@ -174,7 +174,7 @@ def test_a_range_is_held_to_the_same_rules(tmp_path, around, spread, seeds, word
     suite = Suite.model_validate(
         {
             "title": "x",
-            "runs": [{"datasets": ["synthetic"], "recipe": "tuned", "seeds": list(range(seeds))}],
+            "runs": [{"datasets": ["synthetic"], "recipe": "default", "seeds": list(range(seeds))}],
             "expected": [{"dataset": "synthetic", "low": 0.87, "high": 0.92}],
         }
     )

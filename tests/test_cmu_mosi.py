@@ -300,7 +300,7 @@ WRONG = {
     ),
     "several labels": (
         changed("test", regression_labels=np.ones((12, 7))),
-        r"shape \(12, 7\), not a number a segment",
+        r"shape \(12, 7\), not one number per segment",
     ),
     "labels of text": (changed("test", regression_labels=["a"] * 12), "something else than numbers"),
     "a label of NaN": (

@@ -36,8 +36,8 @@ def test_variant_decides_the_defaults_and_the_recipe_the_rest():
 
 def test_default_recipe():
     assert resolve("crema-d").recipe == "paper"
-    assert resolve("synthetic").recipe == "tuned"
-    assert resolve("my-own-data").recipe == "tuned"
+    assert resolve("synthetic").recipe == "default"
+    assert resolve("my-own-data").recipe == "default"
 
 
 def test_ucf_101_starts_from_weights_as_the_paper_does():

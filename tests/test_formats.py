@@ -54,7 +54,7 @@ def test_latex_compiles_as_it_is(demo, tmp_path):
     (tmp_path / "tables.tex").write_text(to_latex([*demo[0], AWKWARD]))
     (tmp_path / "report.tex").write_text(
         "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
-        "\\input{tables}\nTable~\\ref{tab:synthetic-variant-paper-recipe-tuned}.\n\\end{document}\n"
+        "\\input{tables}\nTable~\\ref{tab:synthetic-variant-paper-recipe-default}.\n\\end{document}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     for _ in range(2):  # the second time with its references

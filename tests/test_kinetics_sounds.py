@@ -31,7 +31,7 @@ def name_of(number, split):
     return f"{video}_{number:06}_{number + 10:06}" if split == "train" else f"{video}_{number}"
 
 
-# One clip a class to train on, and two more of each of the other parts.
+# One clip per class to train on, and two more of each of the other parts.
 ROWS = [(name_of(number, "train"), "train", label) for number, label in enumerate(CLASSES)]
 ROWS += [(name_of(40 + n, "val"), "val", CLASSES[n]) for n in range(2)]
 ROWS += [(name_of(50 + n, "test"), "test", CLASSES[n + 2]) for n in range(2)]

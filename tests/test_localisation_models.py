@@ -41,7 +41,7 @@ def test_three_modalities_and_an_unknown_guide_are_refused(model):
         build(model, "small", {**FEATURES, "flow": FEATURES["audio"]}, 4, seed=0)
     with pytest.raises(UsageError, match=rf"{model}\.guide is 'sound'"):
         build(model, "small", FEATURES, 4, seed=0, settings={"guide": "sound"})
-    with pytest.raises(UsageError, match="needs pictures or a vector a segment for 'visual'"):
+    with pytest.raises(UsageError, match="needs pictures or one vector per segment for 'visual'"):
         build(model, "small", {**FEATURES, "visual": SegmentShape(10, SequenceShape(2, width=5))}, 4, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""The loss of each training step on embedded data beside those written down: numbers move on purpose only.
+"""The loss of each training step on built-in synthetic data beside those written down: numbers move on purpose only.
 
 `python tests/test_losses.py` writes tests/losses.json again; CHANGELOG.md says then which numbers moved, and why.
 """
@@ -28,7 +28,7 @@ def losses_of(method: str, prepared: Path, runs: Path) -> list[float]:
     """The losses of the six steps of one epoch, on one thread."""
     data = open_set(prepared / "synthetic")
     folder = RunFolder(
-        runs, resolve("synthetic", "concat", method, recipe="tuned", overrides=OVERRIDES), data
+        runs, resolve("synthetic", "concat", method, recipe="default", overrides=OVERRIDES), data
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

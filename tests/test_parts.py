@@ -281,7 +281,7 @@ def test_killed_parts_at_the_same_time(source, reference, tmp_path):
 
 
 def test_the_command(tmp_path):
-    """Two parts of the embedded data at once, of which the media are not written yet."""
+    """Two parts of the built-in synthetic data at once, of which the media are not written yet."""
     raw = tmp_path / "data" / "raw" / "synthetic"
     raw.mkdir(parents=True)
     store.write_json(raw / "design.json", {"design": 1, "counts": {"train": 60, "test": 12}})

@@ -88,7 +88,7 @@ def test_command_of_a_row_makes_its_settings_again(tmp_path):
 
 def test_command_without_a_known_recipe_names_the_settings(tmp_path):
     recipe = tmp_path / "my-own.toml"
-    recipe.write_bytes(recipes("synthetic")["tuned"].read_bytes())
+    recipe.write_bytes(recipes("synthetic")["default"].read_bytes())
     folder = write_run(tmp_path / "runs", recipe=str(recipe))
     recipe.unlink()
     (group,) = collect([tmp_path / "runs"], "last").groups

@@ -216,7 +216,7 @@ def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
     status, lines, err = bmm("train", "--suite", tmp_path / "two.toml", "--status", *places)
     assert status == 0 and [line.split()[0] for line in lines.splitlines()] == ["finished", "waiting"]
     assert (
-        "# synthetic (tuned): " in err and "epochs=1" in err and "# method opm (paper): first_epoch=0" in err
+        "# synthetic (default): " in err and "epochs=1" in err and "# method opm (paper): first_epoch=0" in err
     )
     (folder,) = map(str.strip, out.splitlines())
     collection = collect([tmp_path / "runs"], "last", suite=load_suite(str(tmp_path / "two.toml")))
@@ -236,7 +236,7 @@ def test_status_and_dry_run_prepare_nothing(bmm, tmp_path):
         line.startswith("waiting") and "(synthetic is not prepared)" in line for line in out.splitlines()
     )
     status, out, _ = bmm("train", "--suite", "demo", "--dry-run", *places)
-    assert status == 0 and "# synthetic (tuned): task=classification, encoder=" in out
+    assert status == 0 and "# synthetic (default): task=classification, encoder=" in out
     assert not list(tmp_path.iterdir())
     status, _, err = bmm("train", "--dataset", "synthetik", "--status", *places)
     assert status == 2 and "synthetic" in err

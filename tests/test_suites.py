@@ -86,7 +86,7 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The embedded data sets by name, with few samples where they are written."""
+    """The built-in synthetic data sets by name, with few samples where they are written."""
     folder = tmp_path_factory.mktemp("embedded")
 
     @cache

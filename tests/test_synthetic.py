@@ -1,4 +1,4 @@
-"""The embedded data: real media, known truth, resumable, and what they promise about the label."""
+"""The built-in synthetic data: real media, known truth, resumable, and what they promise about the label."""
 
 import csv
 import json

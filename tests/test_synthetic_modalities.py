@@ -161,14 +161,14 @@ def test_every_name_of_embedded_data_is_of_one_design(tmp_path):
     assert data.design(**request.options) == data.Design((8.0, *[4.0] * 7), 1.5, 1.0)
     for other in ("crema-d", "synthetic-2", "synthetic-modalities-9", "synthetic-modalities-loud-8"):
         assert embedded(tmp_path / other) is None
-    assert load_recipe("synthetic-modalities-8-loud", None)[2].endswith("synthetic-modalities/tuned.toml")
+    assert load_recipe("synthetic-modalities-8-loud", None)[2].endswith("synthetic-modalities/default.toml")
 
 
 def test_train_prepares_what_is_absent(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "COUNTS", {"train": 8, "test": 4})
     folder = _prepared("synthetic-modalities-5-equal", tmp_path)
     assert list(open_set(folder).modalities) == ["m1", "m2", "m3", "m4", "m5"]
-    assert "is absent: preparing the embedded data first." in capsys.readouterr().err
+    assert "is absent: preparing the built-in synthetic data first." in capsys.readouterr().err
     assert _prepared("synthetic-modalities-5-equal", tmp_path) == folder
 
 

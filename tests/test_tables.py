@@ -121,7 +121,7 @@ def test_unfinished_runs_are_listed_and_not_averaged(tmp_path, status):
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"format": 1}', "'status'"),
-        ('{"format": 3, "status": "finished"}', "'format'"),
+        ('{"format": 3, "status": "finished"}', "Take a newer bmm"),
     ],
 )
 def test_a_damaged_result_is_named_and_the_rest_is_shown(tmp_path, content, reason):
@@ -224,7 +224,7 @@ def test_one_table_a_data_set(tmp_path):
     found = tables.tables(collect([tmp_path], "last").groups, "last")
     assert [table.title for table in found] == [
         "crema-d (variant paper, recipe paper)",
-        "synthetic (variant paper, recipe tuned)",
+        "synthetic (variant paper, recipe default)",
     ]
 
 

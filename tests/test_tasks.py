@@ -173,7 +173,7 @@ def test_models_of_a_clip_refuse_segments():
 
 def test_methods_with_prototypes_of_classes_refuse_segments():
     config = resolve("ave", "concat", "pmr")
-    with pytest.raises(UsageError, match="pmr needs one class a sample, and task localisation has none"):
+    with pytest.raises(UsageError, match="pmr needs one class per sample, and task localisation has none"):
         config.build_methods(["audio", "visual"])
 
 

@@ -149,7 +149,7 @@ def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
         (["--dataset", "crema-d"], 3, "bmm prepare crema-d"),
         (["--model", "conct"], 2, "Did you mean 'concat'"),
         (["--method", "opn"], 2, "Did you mean 'opm'"),
-        (["--recipe", "tunde"], 2, "Did you mean 'tuned'"),
+        (["--recipe", "defualt"], 2, "Did you mean 'default'"),
         (["--set", "opm.qbase=1"], 2, "Did you mean 'opm.q_base'"),
         (["--seeds", "one"], 2, "--seeds"),
         (["--suite", "dem"], 2, "Did you mean 'demo'"),

@@ -187,7 +187,7 @@ def sweep(root, dataset="crema-d", **more):
                 "opm",
                 seed,
                 dataset=dataset,
-                recipe="paper" if dataset == "crema-d" else "tuned",
+                recipe="paper" if dataset == "crema-d" else "default",
                 overrides=(f"opm.lam={lam}", f"opm.q_base={base}"),
                 accuracy=lam + base / 10 + seed / 100,
                 **more,
@@ -251,7 +251,7 @@ def test_the_page_of_a_table_has_the_figures_of_the_runs_in_it(bmm, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for method in ("baseline", "opm"):
         write_run(tmp_path / "runs", method, dataset="crema-d", recipe="paper")
-    write_run(tmp_path / "runs", "opm")  # of the embedded data, which the table does not have
+    write_run(tmp_path / "runs", "opm")  # of the built-in synthetic data, which the table does not have
     _, page, _ = bmm("report", "--table", "12", "--format", "html")
     for kind in ("accuracy", "modulation", "epochs"):
         assert f'alt="crema-d-concat-{kind}"' in page

@@ -61,7 +61,7 @@ def options(
 ) -> None:
     """Reproduce and compare balanced multimodal learning: prepare → train → eval → report.
 
-    Nothing prepared yet? `bmm train --method opm+ogm` works as it stands, on embedded data.
+    Nothing prepared yet? `bmm train --method opm+ogm` works as it stands, on built-in synthetic data.
     """
 
 

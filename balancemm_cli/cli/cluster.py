@@ -39,8 +39,8 @@ def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None
 
 
 def show_status(runs: "Sequence[tuple[RunConfig, Job | None]]") -> None:
-    """Print a line a run: its state, epochs, test accuracy and name, and what Slurm says of its job. A run without a
-    job waits for its data to be prepared."""
+    """Print one line per run: its state, epochs, test accuracy and name, and what Slurm says of its job. A run without
+    a job waits for its data to be prepared."""
     from balancemm_cli.engine.slurm import last_job
     from balancemm_cli.runs.status import Status, read_status
 

@@ -57,7 +57,7 @@ def evaluate(
     ),
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1.")] = "auto",
     format_: Annotated[
-        Literal["text", "json"], typer.Option("--format", help="Text, or one object a run.")
+        Literal["text", "json"], typer.Option("--format", help="Text, or one object per run.")
     ] = "text",
 ) -> None:
     """Evaluate the last checkpoint of runs on the test split; kept in their folders as evaluation.json.

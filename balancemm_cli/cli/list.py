@@ -58,7 +58,7 @@ def list_(
 
 
 def _print(entries: list[Entry], indent: str = "") -> None:
-    """A line an entry; in a terminal broken between words, beside the column of the names."""
+    """One line per entry; in a terminal broken between words, beside the column of the names."""
     names = max((len(entry.name) for entry in entries), default=0)
     width = shutil.get_terminal_size().columns
     for entry in entries:

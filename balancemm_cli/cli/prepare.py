@@ -67,7 +67,7 @@ def prepare(
         bool, typer.Option("--join", help="Put the parts beside --out together; needs no media.")
     ] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Also write a picture a class, into a folder beside --out.")
+        bool, typer.Option("--preview", help="Also write one picture per class, into a folder beside --out.")
     ] = False,
     split: Annotated[
         str | None,

@@ -202,7 +202,7 @@ def _unpacked(places: list[Path]) -> Iterator[list[Path]]:
 def _check(
     name: str, suite: "Suite", collection: "Collection", selection: "Selection", out: Path, chosen: str
 ) -> None:
-    """Print a verdict a line, write check.xml and check.json into `out`. CheckError where one does not pass."""
+    """Print one verdict per line, write check.xml and check.json into `out`. CheckError where one does not pass."""
     from balancemm_cli.data.store import atomic_file
     from balancemm_cli.results import checks, formats
 

@@ -23,7 +23,7 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="A prepared data set, a folder under --data; embedded ones are prepared when absent.",
+            help="A prepared data set, a folder under --data; built-in ones are prepared when absent.",
         ),
     ] = "synthetic",
     model: Annotated[str, typer.Option(metavar="NAME", help="A model of `bmm list models`.")] = "concat",
@@ -38,7 +38,7 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             help="All settings of a data set under a name, see `bmm list recipes`; or a TOML file.",
-            show_default="paper, else tuned",
+            show_default="paper, else default",
         ),
     ] = None,
     seeds: Annotated[
@@ -228,7 +228,7 @@ def _folder(dataset: str, data: Path) -> Path | None:
 
 
 def _prepared(dataset: str, data: Path) -> Path:
-    """The folder of a prepared data set; embedded ones are prepared when they are absent."""
+    """The folder of a prepared data set; built-in ones are prepared when they are absent."""
     from balancemm_cli.data.preparing.prepare import embedded
 
     if folder := _folder(dataset, data):
@@ -239,7 +239,7 @@ def _prepared(dataset: str, data: Path) -> Path:
         raise InputError(f"{folder} is absent. Prepare it first: bmm prepare {dataset}.")
     from balancemm_cli.cli.prepare import run_prepare
 
-    say(f"{folder} is absent: preparing the embedded data first.")
+    say(f"{folder} is absent: preparing the built-in synthetic data first.")
     run_prepare(request)
     return folder
 

@@ -134,7 +134,7 @@ class RunConfig(Section):
         for name in self.methods:
             if METHODS[name].needs_classes and not self.task.one_class:
                 raise UsageError(
-                    f"Method {name} needs one class a sample, and task {self.settings.task} has none. Take another one."
+                    f"Method {name} needs one class per sample, and task {self.settings.task} has none. Take another."
                 )
         return [
             METHODS[name](METHODS[name].Settings.model_validate(settings), modalities)

@@ -16,12 +16,13 @@ from balancemm_cli.models import UNIMODAL
 from balancemm_cli.resources import suites
 from balancemm_cli.settings import Section
 
-MINI = "-mini"  # `table-2-mini`: the rows of `table-2` on embedded data
+MINI = "-mini"  # `table-2-mini`: the rows of `table-2` on built-in synthetic data
 EMBEDDED, EMBEDDED_MODALITIES = "synthetic", ("audio", "visual")
 MINI_EPOCHS = 3
 BAND = 0.02  # two points
 GAIN = "gain"
-# For what the embedded data have not, a label a second, a question, a third modality: others whose recipes are short.
+# What takes the place of data whose tasks the built-in synthetic ones have not: a label for each second, a question, a
+# third modality.
 MADE = {name: f"{EMBEDDED}-{name}" for name in ("ave", "music-avqa", "cmu-mosi", "ucf-101-three")}
 
 
@@ -54,14 +55,14 @@ class RunGroup(Section):
                         yield resolve(dataset, model, method, self.variant, self.recipe, seed, settings)
 
     def mini(self) -> "RunGroup":
-        """The rows of this group on embedded data: one seed, few epochs; without modalities that they lack. On made
-        data all seeds, and as many epochs as its recipe has."""
+        """The rows of this group on built-in synthetic data: one seed, few epochs, without modalities that they lack.
+        On those of MADE all seeds and epochs."""
         if set(self.datasets) <= MADE.keys():
             made = tuple(MADE[name] for name in self.datasets)
-            return self.model_copy(update={"datasets": made, "recipe": "tuned"})
+            return self.model_copy(update={"datasets": made, "recipe": "default"})
         here = [UNIMODAL + name for name in EMBEDDED_MODALITIES]
         models = tuple(name for name in self.models if not name.startswith(UNIMODAL) or name in here)
-        changes = {"datasets": (EMBEDDED,), "recipe": "tuned", "models": models, "seeds": (0,)}
+        changes = {"datasets": (EMBEDDED,), "recipe": "default", "models": models, "seeds": (0,)}
         return self.model_copy(update={**changes, "settings": {"epochs": MINI_EPOCHS, **self.settings}})
 
 
@@ -120,7 +121,7 @@ class Suite(Section):
         return [config for config, _ in self._planned(overrides)]
 
     def listing(self, overrides: Sequence[str] = ()) -> list[str]:
-        """A line a run: its names, and the settings in which its group differs from the recipe."""
+        """One line per run: its names, and the settings in which its group differs from the recipe."""
         return [
             ", ".join([config.title, *(f"{key}={value}" for key, value in group.settings.items())])
             for config, group in self._planned(overrides)
@@ -149,9 +150,9 @@ class Suite(Section):
         return found
 
     def mini(self) -> "Suite":
-        """Every row of the suite on embedded data, in minutes on a CPU."""
+        """Every row of the suite on built-in synthetic data, in minutes on a CPU."""
         groups = tuple(group for group in (group.mini() for group in self.runs) if group.models)
-        return Suite(title=f"{self.title} (embedded data)", runs=groups)
+        return Suite(title=f"{self.title} (built-in synthetic data)", runs=groups)
 
 
 def _names(config: RunConfig) -> tuple:

@@ -93,7 +93,7 @@ class PreparedSplit:
         return numbers.astype(np.int64).reshape(len(self), *lengths)
 
     def extra(self, name: str) -> list[Any]:
-        """A further column of the data set, a value a sample."""
+        """A further column of the data set, one value per sample."""
         return self._table[name].to_pylist()
 
 

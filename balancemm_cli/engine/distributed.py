@@ -269,7 +269,7 @@ def whole_statistics(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         own = torch.cat([mean, variance, own.new_full((1,), count)])
     gathered = [torch.empty_like(own) for _ in range(processes())]
     dist.all_gather(gathered, own)
-    means, variances, counts = torch.stack(gathered).split([channels, channels, 1], 1)  # a row a process
+    means, variances, counts = torch.stack(gathered).split([channels, channels, 1], 1)  # one row per process
     shares = counts / counts.sum()
     mean = (shares * means).sum(0)
     variance = (shares * (variances + (means - mean) ** 2)).sum(0)

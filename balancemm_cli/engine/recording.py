@@ -112,7 +112,7 @@ class RunWriter:
         self.folder.write_predictions(pa.concat_tables(tables).replace_schema_metadata({"classes": names}))
 
     def _predictions(self, selection: str, predictions: np.ndarray) -> pa.Table:
-        """A row an answer; several answers of one sample stand one after another under its id."""
+        """One row per answer; several answers of one sample stand one after another under its id."""
         labels = self.test.labels.numpy()
         scores, of_answers = self.task.answers(predictions, labels)
         return pa.table(
@@ -127,7 +127,7 @@ class RunWriter:
 
 
 def steps_table(metrics: StepMetrics) -> pa.Table:
-    """The content of steps.arrow, a row a step of the epochs that are done."""
+    """The content of steps.arrow, one row per step of the epochs that are done."""
     rows = torch.cat(metrics.past).numpy()
     epochs = np.repeat(np.arange(len(metrics.past), dtype=np.int32), metrics.steps)
     steps = np.tile(np.arange(metrics.steps, dtype=np.int32), len(metrics.past))

@@ -34,7 +34,7 @@ class RunState:
         self.optimizer = build_optimizer(self.network, config.settings.optimizer, config.settings.speed)
         self.epoch = self.step = 0  # the next step to train; the step is counted within its epoch
         self.metrics = StepMetrics(list(shapes), self.methods, steps_per_epoch, device)
-        self.history: list[dict[str, Any]] = []  # a record an epoch
+        self.history: list[dict[str, Any]] = []  # one record per epoch
         self.selections: dict[
             str, dict[str, Any]
         ] = {}  # by name: the epoch, its test metrics and predictions

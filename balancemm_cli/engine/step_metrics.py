@@ -15,7 +15,7 @@ FORMER_NAMES = {"kappa": "k", "k_star": "k", "cut": "q", "p": "q"}
 
 
 class StepMetrics:
-    """The metrics of a run's steps: loss, samples kept, ρ, and what its methods record, a column a modality.
+    """The metrics of a run's steps: loss, samples kept, ρ, and what its methods record, one column per modality.
 
     They gather on the device and are fetched once an epoch. UsageError where two methods record one name.
     """

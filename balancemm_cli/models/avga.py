@@ -42,7 +42,7 @@ class AVGA(Network):
     def assemble(
         cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "AVGA":
-        """UsageError unless there are two modalities, one of which has pictures or a vector a segment."""
+        """UsageError unless there are two modalities, one of which has pictures or one vector per segment."""
         assert isinstance(settings, cls.Settings)
         encoders, guide = encoders_with_maps("avga", encoder, inputs, settings.guide)
         return cls(encoders, ResidualFusion(widths(encoders), classes, settings, guide))

@@ -1,7 +1,7 @@
 """Encoders that keep the positions of a picture, and the attention over these that a second modality guides.
 
-Shared by the networks for event localisation, whose inputs are segments of clips. The guide gives a vector a segment
-[B, S, D], the other modality its vectors at P positions [B, S, P, D].
+Shared by the networks for event localisation, whose inputs are segments of clips. The guide gives one vector per
+segment [B, S, D], the other modality its vectors at P positions [B, S, P, D].
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def encoders_with_maps(
     assert isinstance(inner, SegmentEncoder)
     if not isinstance(inner.encoder, FrameEncoder | VectorEncoder):
         raise UsageError(
-            f"Model {model} needs pictures or a vector a segment for '{other}', not a sequence. Use concat."
+            f"Model {model} needs pictures or one vector per segment for '{other}', not a sequence. Use concat."
         )
     encoders[other] = MapEncoder(inner.encoder)
     return encoders, guide

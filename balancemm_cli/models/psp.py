@@ -45,7 +45,7 @@ class PSP(Network):
     def assemble(
         cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "PSP":
-        """UsageError unless there are two modalities, one of which has pictures or a vector a segment."""
+        """UsageError unless there are two modalities, one of which has pictures or one vector per segment."""
         assert isinstance(settings, cls.Settings)
         encoders, guide = encoders_with_maps("psp", encoder, inputs, settings.guide)
         return cls(encoders, Propagation(widths(encoders), classes, settings, guide))

@@ -1,4 +1,4 @@
-"""Whether a suite was reproduced, for `bmm report --check`: a verdict a number, and JUnit XML for a CI job."""
+"""Whether a suite was reproduced, for `bmm report --check`: one verdict per number, and JUnit XML for a CI job."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What a report shows of its runs: a table a data set, a table of the paper, or the epoch rules side by side."""
+"""What a report shows of its runs: one table per data set, a table of the paper, or the epoch rules side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -19,7 +19,7 @@ def asked(columns: Sequence[str]) -> bool:
 
 
 def corrupted(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """The columns by head, as "Missing audio 0.5": a text a group.
+    """The columns by head, as "Missing audio 0.5": one text per group.
 
     InputError where an evaluation.json is damaged.
     """

@@ -243,12 +243,12 @@ def _html_figure(png: Path) -> str:
 
 
 def to_json(records: Records) -> str:
-    """A JSON array, one object a record."""
+    """A JSON array, one object per record."""
     return json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(records: Records) -> str:
-    """CSV, a line a record; nested keys joined by "_", lists by a space, a gap empty. No text without a record."""
+    """CSV, one line per record; nested keys joined by "_", lists by a space, a gap empty. No text without a record."""
     if not records:
         return ""
     flat = [flatten(one, "_") for one in records]

@@ -164,7 +164,7 @@ def _printed_gain(cell: Cell, found: Sequence[Cell]) -> float | None:
 
 
 def layout(table: str, found: Sequence[Cell], selection: Selection) -> Table:
-    """The cells as the paper lays them out: a row a model, method and setting, a column a data set and metric."""
+    """The cells as the paper lays them out: one row per model, method, setting, one column per data set and metric."""
     columns = list(dict.fromkeys((cell.number.dataset, cell.number.metric) for cell in found))
     several = len({_row(cell, True) for cell in found}) > len({_row(cell, False) for cell in found})
     lines = list(dict.fromkeys(_row(cell, several) for cell in found))
@@ -231,7 +231,7 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
 
 
 def details(found: Sequence[Cell]) -> Table | None:
-    """A row a number that was run: verdict, gain beside the printed one, place in the literature; None without any."""
+    """One row per number that was run: verdict, gain, printed gain, place in the literature; None without any."""
     run = [cell for cell in found if cell.ours]
     if not run:
         return None

@@ -23,7 +23,7 @@ from balancemm_cli.runs.schema import Result
 
 PAPER = "tpami2024"
 SOURCES = (PAPER, "cvpr2022", "balancebenchmark2025", "independent")
-"""The files with one row a number; the others in that folder are for reading (their README says why)."""
+"""The files with one row per number; the others in that folder are for reading (their README says why)."""
 
 BEST_ON_TEST = (PAPER, "cvpr2022")
 """The sources whose code keeps the epoch that is best on the test set; which epoch they print, none of them says."""

@@ -12,7 +12,7 @@ KINDS = ("Audio", "Visual", "Audio-Visual")
 
 
 def by_type(dataset: str, groups: Sequence[Group], selection: Selection) -> Table | None:
-    """A row a group: mean ± std (n) in % of each type, of each kind, and of all questions; None where no run has any.
+    """One row per group: mean ± std (n) in % of each type, each kind, and all questions; None where no run has any.
 
     A kind's accuracy is over all its questions, not the mean of its types.
     """

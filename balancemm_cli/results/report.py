@@ -45,7 +45,7 @@ def _picture(png: Path) -> str:
 def _reproduction(groups: list[Group]) -> str:
     lines = [
         "## How to make each row again\n",
-        "Prepare the data set with `bmm prepare` first, unless it is the embedded one.",
+        "Prepare the data set with `bmm prepare` first, unless it is the built-in one.",
         "A row's settings hash is of its settings without the seed, and of its data.\n",
     ]
     for group in groups:

@@ -84,7 +84,7 @@ def _chosen(texts: dict[str, list[str]], columns: Sequence[str]) -> dict[str, li
 
 
 def _columns(rows: list[Row]) -> dict[str, list[str]]:
-    """Every column that the rows allow, by its head: a text a row."""
+    """Every column that the rows allow, by its head: one text per row."""
     joint_first = sorted(rows, key=lambda one: -len(one.unimodal))  # they know the modalities' order
     modalities = list(dict.fromkeys(name for one in joint_first for name in (*one.unimodal, *one.rho)))
     columns = columns_apart([one.group for one in rows])

@@ -27,8 +27,8 @@ LOCK, ALIVE = ".lock", ".alive"
 class RunFolder:
     """The folder of a run under `root` and its files; see `places` for where it lies.
 
-    config.toml, environment.json (each environment that it was trained in), history.jsonl (a line an epoch),
-    steps.arrow (a row a step),
+    config.toml, environment.json (each environment that it was trained in), history.jsonl (one line per epoch),
+    steps.arrow (one row per step),
     predictions.arrow (test scores of each selection), result.json, checkpoints/ (the last two states; of the epochs
     that `snapshots` names the weights); from `bmm eval` evaluation.json, features.arrow (see runs.evaluation).
     """
@@ -172,7 +172,7 @@ class RunFolder:
             write_json(self.path / "result.json", result | self._identity())
 
     def write_history(self, records: list[dict[str, Any]]) -> None:
-        """Write history.jsonl, a line an epoch."""
+        """Write history.jsonl, one line per epoch."""
         with atomic_file(self.path / "history.jsonl") as file:
             file.writelines(json.dumps(record).encode() + b"\n" for record in records)
 

@@ -65,5 +65,5 @@ class Task:
         return {}
 
     def columns(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Further columns of predictions.arrow, a value an answer."""
+        """Further columns of predictions.arrow, one value per answer."""
         return {}

@@ -1,4 +1,4 @@
-"""Classification: one class a sample, cross-entropy (Sec. 3.1), the softmax of the true class as score (Eq. 6)."""
+"""Classification: one class per sample, cross-entropy (Sec. 3.1), the softmax of the true class as score (Eq. 6)."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from balancemm_cli.tasks.base import Task
 
 
 class Classification(Task):
-    """One class a sample."""
+    """One class per sample."""
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy of each sample: logits [B, C], labels int64 [B] to [B]."""

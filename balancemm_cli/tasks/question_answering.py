@@ -13,7 +13,7 @@ from balancemm_cli.tasks.classification import Classification
 
 
 class QuestionAnswering(Classification):
-    """One answer a question, and its accuracy by the question's type, such as `Audio-Visual-Counting`."""
+    """One answer per question, and its accuracy by the question's type, such as `Audio-Visual-Counting`."""
 
     groups: ClassVar[str | None] = "type"
 

@@ -21,7 +21,7 @@ ABOVE_HALF = 0.5 + 2**-24  # the next number after 1/2 in float32, in which pred
 
 
 class Regression(Task):
-    """A number a sample, in -3 to 3."""
+    """One number per sample, in -3 to 3."""
 
     column = "regression"
     one_class = False

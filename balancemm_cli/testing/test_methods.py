@@ -44,7 +44,7 @@ in_both_variants = pytest.mark.parametrize("variant", VARIANTS)
 )
 def test_it_trains_on_any_inputs(method: str, variant: str, shapes: str) -> None:
     """Losses and weights stay finite and every encoder learns, whatever the modalities are, or it is refused in a
-    sentence, as a method that needs one class a sample is where each second has one."""
+    sentence, as a method that needs one class per sample is where each second has one."""
     case = Case("concat", method, variant, shapes)
     seconds = case.of_task == "localisation"
     if METHODS[method].needs_classes and seconds:
@@ -64,8 +64,8 @@ def test_it_trains_on_any_inputs(method: str, variant: str, shapes: str) -> None
 @in_both_variants
 @of_each_method
 def test_every_step_records_what_the_method_declares(method: str, variant: str) -> None:
-    """Each name of `METRICS` gets a number a modality in every step, in and after the modulated epochs, and no other
-    name does."""
+    """Each name of `METRICS` gets one number per modality in every step, in and after the modulated epochs, and no
+    other name does."""
     training = Training(Case("concat", method, variant))
     declared = set(METHODS[method].METRICS)
     for index in range(2 * STEPS_PER_EPOCH):

@@ -71,7 +71,7 @@ def test_nothing_of_a_step_waits_for_the_device(task: str) -> None:
 @of_each_task
 def test_what_is_kept_says_what_was_chosen(task: str) -> None:
     """The largest score of an answer is that of the class that `choose` gives, and labels are those of `classes_of`;
-    metrics are plain numbers, and further columns have a value an answer."""
+    metrics are plain numbers, and further columns have one value per answer."""
     of, (logits, labels) = TASKS[task], logits_and_labels(task)
     kept = of.predict(logits).numpy()
     scores, answers = of.answers(kept, labels.numpy())

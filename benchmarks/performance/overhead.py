@@ -66,7 +66,7 @@ class Contender:
 
 
 def main() -> None:
-    """Measure, and print a line a method and the JSON object."""
+    """Measure, and print one line per method and the JSON object."""
     options = parse_options()
     generator = torch.Generator().manual_seed(0)
     rows, columns = options.spectrogram

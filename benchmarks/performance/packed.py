@@ -39,7 +39,7 @@ METHODS = ("opm+ogm", "baseline", "opm", "ogm")  # the slowest first, for a sing
 
 
 def main() -> None:
-    """Measure, and print a line a row and the JSON object. What can't run here is named and left out."""
+    """Measure, and print one line per row and the JSON object. What can't run here is named and left out."""
     options = parse_options()
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:

@@ -122,7 +122,7 @@ def flops(options: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    """Measure, and print a line a row and the JSON object. What can't run here is named and left out."""
+    """Measure, and print one line per row and the JSON object. What can't run here is named and left out."""
     options = parse_options()
     found = []
     for switches in options.switches:

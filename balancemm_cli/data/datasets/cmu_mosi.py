@@ -282,7 +282,7 @@ def _numbers(path: Path, where: str, values: Any) -> "np.ndarray":  # noqa: ANN4
     except (TypeError, ValueError, OverflowError):
         raise _other_form(path, f"{where} holds something else than numbers") from None
     if array.ndim < 1 or array.size != len(array):
-        raise _other_form(path, f"{where} has the shape {array.shape}, not a number a segment")
+        raise _other_form(path, f"{where} has the shape {array.shape}, not one number per segment")
     return array
 
 

@@ -25,7 +25,7 @@ NAME = re.compile(r"[\w-]{1,100}")
 TIMES = ("start", "end")
 
 HOW_TO_GET = (
-    "Write a CSV with the columns id, label, split (train, val or test) and one column a modality with the "
+    "Write a CSV with the columns id, label, split (train, val or test) and one column per modality with the "
     "path of a file, relative to the CSV; then name it: `bmm prepare manifest --source my.csv`."
 )
 
@@ -33,7 +33,7 @@ Row = tuple[int, dict[str, str]]  # line number, and the cells by header
 
 
 class Manifest(Dataset):
-    """Your own data: a CSV with a row a sample, and a column a modality with the path of a file."""
+    """Your own data: a CSV with one row per sample, and one column per modality with the path of a file."""
 
     name = "manifest"
     HOW_TO_GET = HOW_TO_GET

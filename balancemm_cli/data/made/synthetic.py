@@ -1,4 +1,4 @@
-"""How the embedded data set is made, and what a network can know of it.
+"""How the built-in synthetic data set is made, and what a network can know of it.
 
 Six classes. The sound holds a pair of tones that codes the class, in noise; it is easy to learn, but 20 % of
 the clips have noise only, so that sound alone cannot exceed 0.8 + 0.2/6 = 83 % in expectation. The picture
@@ -45,7 +45,7 @@ DESIGN = 1  # raised when a number above or a line below changes what is written
 TASK = 50  # clips a worker writes at a time
 
 MODALITIES = {"audio": waveform(RATE), "visual": frames(SIZE, SIZE, 1.0)}
-HOW_TO_GET = "The synthetic data are embedded: `bmm prepare synthetic` writes them."
+HOW_TO_GET = "The synthetic data are built in: `bmm prepare synthetic` writes them."
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Task:
 
 
 class Synthetic(Made):
-    """An embedded data set that is imbalanced by design, with the true source of each label known."""
+    """An built-in synthetic data set that is imbalanced by design, with the true source of each label known."""
 
     name = "synthetic"
     HOW_TO_GET = HOW_TO_GET

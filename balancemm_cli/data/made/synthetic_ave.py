@@ -36,7 +36,7 @@ class SyntheticAVE(MadeAs):
 
     name = "synthetic-ave"
     OF = "AVE"
-    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-ave` makes them."
+    HOW_TO_GET = "These data are built in: `bmm prepare synthetic-ave` makes them."
     VERSION = VERSION
     COUNTS = COUNTS
 

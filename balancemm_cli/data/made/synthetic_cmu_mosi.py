@@ -35,7 +35,7 @@ class SyntheticCMUMosi(MadeAs):
 
     name = "synthetic-cmu-mosi"
     OF = "CMU-MOSI"
-    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-cmu-mosi` makes them."
+    HOW_TO_GET = "These data are built in: `bmm prepare synthetic-cmu-mosi` makes them."
     VERSION = VERSION
     COUNTS = COUNTS
 

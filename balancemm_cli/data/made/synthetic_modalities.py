@@ -1,4 +1,4 @@
-"""How the embedded data set of many modalities is drawn, and what can be known of it.
+"""How the built-in synthetic data set of many modalities is drawn, and what can be known of it.
 
 Four classes. Each modality m1 … mM is a sequence of 8 steps of 16 numbers of white noise (standard deviation: the
 noise). Where it is informative in a sample, as in 60 % of them, one step at random also holds the cue: a pattern of
@@ -87,11 +87,11 @@ def design(
 
 
 class SyntheticModalities(Dataset):
-    """An embedded data set of 2 to 8 modalities of chosen ease, noise and redundancy, with known attainable
+    """An built-in synthetic data set of 2 to 8 modalities of chosen ease, noise and redundancy, with known attainable
     accuracy."""
 
     name = "synthetic-modalities"
-    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-modalities` draws them."
+    HOW_TO_GET = "These data are built in: `bmm prepare synthetic-modalities` draws them."
     OPTIONS = OPTIONS
     SPLIT_NAMES = ("made",)
     EMBEDDED = True

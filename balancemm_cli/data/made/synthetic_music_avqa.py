@@ -80,7 +80,7 @@ class SyntheticMusicAVQA(MadeAs):
 
     name = "synthetic-music-avqa"
     OF = "MUSIC-AVQA"
-    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-music-avqa` makes them."
+    HOW_TO_GET = "These data are built in: `bmm prepare synthetic-music-avqa` makes them."
     VERSION = VERSION
     COUNTS = COUNTS
 

@@ -44,7 +44,7 @@ class SyntheticUCF101Three(MadeAs):
 
     name = "synthetic-ucf-101-three"
     OF = "UCF-101"
-    HOW_TO_GET = "These data are embedded: `bmm prepare synthetic-ucf-101-three` makes them."
+    HOW_TO_GET = "These data are built in: `bmm prepare synthetic-ucf-101-three` makes them."
     VERSION = VERSION
     COUNTS = COUNTS
 

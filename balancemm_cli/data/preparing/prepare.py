@@ -170,7 +170,7 @@ def _folder_name(name: str, known: Mapping[str, tuple[str, ...]], options: Mappi
 
 
 def embedded(folder: Path) -> Request | None:
-    """What to prepare for a folder of that name to hold embedded data; None where the name is of other data."""
+    """What to prepare for a folder of that name to hold built-in synthetic data; None where the name is another."""
     for name, options in _forms(folder.name):
         if DATASETS[name].EMBEDDED:
             return Request(name, out=folder, options=options)

@@ -1,6 +1,6 @@
 """Pictures of a prepared set to look at: for each class a sheet with a few of its train samples.
 
-A sheet shows for each sample a line a modality, drawn by its kind (data/kinds). All of it is read from the prepared
+A sheet shows for each sample one line per modality, drawn by its kind (data/kinds). All of it is read from the prepared
 folder, so it is what a run gets, before crops and normalisation.
 """
 

@@ -19,7 +19,7 @@ SHOWN = 35
 
 
 def draw_classes(panel: Panel) -> Figure:
-    """Accuracy of each class, a row a class, a marker a method (mean, range); behind its name its answers in the test.
+    """Accuracy of each class, one row per class, one marker per method (mean, range); behind its name its test answers.
 
     Classes without a test sample are left out. Of many, those are shown whose accuracies by method lie farthest
     apart. Older runs did not keep the names of their classes, which are numbered then. ValueError where the runs

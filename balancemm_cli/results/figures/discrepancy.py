@@ -11,7 +11,7 @@ from balancemm_cli.results.groups import labels
 
 
 def draw_discrepancy(panel: Panel) -> Figure:
-    """ρ of the dominant modality over the epochs, a line a method (mean over an epoch's steps; mean, range of runs).
+    """ρ of the dominant modality over the epochs, one line per method (of an epoch's mean: mean, range of runs).
 
     Dominant is, for all methods alike, whose ρ is the highest on average in the first of them: the baseline, where
     there is one. ValueError where no run recorded ρ, and where some measured it as a ratio, some as a difference.

@@ -12,7 +12,7 @@ from balancemm_cli.results.groups import Group, labels
 
 
 def draw_drops(panel: Panel) -> Figure:
-    """q of OPM and ρ over the epochs, a row each, a column a modality; a line a method that drops features by q.
+    """q of OPM and ρ over the epochs, a row each, one column per modality; one line per method that drops by q.
 
     Means over an epoch's steps; mean and range of runs. ValueError where no run recorded a q above 0.
     """

@@ -12,7 +12,7 @@ from balancemm_cli.runs.run import Run
 
 
 def draw_epochs(panel: Panel) -> Figure:
-    """Test accuracy over the epochs: fused, and of each modality; a line a method (mean, range)."""
+    """Test accuracy over the epochs: fused, and of each modality; one line per method (mean, range)."""
     names = labels(panel.groups)
     histories = [[_read_history(run) for run in group.runs] for group in panel.groups]
     alone = {name: [_read_history(run) for run in group.runs] for name, group in panel.alone.items()}

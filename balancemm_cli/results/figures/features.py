@@ -18,7 +18,7 @@ SAMPLES = 600
 
 
 def draw_features(panel: Panel) -> Figure:
-    """t-SNE of the test features of each group's first seed: a row a modality, a column a method, a colour a class.
+    """t-SNE of the test features of each group's first seed: one row per modality, one column per method.
 
     Of many classes those with the most test samples are shown. ValueError where no features were stored,
     InputError where they can't be read.

@@ -1,4 +1,4 @@
-"""Ours among what papers printed: a strip a method, a dot a printed accuracy."""
+"""Ours among what papers printed: one strip per method, a dot a printed accuracy."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ PARTS = {"train": "training, as modulated", "test": "test"}
 
 
 def draw_loss(panel: Panel) -> Figure:
-    """Mean loss of a sample over the epochs, in training and on the test split; a line a method (mean, range).
+    """Mean loss of a sample over the epochs, in training and on the test split; one line per method (mean, range).
 
     The training loss is what the method trains on: with OPM that of features some of which are dropped. InputError
     where a history.jsonl can't be read.

@@ -16,7 +16,7 @@ ADVICE = "Run `bmm eval` with --missing MODALITY=0:1:0.2 for each modality."
 
 
 def draw_missing(panel: Panel) -> Figure:
-    """Test accuracy over the missing rate and over noise, a column a modality; a line a method (mean, range).
+    """Test accuracy over the missing rate and over noise, one column per modality; one line per method (mean, range).
 
     ValueError where no run has been evaluated with several amounts.
     """

@@ -17,8 +17,8 @@ NAMES = {"rho": "discrepancy ρ", "q": "drop probability q", "k": "gradient fact
 
 
 def draw_modulation(panel: Panel) -> Figure:
-    """Each metric that the runs record of a modality over the training steps, a row each, ρ first; a column a method,
-    a line a modality (mean, range). ValueError where they record none."""
+    """Each metric that the runs record of a modality over the training steps, a row each, ρ first; one column per
+    method, one line per modality (mean, range). ValueError where they record none."""
     steps = [[read_steps(run) for run in group.runs] for group in panel.groups]
     shown = list(dict.fromkeys(name for runs in steps for name in _quantities(runs[0], panel.modalities)))
     if not shown:

@@ -16,7 +16,7 @@ ADVICE = (
 
 
 def draw_probes(panel: Panel) -> Figure:
-    """Test accuracy of a linear probe over the epochs, a panel a modality; a line a method (mean, range).
+    """Test accuracy of a linear probe over the epochs, one panel per modality; one line per method (mean, range).
 
     A run without kept epochs has a single point. ValueError where no run has been probed.
     """
