@@ -85,7 +85,7 @@ def datasets() -> list[Entry]:
     """The data sets that `bmm prepare` and `--dataset` take."""
     from balancemm_cli.data.datasets import DATASETS
 
-    return [Entry(name, _summary(module), f"docs/datasets/{name}.md") for name, module in DATASETS.items()]
+    return [Entry(name, summary(module), f"docs/datasets/{name}.md") for name, module in DATASETS.items()]
 
 
 def methods() -> list[Entry]:
@@ -150,14 +150,14 @@ def _classes(group: str, registry: Mapping[str, type], pages: str) -> list[Entry
     for name, kind in registry.items():
         extension = LOADED.get((group, name))
         where = f"{extension.package} {extension.version}" if extension else f"{pages}/{name}.md"
-        found.append(Entry(name, _summary(kind), where))
+        found.append(Entry(name, summary(kind), where))
     faulty = [one for one in FAULTY if one.group == group]
     return found + [
         Entry(one.name, f"(of no use: {one.fault})", f"{one.package} {one.version}") for one in faulty
     ]
 
 
-def _summary(documented: object) -> str:
+def summary(documented: object) -> str:
     """The first paragraph of a docstring, on one line."""
     return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
 
