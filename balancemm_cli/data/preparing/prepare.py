@@ -156,10 +156,10 @@ def data_set_of(folder: str) -> str | None:
 def _forms(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The data set and the options whose prepared folder has that name."""
     for name, dataset in DATASETS.items():
-        if folder.casefold().startswith(name):
+        if folder.casefold().startswith(name.casefold()):
             for values in product(*dataset.OPTIONS.values()):
                 options = dict(zip(dataset.OPTIONS, values, strict=True))
-                if _folder_name(name, dataset.OPTIONS, options) == folder.casefold():
+                if _folder_name(name, dataset.OPTIONS, options).casefold() == folder.casefold():
                     yield name, options
 
 
