@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def extensions(
     found: dict[str, Any] = {}
     for point in entry_points(group=group):
         package, version = (point.dist.name, point.dist.version) if point.dist else ("another package", "")
-        about = [plain(str(text)) for text in (group, point.name, package, version)]
+        about = partial(Extension, group, *(plain(str(text)) for text in (point.name, package, version)))
         try:
             _check_name(point.name, {name.casefold() for name in (*taken, *found)})
             kind = _load(point, base)
@@ -81,10 +81,10 @@ def extensions(
             files = _tried("can't be read", _files, point, kind)
             sha256 = _tried("can't be read", _digest, point, files)
         except _Fault as fault:
-            FAULTY.append(Extension(*about, str(fault)))
+            FAULTY.append(about(fault=str(fault)))
         else:
             found[point.name] = made
-            LOADED[group, point.name] = Extension(*about, None, frozenset(files.values()), sha256)
+            LOADED[group, point.name] = about(files=frozenset(files.values()), sha256=sha256)
     return found
 
 
