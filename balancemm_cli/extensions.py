@@ -5,13 +5,14 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balancemm_cli.errors import InputError, UsageError, plain, said_by, sentence, unknown
+from balancemm_cli.errors import BmmError, InputError, UsageError, plain, said_by, sentence, unknown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, PackagePath
@@ -215,3 +216,30 @@ def raised_in(error: BaseException) -> Extension | None:
             if Path(frame.filename) in extension.files:
                 return extension
     return None
+
+
+@contextmanager
+def failures_explained(what: str) -> Iterator[None]:
+    """Raise an error of another package that ends the block as InputError, in a sentence on `what` failed."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit, BmmError, OSError):  # which say what is wrong
+        raise
+    except BaseException as error:
+        if raised_in(error) is None:
+            raise
+        raise InputError(explain(error, what)) from error
+
+
+def explain(error: BaseException, what: str) -> str:
+    """In a sentence which error it was, and where: in another package, or in a file of our own."""
+    extension, last = raised_in(error), traceback.extract_tb(error.__traceback__)[-1]
+    files = extension.files if extension else ()
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in files]
+    frame = frames[-1] if frames else last
+    of = f" of {extension.package} {extension.version}" if extension else ""
+    kind, text = type(error).__name__, said_by(error)
+    return sentence(
+        f"The {what} failed in line {frame.lineno} of {Path(frame.filename).name}{of}: "
+        f"{kind if text == kind else f'{kind}: {text}'}"
+    )

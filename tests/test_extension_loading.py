@@ -15,6 +15,7 @@ from balancemm_cli import extensions
 from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.data.datasets.base import Dataset
+from balancemm_cli.data.preparing.prepare import Request
 from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.run_evaluation import evaluate_run
@@ -169,6 +170,17 @@ def test_a_data_set_that_is_none_is_its_fault(package, old, new, said):
     (package / "mine.py").write_text(MINE.replace(old, new))
     faults, found = load("bmm.datasets", Dataset, [], datasets._made)
     assert not found and said in faults["mine"]
+
+
+def test_a_data_set_whose_plan_fails_is_named(package, monkeypatch):
+    announce(package, {"bmm.datasets": {"mine": "my_balance.mine:Mine"}})
+    (package / "mine.py").write_text(MINE.replace("raise NotImplementedError", "raise SystemExit(0)"))
+    _, found = load("bmm.datasets", Dataset, [], datasets._made)
+    monkeypatch.setitem(datasets.DATASETS, "mine", found["mine"])
+    with pytest.raises(
+        InputError, match=r"The preparation failed in line 11 of mine.py of my-balance 1.0: SystemE"
+    ):
+        _ = Request("mine", package).plan
 
 
 # ---- the source ----------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import torch
 
 from balancemm_cli.engine.analysis import contribution, encode, linear_probe, missing_curve
 from balancemm_cli.engine.evaluator import Corruption, Evaluation, evaluate
-from balancemm_cli.engine.failure import failures_explained
 from balancemm_cli.engine.restore import Restored, restore
 from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.extensions import failures_explained
 from balancemm_cli.metrics.calibration import calibration
 from balancemm_cli.metrics.classification import by_class
 from balancemm_cli.runs.evaluation import RunEvaluation
@@ -53,7 +53,7 @@ class Wanted:
                 )
 
 
-@failures_explained()
+@failures_explained("evaluation")
 def evaluate_run(
     folder: Path, data: Path, device: torch.device, wanted: Wanted | None = None
 ) -> tuple[RunEvaluation, pa.Table | None]:
