@@ -85,7 +85,7 @@ def datasets() -> list[Entry]:
     """The data sets that `bmm prepare` and `--dataset` take."""
     from balancemm_cli.data.datasets import DATASETS
 
-    return [Entry(name, summary(module), f"docs/datasets/{name}.md") for name, module in DATASETS.items()]
+    return _classes("bmm.datasets", DATASETS, "docs/datasets")
 
 
 def methods() -> list[Entry]:
@@ -142,8 +142,8 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
 }
 
 
-def _classes(group: str, registry: Mapping[str, type], pages: str) -> list[Entry]:
-    """The classes of a registry: ours with their page, those of other packages with their package."""
+def _classes(group: str, registry: Mapping[str, object], pages: str) -> list[Entry]:
+    """What a registry holds: ours with their page, those of other packages with their package."""
     from balancemm_cli.extensions import FAULTY, LOADED
 
     found = []

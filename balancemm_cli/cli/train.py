@@ -10,7 +10,7 @@ import typer
 from balancemm_cli.cli.cluster import show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
 from balancemm_cli.cli.runs_table import RunsTable
-from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from balancemm_cli.config.run import RunConfig
@@ -217,13 +217,14 @@ def _folder(dataset: str, data: Path) -> Path | None:
     from balancemm_cli.data.datasets import DATASETS
     from balancemm_cli.data.preparing.prepare import embedded
     from balancemm_cli.data.store import MANIFEST
+    from balancemm_cli.extensions import absent
 
     folder = data / dataset
     if folder.exists():
         return folder
     if dataset not in DATASETS and not embedded(folder):
         prepared = [path.parent.name for path in data.glob(f"*/{MANIFEST}")]
-        raise unknown("data set", dataset, {*DATASETS, *prepared})
+        raise absent("data set", dataset, {*DATASETS, *prepared}, "bmm.datasets")
     return None
 
 

@@ -48,7 +48,8 @@ from balancemm_cli.data.preparing.work import (
 from balancemm_cli.data.preparing.workers import cores, run, tick
 from balancemm_cli.data.reading import media
 from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.extensions import absent, failures_explained
 
 SHARD_SAMPLES = 256
 
@@ -97,7 +98,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
-            raise unknown("data set", self.name, DATASETS)
+            raise absent("data set", self.name, DATASETS, "bmm.datasets")
         if self.out is not None and self.out.name in ("", ".."):
             raise UsageError(f"--out is {self.out}; name the folder that is to be made.")
         if self.out is not None and (other := data_set_of(self.out.name)) not in (None, self.name):
@@ -136,7 +137,8 @@ class Request:
     def plan(self) -> Plan:
         """The samples of the data set. Raises as the `plan` of its class, and InputError where they come under the
         name of another data set, as those of a CSV can."""
-        plan = self.dataset.plan(self.media, self.splits, self.allow_missing, **self.options)
+        with failures_explained("preparation"):
+            plan = self.dataset.plan(self.media, self.splits, self.allow_missing, **self.options)
         if (other := data_set_of(plan.name)) not in (None, self.name):
             raise InputError(
                 f"{self.media} gives '{plan.name}', which is a name of data set '{other}': the prepared data would "
@@ -156,10 +158,10 @@ def data_set_of(folder: str) -> str | None:
 def _forms(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The data set and the options whose prepared folder has that name."""
     for name, dataset in DATASETS.items():
-        if folder.casefold().startswith(name):
+        if folder.casefold().startswith(name.casefold()):
             for values in product(*dataset.OPTIONS.values()):
                 options = dict(zip(dataset.OPTIONS, values, strict=True))
-                if _folder_name(name, dataset.OPTIONS, options) == folder.casefold():
+                if _folder_name(name, dataset.OPTIONS, options).casefold() == folder.casefold():
                     yield name, options
 
 
