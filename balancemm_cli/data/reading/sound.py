@@ -1,0 +1,174 @@
+"""Sound: one channel of int16 out of any file that FFmpeg reads."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from balancemm_cli.data.reading.files import MediaError, open_media
+from balancemm_cli.data.reading.stream import Stream
+
+SILENCE = 1  # int16 steps (-90 dB): digital silence, also after dither; recordings of a quiet room exceed it
+TAIL = 0.5  # seconds decoded beyond the end, so that the resampler ends cleanly
+CANCELLED = 0.01  # of the loudest channel's level (-40 dB): a mix below is what is left of channels against each other
+LOUD, LOUD_SHARE = (
+    1.25,
+    0.01,
+)  # of full scale, as lossy codecs overshoot; and the share of samples that may exceed it
+LOUDEST = 4.0  # of full scale, which no sample may exceed
+FULL_SCALE = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63}
+
+
+def read_audio(
+    path: Path,
+    rate: int,
+    start: float | None = None,
+    end: float | None = None,
+    whole: bool = True,
+    loud: bool = True,
+) -> np.ndarray:
+    """The sound from start to end (seconds), mixed to one channel and resampled to `rate` Hz, int16 [T].
+
+    Where the channels cancel each other, so that the mix has less than a hundredth of the loudest one's level, that
+    one is taken. `whole=False` accepts a file that ends early, `loud=False` one that is silent. Raises MediaError.
+    """
+    samples, levels = _read(path, rate, start, end, whole)
+    if len(levels.channels) > 1 and _level(samples) < CANCELLED * levels.channels.max():
+        samples, _ = _read(path, rate, start, end, whole, int(levels.channels.argmax()))
+    if not len(samples):
+        raise MediaError("no audio samples")
+    if loud and max(samples.max(), -int(samples.min())) <= SILENCE:
+        raise MediaError("silent", "the audio is digital silence")
+    return samples
+
+
+def _read(
+    path: Path, rate: int, start: float | None, end: float | None, whole: bool, channel: int | None = None
+) -> tuple[np.ndarray, "_Levels"]:
+    """The samples of the mix, or of one channel, and the levels of all channels."""
+    begin = start or 0.0
+    with open_media(path, whole) as (container, log):
+        stream = Stream(container, "audio", path, log)
+        mono = _Mono(rate, channel)
+        levels = _Levels()
+        samples = _cut(stream, mono, levels, rate, begin, end)
+        stream.check(begin, end, whole)
+    return samples, levels
+
+
+def _cut(
+    stream: Stream, mono: "_Mono", levels: "_Levels", rate: int, begin: float, end: float | None
+) -> np.ndarray:
+    """The samples from `begin` to `end`; what lies before is decoded, as the resampler needs it, but not kept."""
+    first: float | None = None
+    skip = 0  # samples of `parts` that lie before `begin`
+    parts: list[np.ndarray] = []
+    for time, until, frame in stream.timed(begin, None if end is None else end + TAIL):
+        if first is None:
+            first, skip = time, max(0, round((begin - time) * rate))
+        if until > begin and (end is None or time < end):
+            levels.add(frame)
+        parts += mono.resampled(frame)
+        while parts and len(parts[0]) <= skip:
+            skip -= len(parts.pop(0))
+    if first is None:
+        raise MediaError("no audio samples")
+    parts += mono.rest()
+    levels.check()
+    samples = np.concatenate([np.zeros(0, np.int16), *parts])[skip:]
+    if end is None:
+        return samples
+    return samples[: max(0, round((end - first) * rate)) - max(0, round((begin - first) * rate))]
+
+
+class _Mono:
+    """Mixes frames to one channel, or takes one, and resamples it; anew where the file changes its format."""
+
+    def __init__(self, rate: int, channel: int | None) -> None:
+        self._rate, self._channel = rate, channel
+        self._form: tuple[str, str, int] | None = None
+        self._resampler: av.AudioResampler | None = None
+
+    def resampled(self, frame: av.AudioFrame) -> list[np.ndarray]:
+        """Samples int16 that are ready. MediaError for channels that cannot be mixed."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        ready = [] if form == self._form else self.rest()
+        if self._resampler is None:
+            self._form = form
+            self._resampler = av.AudioResampler("s16", "mono", self._rate, self._rate)
+        if self._channel is not None:
+            frame = _only(frame, min(self._channel, frame.layout.nb_channels - 1))
+        try:
+            return ready + [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
+        except (ValueError, FFmpegError):
+            what = f"{frame.layout.nb_channels} channels in no layout that FFmpeg can mix"
+            raise MediaError("unsupported", what) from None
+
+    def rest(self) -> list[np.ndarray]:
+        """The last samples."""
+        if self._resampler is None:
+            return []
+        last = [out.to_ndarray()[0] for out in self._resampler.resample(None)]
+        self._resampler = None
+        return last
+
+
+class _Levels:
+    """The level of each channel, and whether samples are numbers that sound can have."""
+
+    def __init__(self) -> None:
+        self._squares = np.zeros(0)
+        self._count = self._loud = 0
+
+    @property
+    def channels(self) -> np.ndarray:
+        """Root mean square of each channel, of full scale."""
+        return np.sqrt(self._squares / max(1, self._count))
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Count a frame. MediaError for floats that are no sound."""
+        values = _values(frame)
+        if values.dtype.kind == "f":
+            peak = np.abs(values).max(initial=0)
+            if not np.isfinite(peak):
+                raise MediaError("damaged", "its sound has numbers that are not finite (NaN or infinite)")
+            if peak > LOUDEST:
+                raise MediaError("damaged", f"its sound is out of range: {peak:.3g} times full scale")
+            if peak > LOUD:
+                self._loud += int((np.abs(values) > LOUD).sum())
+        if len(self._squares) < len(values):
+            self._squares = np.pad(self._squares, (0, len(values) - len(self._squares)))
+        scaled = values.astype(np.float32) / FULL_SCALE.get(frame.format.packed.name, 1)
+        self._squares[: len(values)] += np.einsum("ct,ct->c", scaled, scaled)
+        self._count += values.shape[1]
+
+    def check(self) -> None:
+        """MediaError where more of the sound exceeds full scale than a lossy codec's overshoot."""
+        if self._loud > LOUD_SHARE * self._count * max(1, len(self._squares)):
+            raise MediaError("damaged", "its sound is out of range: much of it exceeds full scale")
+
+
+def _values(frame: av.AudioFrame) -> np.ndarray:
+    """The samples [channels, T]; of unsigned ones around 0."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    return values.astype(np.int16) - 128 if values.dtype == np.uint8 else values
+
+
+def _only(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
+    """One channel of a frame."""
+    values = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    one = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(values[channel : channel + 1]), frame.format.planar.name, "mono"
+    )
+    one.sample_rate, one.time_base, one.pts = frame.sample_rate, frame.time_base, frame.pts
+    return one
+
+
+def _level(samples: np.ndarray) -> float:
+    """Root mean square of int16 samples, of full scale."""
+    return float(np.sqrt(np.mean(np.square(samples / 2**15)))) if len(samples) else 0.0
