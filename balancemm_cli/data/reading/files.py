@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 from av.error import FFmpegError, PatchWelcomeError
+from PIL import Image
 
 NOT_MEDIA = {"tty", "concat", "hls"}  # text that FFmpeg would draw, and lists of other files
 UNKNOWN_WITHIN = (
@@ -76,9 +77,18 @@ def is_picture(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(64)
-    still_avif = head[4:8] == b"ftyp" and b"avif" in head and head[8:12] != b"avis"
+    if head[4:8] == b"ftyp" and b"avif" in head and b"avis" not in head:
+        return _pillow_knows(path)  # else FFmpeg may read it
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return still_avif or webp or head.startswith((JPEG, PNG, BMP, *TIFF, *JPEG_2000, *PORTABLE))
+    return webp or head.startswith((JPEG, PNG, BMP, *TIFF, *JPEG_2000, *PORTABLE))
+
+
+def _pillow_knows(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["AVIF"]):
+            return True
+    except (OSError, SyntaxError, KeyError):
+        return False
 
 
 def refuse_composed(path: Path) -> None:
@@ -90,10 +100,11 @@ def refuse_composed(path: Path) -> None:
         index = file.read(2**20).partition(b"mdat")[0]
     if b"moov" in index:  # a sequence, which is a video
         return
-    if b"avif" not in index[:64] and COMPOSED.search(index):
+    if COMPOSED.search(index) and not is_picture(path):
         raise MediaError("unsupported", "a HEIF picture made of tiles or layers; convert it to JPEG or PNG")
-    if b"clap" in index:
-        raise MediaError("unsupported", "a HEIF picture with a crop; convert it to JPEG or PNG")
+    for property, what in ((b"clap", "with a crop"), (b"imir", "that is mirrored")):
+        if property in index and not (property == b"imir" and is_picture(path)):
+            raise MediaError("unsupported", f"a HEIF picture {what}; convert it to JPEG or PNG")
 
 
 def declared_samples(path: Path) -> int | None:

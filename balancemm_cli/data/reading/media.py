@@ -73,9 +73,9 @@ def _read_frames(
     everything = whole and start is None and end is None
     if everything and fps and (found := _read_sparsely(path, height, width, fps, convert)):
         return found
-    scale = pictures.Scaler()
     with open_media(path, whole) as (container, log):
         stream = Stream(container, "video", path, log)
+        scale = pictures.Scaler(stream.decoder)
         if stream.still:
             return [convert(scale(next(frame for _, _, frame in stream.timed()), height, width))]
         chosen = _chosen(stream.timed(start or 0.0, end), fps, start, end)
@@ -122,9 +122,9 @@ def read_pairs(
 
     For motion between neighbouring frames. MediaError ("one frame") where there is no pair, else as there.
     """
-    scale = pictures.Scaler()
     with open_media(path, whole) as (container, log):
         stream = Stream(container, "video", path, log)
+        scale = pictures.Scaler(stream.decoder)
         pairs = _neighbours(stream.timed(start or 0.0, end))
         chosen = at_rate(pairs, fps, start or 0.0, end)
         found = [(scale(one, height, width), scale(two, height, width)) for one, two in chosen]
@@ -181,10 +181,10 @@ def _read_sparsely(
     Empty where the packets' time stamps do not say which frames these are, and where anything is wrong: then
     decoding all of the file gives the frames, or the reason why it has none.
     """
-    scale = pictures.Scaler()
     try:
         with open_media(path, True) as (container, log):
             stream = Stream(container, "video", path, log)
+            scale = pictures.Scaler(stream.decoder)
             shown = list(at_rate(stream.listed(), fps))
             found = {frame.pts: convert(scale(frame, height, width)) for frame in stream.only(set(shown))}
             stream.check(0.0, None, True)

@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -22,6 +22,11 @@ MAX_PIXELS = 2 * 89_478_485  # of a picture: where Pillow refuses, 0.7 GB as it 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 ANIMATED = ("PNG", "WEBP")  # the others' further pictures are pages or previews
 NEW_SUBFILE_TYPE, REDUCED = 254, 1  # of TIFF: a preview, as the first picture of camera raw files
+
+# Decoders whose frames may hold a colour profile with a name: PyAV 18 frees it twice once it looks at side data.
+NAMED_PROFILES = ("png", "apng", "webp", "mjpeg", "jpeg", "tiff", "libjxl", "psd")
+# (a, b, c, d) of the display matrix for each number of quarter turns to the left
+QUARTERS = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
 
 # Bit-exact, so that one file gives the same picture on every processor.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -52,7 +57,8 @@ def is_animated(image: Image.Image) -> bool:
 def timed(image: Image.Image) -> Iterator[tuple[float, float, Image.Image]]:
     """(from, until, picture) of an animated picture, in seconds."""
     time = 0.0
-    for number in range(getattr(image, "n_frames", 1)):
+    first = int(getattr(image, "default_image", False))  # of PNG: for readers that know no animation
+    for number in range(first, getattr(image, "n_frames", 1)):
         image.seek(number)
         picture = image.convert("RGB")
         until = time + max(image.info.get("duration", 0) / 1000, 0.01)
@@ -62,21 +68,24 @@ def timed(image: Image.Image) -> Iterator[tuple[float, float, Image.Image]]:
 
 def scaled(image: Image.Image, height: int, width: int) -> np.ndarray:
     """A picture turned upright as its EXIF says, stretched to a size, uint8 RGB [height, width, 3]."""
-    upright = ImageOps.exif_transpose(_to_rgb(image))
-    return np.array(upright.resize((width, height), Image.Resampling.BICUBIC))
+    image.load()
+    deep = image.format in ("PNG", "PPM")  # Pillow keeps their 16 bits in 32
+    with suppress(Exception):  # metadata that are no EXIF
+        image = ImageOps.exif_transpose(image)
+    return np.array(_to_rgb(image, deep).resize((width, height), Image.Resampling.BICUBIC))
 
 
 class Scaler:
-    """Makes frames of a video upright RGB of a size. One for all frames keeps the filters that it has computed."""
+    """Makes frames of a decoder upright RGB of a size. One for all frames keeps the filters that it has computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, decoder: str) -> None:
         self._scaler = VideoReformatter()
+        self._by_angle = decoder.startswith(NAMED_PROFILES)
 
     def __call__(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
         """Scale a frame (stretching it), turn it as the video says, as uint8 RGB [height, width, 3]. MediaError for a
         form of pixels that FFmpeg cannot convert."""
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-        turn = struct.unpack("=2i4x2i", bytes(matrix)[:20]) if matrix else (1, 0, 0, 1)
+        turn = self._turn(frame)
         across = abs(turn[1]) + abs(turn[2]) > abs(turn[0]) + abs(turn[3])
         size = (height, width) if across else (width, height)
         try:
@@ -86,6 +95,14 @@ class Scaler:
         except (FFmpegError, OSError, ValueError):  # sizes that its filters are not made for
             pixels = self._by_pillow(frame, size)
         return np.ascontiguousarray(_turned(pixels, turn, across))
+
+    def _turn(self, frame: av.VideoFrame) -> tuple[int, ...]:
+        """The linear map (a, b, c, d) of the display matrix: x' = a x + c y, y' = b x + d y, y downwards."""
+        if not self._by_angle:
+            with suppress(ValueError):  # side data of a kind that PyAV does not know
+                matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+                return struct.unpack("=2i4x2i", bytes(matrix)[:20]) if matrix else QUARTERS[0]
+        return QUARTERS[round(frame.rotation / 90) % 4]
 
     def _by_pillow(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
         try:
@@ -125,15 +142,16 @@ def _check(path: Path) -> None:
             image.verify()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:
     """8 bits a channel; of 16 bits the upper ones, and no transparency."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if image.mode.startswith("I;16") or (image.mode == "I" and deep):
         values = (np.asarray(image).astype(np.int64) + 128) // 257
-        rgb = Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
-        rgb.info |= {key: image.info[key] for key in ("exif", "xmp") if key in image.info}
-        return rgb
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise MediaError("unsupported", "pixels of 32 bits, which have no agreed black and white")
+        raise MediaError(
+            "unsupported",
+            "pixels of signed, floating or more than 16-bit numbers, which have no agreed black and white",
+        )
     try:
         return image.convert("RGB")
     except ValueError:
@@ -154,5 +172,6 @@ def _defects() -> Iterator[None]:
             "unsupported", "a picture of a form that Pillow cannot read, or a damaged header"
         ) from None
     except Exception as error:  # its decoders raise many kinds of them
-        cut = "truncated" in str(error).lower()
-        raise MediaError("truncated" if cut else "damaged", f"Pillow says: {error}") from None
+        said = str(error).lower()
+        kind = next((kind for kind in ("truncated", "unsupported") if kind in said), "damaged")
+        raise MediaError(kind, f"Pillow says: {error}") from None

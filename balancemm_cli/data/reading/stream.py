@@ -86,6 +86,7 @@ class Stream:
             "crccheck+explode" if context.name == "mjpeg" else "crccheck"
         )  # others mark what they conceal
         context.options = {"err_detect": strictness, "max_pixels": str(MAX_PIXELS)}
+        self.decoder: str = context.name
         self.decoded = 0.0  # where the decoded frames end
         self._container, self._stream, self._path, self._log = container, stream, path, log
         self._format = container.format.name
