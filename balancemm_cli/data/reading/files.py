@@ -21,6 +21,7 @@ BOXES = frozenset(
 )
 JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG", b"BM"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object with the size of a WMV or WMA file
 JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 PORTABLE = tuple(b"P%d%c" % (number, blank) for number in range(1, 7) for blank in b" \t\r\n")
 HEIF = re.compile(rb"(?s).{4}ftyp(?:.{4})*?(?:avif|heic|heix|heim|heis|mif1|mif2)")
@@ -165,6 +166,10 @@ def _examine(path: Path) -> str | None:
             return _cut_riff(file, size)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return _cut_boxes(file, size)
+        if (place := head.find(ASF_FILE)) >= 0:
+            declared = int.from_bytes(head[place + 40 : place + 48], "little")
+            if declared > size:
+                return f"the ASF header declares {declared:,} bytes, the file has {size:,}"
     return None
 
 

@@ -33,6 +33,7 @@ RETRIES = 20  # how often reading goes on behind what is no packet
 JOINED = {"mpegts", "mpeg"}
 INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "wav", "w64", "aiff", "au", "caf"}
 GUESSED = {
+    "asf",
     "mpegts",
     "mpeg",
     "mpegvideo",
@@ -146,9 +147,9 @@ class Stream:
             if not any(needed[number + 1 : number + 2]):
                 frames += context.decode(None)  # frames that wait for their turn
                 context.flush_buffers()
-            self._refuse_what_is_logged()
+            concealed = self._conceals()
             for frame in frames:
-                if frame.is_corrupt:
+                if concealed or frame.is_corrupt:
                     self._refuse("a frame is incomplete")
                 if frame.pts in wanted:
                     yield frame
@@ -190,7 +191,6 @@ class Stream:
             if self._unordered and packet is not None and packet.dts is not None:
                 heapq.heappush(waiting, self._to_seconds(packet.dts))
             for frame in self._attempt(packet):
-                self._refuse_what_is_logged()
                 stamp = None if frame.pts is None else self._to_seconds(frame.pts)
                 if waiting:
                     stamp = heapq.heappop(waiting)
@@ -214,15 +214,14 @@ class Stream:
         except FFmpegError:
             self._unread += size
             return []
-        sound = []
-        for frame in frames:
-            if frame.is_corrupt:
-                self._unread += size
-                continue
-            if self._unread and (self.decoded or self._format not in JOINED):
+        concealed = self._conceals()
+        sound = [frame for frame in frames if not (concealed or frame.is_corrupt)]
+        if sound and self._unread:
+            if self.decoded or self._format not in JOINED:
                 self._refuse("decoding fails, or a frame is incomplete,")
-            self._unread = 0  # else a recording that begins within a group of pictures
-            sound.append(frame)
+            self._unread = 0  # a recording that begins within a group of pictures
+        if concealed or len(sound) < len(frames):
+            self._unread += size
         self._read += size if sound else 0
         return sound
 
@@ -231,10 +230,15 @@ class Stream:
             self._refuse("zeros lie in its data")
         return self._stream.codec_context.decode(packet)
 
-    def _refuse_what_is_logged(self) -> None:
-        for _, name, message in self._log:
-            if name.startswith(SILENT) or (name in SAID and SAID[name] in message):
-                self._refuse(f"FFmpeg says: {message.strip()}")
+    def _conceals(self) -> bool:
+        """Whether FFmpeg logged damage since the last call that it tells in no other way."""
+        said = [
+            message
+            for _, name, message in self._log
+            if name.startswith(SILENT) or (name in SAID and SAID[name] in message)
+        ]
+        self._log.clear()
+        return bool(said)
 
     def _refuse(self, what: str = "decoding fails") -> None:
         raise MediaError("damaged", f"{what} after {self.decoded:.2f} s")
@@ -251,7 +255,8 @@ class Stream:
     def _demux(self, flush: bool = False) -> Iterator[Any]:
         """The packets of the stream that are not empty, on request None at the end for the decoder's last frames."""
         streams = [self._stream] if self._stream.duration else []  # else all count, see `check`
-        for _ in range(RETRIES):
+        failures = 0
+        while failures < RETRIES:
             try:
                 for packet in self._container.demux(*streams):
                     if packet.pts is not None and packet.size and not streams:
@@ -260,7 +265,10 @@ class Stream:
                     if packet.stream is self._stream and packet.size:
                         yield packet
                 break
+            except IndexError:  # a packet of a stream that begins late, which PyAV does not know
+                continue
             except FFmpegError:  # what lies here is no packet
+                failures += 1
                 self._unread += 1
         if flush:
             yield None
