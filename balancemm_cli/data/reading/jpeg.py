@@ -37,11 +37,12 @@ def check(data: bytes) -> None:
     complete = _decodes(checked)
     if complete is False:
         raise MediaError("damaged", "parts of the JPEG picture are missing or overwritten (truncated, too)")
-    if complete and len(scans[-1]) > 2 * surplus:
-        if _decodes([part[:-surplus] if part is scans[-1] else part for part in checked]):
-            raise MediaError(
-                "damaged", "data are left over behind the JPEG picture, so that some were overwritten"
-            )
+    if not complete or len(scans[-1]) <= 2 * surplus:
+        return
+    if _decodes([part[:-surplus] if part is scans[-1] else part for part in checked]):
+        raise MediaError(
+            "damaged", "data are left over behind the JPEG picture, so that some were overwritten"
+        )
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -95,7 +95,7 @@ class Stream:
         # AVI has no time stamps to show frames by, and FFmpeg cannot guess those of reordered H.264 and HEVC.
         self._unordered = container.format.name == "avi" and context.name in ("h264", "hevc")
         self._origin = (container.start_time or 0) / av.time_base
-        self._clock = _Clock(self._format in JOINED or kind == "audio")
+        self._clock = _Clock(self._format in JOINED) if kind == "video" else _SampleClock()
         self._reached = 0.0  # where the packets of any stream end
         self._complete = False  # whether the file was read to its end
         self._unread = 0  # bytes since the last frame that could not be decoded
@@ -105,30 +105,45 @@ class Stream:
         self.still = self._format == "image2" or self._format.endswith("_pipe")
 
     def timed(self, start: float = 0.0, end: float | None = None) -> Iterator[tuple[float, float, Any]]:
-        """Decode (from, until, frame), from the file's begin or a place before `start`, up to `end`."""
+        """Decode (from, until, frame), from the file's begin or a place before `start`, up to `end`. A frame lasts at
+        least until the next one."""
         if start > SEEK_FROM and self._format in INDEXED and not self._seek(start):
             self._container.seek(0)
-        yield from self._decode(end)
+        before: tuple[float, float, Any] | None = None
+        for time, until, frame in self._decode():
+            if before is not None:
+                yield before[0], max(before[1], time), before[2]
+            if end is not None and time >= end:
+                return
+            self.decoded = max(self.decoded, until)
+            before = time, until, frame
+        if before is not None:
+            yield before
 
     def listed(self) -> list[tuple[float, float, int]]:
         """(from, until, time stamp) of each frame by the packets, in order of time, without decoding. Empty
         where they do not say it, as in AVI, or where the clock jumps."""
         assert self._packets
         times = []
-        before = None
+        before, first = None, 0.0
         for packet in self._demux():
             if packet.pts is None or packet.dts is None or self._unordered:
                 return []
             dts = self._to_seconds(packet.dts)
             if before is not None and not 0 <= dts - before <= JUMP:
                 return []
+            first = dts if before is None else first
             before = dts
             time = self._to_seconds(packet.pts)
             times.append((time, time + self._duration(packet), packet.pts))
             self._listed.append((packet.pts, self._packets.is_fresh(packet)))
+        times.sort()
+        if self._format == "avi" and times:  # see `_decode`
+            lag = times[0][0] - first
+            times = [(time - lag, until - lag, pts) for time, until, pts in times]
         self.decoded = max((until for _, until, _ in times), default=0.0)
         self._complete = True
-        return sorted(times)
+        return times
 
     def only(self, wanted: set[int]) -> Iterator[Any]:
         """Decode the listed frames with the wanted time stamps, and of the others those that they need. MediaError
@@ -185,19 +200,26 @@ class Stream:
             return False
         return early and fresh
 
-    def _decode(self, end: float | None) -> Iterator[tuple[float, float, Any]]:
+    def _decode(self) -> Iterator[tuple[float, float, Any]]:
         waiting: list[float] = []  # of an unordered stream: times of packets whose frames are to come
+        first: float | None = None  # of AVI: the time of the first packet
         for packet in self._demux(flush=True):
-            if self._unordered and packet is not None and packet.dts is not None:
-                heapq.heappush(waiting, self._to_seconds(packet.dts))
+            if self._packets and self._format == "avi" and packet is not None and packet.dts is not None:
+                first = self._to_seconds(packet.dts) if first is None else first
+                if self._unordered:
+                    heapq.heappush(waiting, self._to_seconds(packet.dts))
             for frame in self._attempt(packet):
                 stamp = None if frame.pts is None else self._to_seconds(frame.pts)
-                if waiting:
+                if waiting and self._unordered:
                     stamp = heapq.heappop(waiting)
+                elif first is not None and stamp is not None and not self.decoded:
+                    self._origin += (
+                        stamp - first
+                    )  # the delay of reordering, which FFmpeg leaves in AVI's times
+                    stamp = first
                 time, until = self._clock(stamp, self._duration(frame))
-                if end is not None and time >= end:
-                    return
-                self.decoded = max(self.decoded, until)
+                if self._packets is None and stamp is not None:  # of sound, whose stamps may leave gaps
+                    self.decoded = max(self.decoded, stamp + until - time)
                 yield time, until, frame
         self._check_tail()
         self._complete = True
@@ -296,8 +318,21 @@ class Stream:
         return self._container.duration / av.time_base if self._container.duration else None
 
 
+class _SampleClock:
+    """Counts the time of frames of sound by their samples from the first one's stamp on, as they are stored."""
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+
+    def __call__(self, stamp: float | None, duration: float) -> tuple[float, float]:
+        """(from, until) of the next frame."""
+        time = self._until if self._until is not None else stamp or 0.0
+        self._until = time + duration
+        return time, self._until
+
+
 class _Clock:
-    """Counts the time of frames by their stamps, which may be absent, restart or jump."""
+    """Counts the time of pictures by their stamps, which may be absent, restart or jump."""
 
     def __init__(self, goes_on: bool) -> None:
         self._goes_on = goes_on  # whether time goes on where the stamps jump ahead; else the last frame stays
