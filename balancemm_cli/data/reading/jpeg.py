@@ -6,11 +6,13 @@ of them.
 """
 
 import io
-import math
 from collections.abc import Iterator
+from contextlib import suppress
 
 import av
+import numpy as np
 from av.error import FFmpegError, PatchWelcomeError
+from PIL import Image
 
 from balancemm_cli.data.reading.files import MediaError
 
@@ -18,31 +20,44 @@ SCAN, END = 0xDA, 0xD9
 BARE = frozenset(range(0xD0, 0xD8)) | {0x01}  # markers without a length: restarts
 FRAMES = (0xC0, 0xC1, 0xC2)  # the forms that FFmpeg decodes as Pillow does: baseline, extended, progressive
 NOT_PICTURE = frozenset(range(0xE1, 0xEE)) | {0xEF, 0xFE}  # metadata, which FFmpeg would judge too
-LEFT_OVER = 4  # blocks of pixels, of average size, that a decoder may read behind the last one
-SPARE = 16  # bytes of padding that some cameras leave
+PROGRESSIVE = 0xC2
+AHEAD = 8  # bytes that a decoder looks ahead
+SPARE = 16  # bytes behind the picture that some cameras leave
 
 
-def check(data: bytes) -> None:
-    """MediaError for a file without an end, and where not all of the picture is there or something is left over. Forms
-    that FFmpeg does not decode pass."""
+def check(data: bytes, picture: Image.Image) -> None:
+    """MediaError where not all of the picture is there or something is left over; `picture` is what Pillow made of the
+    data. Forms that FFmpeg does not decode pass."""
     parts = list(_segments(data))
-    if END not in (marker for marker, _ in parts):
-        raise MediaError("truncated", "the JPEG file has no end")
-    frame = next((part for marker, part in parts if marker in FRAMES), b"")
+    frame = next((marker for marker, _ in parts if marker in FRAMES), None)
     scans = [part for marker, part in parts if marker == SCAN]
-    if len(frame) < 12 or not scans:
+    if frame is None or not scans:
         return
-    checked = [part for marker, part in parts if marker not in NOT_PICTURE]
-    surplus = SPARE + math.ceil(LEFT_OVER * len(scans[-1]) / _blocks(frame))
-    complete = _decodes(checked)
-    if complete is False:
+    checked = [part for marker, part in parts if marker not in NOT_PICTURE and marker != END]
+    if (complete := _decodes(checked)) is None:
+        return
+    shorter = [part[:-SPARE] if part is scans[-1] else part for part in checked]
+    left = len(scans[-1]) > 4 * SPARE
+    if frame == PROGRESSIVE:
+        left = left and _decodes(shorter)
+    elif np.asarray(picture)[
+        -1
+    ].any():  # to the byte, where FFmpeg does not notice that the last block is cut
+        complete = complete and _gives_last_row(checked, picture)
+        left = left and _gives_last_row(shorter, picture)
+    else:
+        left = False
+    if not complete:
         raise MediaError("damaged", "parts of the JPEG picture are missing or overwritten (truncated, too)")
-    if not complete or len(scans[-1]) <= 2 * surplus:
-        return
-    if _decodes([part[:-surplus] if part is scans[-1] else part for part in checked]):
+    if left:
         raise MediaError(
             "damaged", "data are left over behind the JPEG picture, so that some were overwritten"
         )
+
+
+def has_end(data: bytes) -> bool:
+    """Whether the picture of a JPEG file ends within the file."""
+    return any(marker == END for marker, _ in _segments(data))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -75,11 +90,15 @@ def _end_of_scan(data: bytes, place: int) -> int:
     return len(data)
 
 
-def _blocks(frame: bytes) -> int:
-    """How many blocks of 8×8 samples or of a group of them (MCU) a picture has, by its frame header."""
-    height, width = (int.from_bytes(frame[place : place + 2], "big") for place in (5, 7))
-    down, across = frame[11] & 15, frame[11] >> 4
-    return max(1, math.ceil(height / (8 * max(down, 1))) * math.ceil(width / (8 * max(across, 1))))
+def _gives_last_row(parts: list[bytes], picture: Image.Image) -> bool:
+    """Whether the last row of a picture, which is not black, comes out of these segments. Where data are missing,
+    Pillow waits for them, and the row stays black."""
+    file = io.BytesIO(b"\xff\xd8" + b"".join(parts) + bytes(AHEAD))
+    with Image.open(file, formats=["JPEG"]) as found:
+        with suppress(OSError):
+            found.load()
+        found.tile = []  # so that Pillow takes it for decoded, as far as it is
+        return np.array_equal(np.asarray(found)[-1], np.asarray(picture)[-1])
 
 
 def _decodes(parts: list[bytes]) -> bool | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 START = b"\0\0\1"
 OVERWRITTEN = re.compile(rb"\x00\x00\x00[^\x00\x01]")
-ROW = bytes(64)  # zeros; an arithmetic code has them by chance once in 2**512 places
+ROW = bytes(32)  # zeros; an arithmetic code has them by chance once in 2**256 places
 
 
 class Packets:

@@ -34,18 +34,27 @@ _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BI
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """A picture file, checked as far as its form allows but not decoded; errors of decoding it become MediaError."""
+    """A picture file, decoded and checked as far as its form allows. What is raised while it is used becomes
+    MediaError."""
     if cut := examine(path):
         raise MediaError("truncated", cut)
     refuse_composed(path)
     with warnings.catch_warnings(), _defects():
         warnings.simplefilter("ignore")  # what is wrong with its metadata does not matter
-        _check(path)
-        with Image.open(path, formats=FORMATS) as image:
+        data = path.read_bytes()
+        is_jpeg = data[:2] == b"\xff\xd8"
+        if is_jpeg and not jpeg.has_end(data):
+            raise MediaError("truncated", "the JPEG file has no end")
+        if data[:4] == b"\x89PNG":
+            _check_sums(data)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if image.format == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED:  # pyright: ignore[reportAttributeAccessIssue]
                 raise MediaError("unsupported", "its first picture is a preview, as in camera raw files")
+            image.load()
+            if is_jpeg:
+                jpeg.check(data, image)
             yield image
 
 
@@ -68,7 +77,6 @@ def timed(image: Image.Image) -> Iterator[tuple[float, float, Image.Image]]:
 
 def scaled(image: Image.Image, height: int, width: int) -> np.ndarray:
     """A picture turned upright as its EXIF says, stretched to a size, uint8 RGB [height, width, 3]."""
-    image.load()
     deep = image.format in ("PNG", "PPM")  # Pillow keeps their 16 bits in 32
     with suppress(Exception):  # metadata that are no EXIF
         image = ImageOps.exif_transpose(image)
@@ -132,14 +140,10 @@ def _turned(pixels: np.ndarray, turn: tuple[int, ...], across: bool) -> np.ndarr
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _check(path: Path) -> None:
-    """What Pillow does not check: the data of a JPEG picture, and the sums over the parts of a PNG file."""
-    data = path.read_bytes()
-    if data[:2] == b"\xff\xd8":
-        jpeg.check(data)
-    if data[:4] == b"\x89PNG":
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.verify()
+def _check_sums(data: bytes) -> None:
+    """The sums over the parts of a PNG file, which Pillow checks on request alone."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.verify()
 
 
 def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:

@@ -218,6 +218,8 @@ class Stream:
                     )  # the delay of reordering, which FFmpeg leaves in AVI's times
                     stamp = first
                 time, until = self._clock(stamp, self._duration(frame))
+                if self._format == "flac" and stamp is not None and stamp - time > 1e-3:
+                    self._refuse("samples are missing")
                 if self._packets is None and stamp is not None:  # of sound, whose stamps may leave gaps
                     self.decoded = max(self.decoded, stamp + until - time)
                 yield time, until, frame
