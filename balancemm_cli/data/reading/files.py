@@ -4,7 +4,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,17 @@ def open_media(path: Path, whole: bool) -> Iterator[tuple[Any, Log]]:
     if (cut := examine(path)) and whole:
         raise MediaError("truncated", cut)
     refuse_composed(path)
-    # "file:" for names with a colon; no other protocol, as a playlist could name anything.
-    source = _without_name(path) if "%" in str(path) else f"file:{path}"
-    try:
-        container = av.open(source, metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except PatchWelcomeError:
-        raise MediaError("unsupported", "FFmpeg knows this form of media, but cannot read it") from None
-    except FFmpegError:
-        raise MediaError("unreadable", "not media, or its header is damaged") from None
-    with container, _listening() as log:
+    with ExitStack() as stack:
+        # "file:" for names with a colon; no other protocol, as a playlist could name anything.
+        source = stack.enter_context(_without_name(path)) if "%" in str(path) else f"file:{path}"
+        try:
+            container = av.open(source, metadata_errors="replace", options={"protocol_whitelist": "file"})
+        except PatchWelcomeError:
+            raise MediaError("unsupported", "FFmpeg knows this form of media, but cannot read it") from None
+        except FFmpegError:
+            raise MediaError("unreadable", "not media, or its header is damaged") from None
+        stack.enter_context(container)
+        log = stack.enter_context(_listening())
         if container.format.name in NOT_MEDIA:
             raise MediaError("unreadable", "not media")
         yield container, log

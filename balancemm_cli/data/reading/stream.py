@@ -6,6 +6,7 @@ damage, and time is counted on where time stamps restart or jump.
 
 import heapq
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ class Stream:
             times.append((time, time + self._duration(packet), packet.pts))
             self._listed.append((packet.pts, self._packets.is_fresh(packet)))
         times.sort()
+        if any(later[0] - earlier[0] > JUMP for earlier, later in pairwise(times)):
+            return []
         if self._format == "avi" and times:  # see `_decode`
             lag = times[0][0] - first
             times = [(time - lag, until - lag, pts) for time, until, pts in times]
