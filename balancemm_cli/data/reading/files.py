@@ -73,17 +73,23 @@ def examine(path: Path) -> str | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture of a form that Pillow reads, by its first bytes. HEIF with HEVC is none. Raises
-    MediaError for a file that is no media at all."""
-    examine(path)
+    """Whether a file is a picture of a form that Pillow reads, by its first bytes. HEIF with HEVC is none."""
     if path.suffix.lower() in (".mjpeg", ".mjpg"):  # pictures one behind the other
         return False
-    with path.open("rb") as file:
-        head = file.read(64)
+    head = _head(path)
     if head[4:8] == b"ftyp" and b"avif" in head and b"avis" not in head:
         return _pillow_knows(path)  # else FFmpeg may read it
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return webp or head.startswith((JPEG, PNG, BMP, *TIFF, *JPEG_2000, *PORTABLE))
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; none of one that cannot be read, which `examine` says."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
 
 
 def _pillow_knows(path: Path) -> bool:
@@ -96,10 +102,9 @@ def _pillow_knows(path: Path) -> bool:
 
 def refuse_composed(path: Path) -> None:
     """MediaError for a HEIF picture of which neither FFmpeg nor Pillow shows what is meant: of tiles, or cropped."""
+    if not HEIF.match(_head(path)):
+        return
     with path.open("rb") as file:
-        if not HEIF.match(file.read(64)):
-            return
-        file.seek(0)
         index = file.read(2**20).partition(b"mdat")[0]
     if b"moov" in index:  # a sequence, which is a video
         return

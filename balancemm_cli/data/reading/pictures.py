@@ -15,10 +15,11 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from balancemm_cli.data.reading import jpeg
-from balancemm_cli.data.reading.files import MediaError, examine, refuse_composed
+from balancemm_cli.data.reading.files import JPEG, PNG, MediaError, examine, refuse_composed
 
 JPEG_QUALITY = 95  # with full chroma; the loss is below what a video codec did before
 MAX_PIXELS = 2 * 89_478_485  # of a picture: where Pillow refuses, 0.7 GB as it is decoded
+MAX_BYTES = 2**30  # of a picture file that is checked as a whole
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 ANIMATED = ("PNG", "WEBP")  # the others' further pictures are pages or previews
 NEW_SUBFILE_TYPE, REDUCED = 254, 1  # of TIFF: a preview, as the first picture of camera raw files
@@ -41,19 +42,23 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     refuse_composed(path)
     with warnings.catch_warnings(), _defects():
         warnings.simplefilter("ignore")  # what is wrong with its metadata does not matter
-        data = path.read_bytes()
-        is_jpeg = data[:2] == b"\xff\xd8"
-        if is_jpeg and not jpeg.has_end(data):
+        with path.open("rb") as file:
+            head = file.read(4)
+        checked = head.startswith((JPEG, PNG))
+        if checked and path.stat().st_size > MAX_BYTES:
+            raise MediaError("too large", f"a picture file of more than {MAX_BYTES:,} bytes")
+        data = path.read_bytes() if checked else b""
+        if head.startswith(JPEG) and not jpeg.has_end(data):
             raise MediaError("truncated", "the JPEG file has no end")
-        if data[:4] == b"\x89PNG":
+        if head.startswith(PNG):
             _check_sums(data)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data) if checked else path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if image.format == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED:  # pyright: ignore[reportAttributeAccessIssue]
                 raise MediaError("unsupported", "its first picture is a preview, as in camera raw files")
             image.load()
-            if is_jpeg:
+            if head.startswith(JPEG):
                 jpeg.check(data, image)
             yield image
 

@@ -17,7 +17,7 @@ LOUD, LOUD_SHARE = (
     0.01,
 )  # of full scale, as lossy codecs overshoot; and the share of samples that may exceed it
 LOUDEST = 4.0  # of full scale, which no sample may exceed
-FULL_SCALE = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63}
+FULL_SCALE = 2**15
 
 
 def read_audio(
@@ -33,11 +33,18 @@ def read_audio(
     Where the channels cancel each other, so that the mix has less than a hundredth of the loudest one's level, that
     one is taken. `whole=False` accepts a file that ends early, `loud=False` one that is silent. Raises MediaError.
     """
-    samples, levels = _read(path, rate, start, end, whole)
-    if len(levels.channels) > 1 and _level(samples) < CANCELLED * levels.channels.max():
-        samples, _ = _read(path, rate, start, end, whole, int(levels.channels.argmax()))
+    samples, stream = _read(path, rate, start, end, whole)
+    if (
+        stream.channels > 1 and _level(samples) < CANCELLED
+    ):  # else it cannot be below that of the loudest channel
+        channels = [_read(path, rate, start, end, whole, channel)[0] for channel in range(stream.channels)]
+        loudest = max(channels, key=_level)
+        samples = loudest if _level(samples) < CANCELLED * _level(loudest) else samples
     if not len(samples):
         raise MediaError("no audio samples")
+    full = samples.max() == FULL_SCALE - 1 or samples.min() == -FULL_SCALE  # where what is no sound ends up
+    if full or stream.decoder.startswith("pcm_f"):
+        _check_floats(path, start or 0.0, end, whole)
     if loud and max(samples.max(), -int(samples.min())) <= SILENCE:
         raise MediaError("silent", "the audio is digital silence")
     return samples
@@ -45,41 +52,54 @@ def read_audio(
 
 def _read(
     path: Path, rate: int, start: float | None, end: float | None, whole: bool, channel: int | None = None
-) -> tuple[np.ndarray, "_Levels"]:
-    """The samples of the mix, or of one channel, and the levels of all channels."""
+) -> tuple[np.ndarray, Stream]:
+    """The samples of the mix, or of one channel, and where they are from."""
     begin = start or 0.0
     with open_media(path, whole) as (container, log):
         stream = Stream(container, "audio", path, log)
-        mono = _Mono(rate, channel)
-        levels = _Levels()
-        samples = _cut(stream, mono, levels, rate, begin, end)
+        samples = _cut(stream, _Mono(rate, channel), rate, begin, end)
         stream.check(begin, end, whole)
-    return samples, levels
+    return samples, stream
 
 
-def _cut(
-    stream: Stream, mono: "_Mono", levels: "_Levels", rate: int, begin: float, end: float | None
-) -> np.ndarray:
+def _check_floats(path: Path, begin: float, end: float | None, whole: bool) -> None:
+    """MediaError for samples that are floats and no sound."""
+    loud = count = 0
+    with open_media(path, whole) as (container, log):
+        stream = Stream(container, "audio", path, log)
+        for _, until, frame in stream.timed(begin, end):
+            if until <= begin or not frame.format.name.startswith(("flt", "dbl")):
+                continue
+            sizes = np.abs(frame.to_ndarray())
+            peak = sizes.max(initial=0)
+            if not np.isfinite(peak):
+                raise MediaError("damaged", "its sound has numbers that are not finite (NaN or infinite)")
+            if peak > LOUDEST:
+                raise MediaError("damaged", f"its sound is out of range: {peak:.3g} times full scale")
+            loud += int((sizes > LOUD).sum()) if peak > LOUD else 0
+            count += sizes.size
+    if loud > LOUD_SHARE * count:
+        raise MediaError("damaged", "its sound is out of range: much of it exceeds full scale")
+
+
+def _cut(stream: Stream, mono: "_Mono", rate: int, begin: float, end: float | None) -> np.ndarray:
     """The samples from `begin` to `end`; what lies before is decoded, as the resampler needs it, but not kept."""
     first: float | None = None
     skip = 0  # samples of `parts` that lie before `begin`
     parts: list[np.ndarray] = []
-    for time, until, frame in stream.timed(begin, None if end is None else end + TAIL):
+    for time, _, frame in stream.timed(begin, None if end is None else end + TAIL):
         if first is None:
             first, skip = time, max(0, round((begin - time) * rate))
-        if until > begin and (end is None or time < end):
-            levels.add(frame)
         parts += mono.resampled(frame)
         while parts and len(parts[0]) <= skip:
             skip -= len(parts.pop(0))
     if first is None:
         raise MediaError("no audio samples")
     parts += mono.rest()
-    levels.check()
     samples = np.concatenate([np.zeros(0, np.int16), *parts])[skip:]
-    if end is None:
-        return samples
-    return samples[: max(0, round((end - first) * rate)) - max(0, round((begin - first) * rate))]
+    if end is not None:
+        samples = samples[: max(0, round((end - first) * rate)) - max(0, round((begin - first) * rate))]
+    return samples
 
 
 class _Mono:
@@ -114,49 +134,6 @@ class _Mono:
         return last
 
 
-class _Levels:
-    """The level of each channel, and whether samples are numbers that sound can have."""
-
-    def __init__(self) -> None:
-        self._squares = np.zeros(0)
-        self._count = self._loud = 0
-
-    @property
-    def channels(self) -> np.ndarray:
-        """Root mean square of each channel, of full scale."""
-        return np.sqrt(self._squares / max(1, self._count))
-
-    def add(self, frame: av.AudioFrame) -> None:
-        """Count a frame. MediaError for floats that are no sound."""
-        values = _values(frame)
-        if values.dtype.kind == "f":
-            peak = np.abs(values).max(initial=0)
-            if not np.isfinite(peak):
-                raise MediaError("damaged", "its sound has numbers that are not finite (NaN or infinite)")
-            if peak > LOUDEST:
-                raise MediaError("damaged", f"its sound is out of range: {peak:.3g} times full scale")
-            if peak > LOUD:
-                self._loud += int((np.abs(values) > LOUD).sum())
-        if len(self._squares) < len(values):
-            self._squares = np.pad(self._squares, (0, len(values) - len(self._squares)))
-        scaled = values.astype(np.float32) / FULL_SCALE.get(frame.format.packed.name, 1)
-        self._squares[: len(values)] += np.einsum("ct,ct->c", scaled, scaled)
-        self._count += values.shape[1]
-
-    def check(self) -> None:
-        """MediaError where more of the sound exceeds full scale than a lossy codec's overshoot."""
-        if self._loud > LOUD_SHARE * self._count * max(1, len(self._squares)):
-            raise MediaError("damaged", "its sound is out of range: much of it exceeds full scale")
-
-
-def _values(frame: av.AudioFrame) -> np.ndarray:
-    """The samples [channels, T]; of unsigned ones around 0."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    return values.astype(np.int16) - 128 if values.dtype == np.uint8 else values
-
-
 def _only(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
     """One channel of a frame."""
     values = frame.to_ndarray()
@@ -171,4 +148,4 @@ def _only(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
 
 def _level(samples: np.ndarray) -> float:
     """Root mean square of int16 samples, of full scale."""
-    return float(np.sqrt(np.mean(np.square(samples / 2**15)))) if len(samples) else 0.0
+    return float(np.sqrt(np.mean(np.square(samples / FULL_SCALE)))) if len(samples) else 0.0

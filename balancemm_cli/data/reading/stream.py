@@ -34,9 +34,9 @@ RETRIES = 20  # how often reading goes on behind what is no packet
 JOINED = {"mpegts", "mpeg"}
 INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "wav", "w64", "aiff", "au", "caf"}
 GUESSED = {
-    "asf",
     "mpegts",
     "mpeg",
+    "asf",
     "mpegvideo",
     "h264",
     "hevc",
@@ -47,9 +47,9 @@ GUESSED = {
     "obu",
     "ivf",
     "mjpeg",
-    "dv",
 }
 GUESSED |= {
+    "dv",
     "aac",
     "ac3",
     "eac3",
@@ -62,7 +62,6 @@ GUESSED |= {
     "amrnb",
     "amrwb",
     "gsm",
-    "adx",
     "g722",
 }
 
@@ -84,19 +83,21 @@ class Stream:
         if kind == "audio" and not MIN_RATE <= context.sample_rate <= MAX_RATE:
             raise MediaError("unreadable", f"its header says {context.sample_rate:,} samples a second")
         context.thread_count = 1  # the work is parallel over files
-        strictness = (
-            "crccheck+explode" if context.name == "mjpeg" else "crccheck"
-        )  # others mark what they conceal
+        # The decoder of MJPEG hides what it conceals; others mark it.
+        strictness = "crccheck+explode" if context.name == "mjpeg" else "crccheck"
         context.options = {"err_detect": strictness, "max_pixels": str(MAX_PIXELS)}
         self.decoder: str = context.name
+        self.channels: int = context.layout.nb_channels if kind == "audio" else 0
         self.decoded = 0.0  # where the decoded frames end
         self._container, self._stream, self._path, self._log = container, stream, path, log
+        self._base = stream.time_base.numerator, stream.time_base.denominator
         self._format = container.format.name
         self._packets = Packets(context) if kind == "video" else None
         # AVI has no time stamps to show frames by, and FFmpeg cannot guess those of reordered H.264 and HEVC.
         self._unordered = container.format.name == "avi" and context.name in ("h264", "hevc")
         self._origin = (container.start_time or 0) / av.time_base
         self._clock = _Clock(self._format in JOINED) if kind == "video" else _SampleClock()
+        self._bases: dict[int, float] = {}  # seconds in a unit of each stream's time stamps
         self._reached = 0.0  # where the packets of any stream end
         self._complete = False  # whether the file was read to its end
         self._unread = 0  # bytes since the last frame that could not be decoded
@@ -110,6 +111,13 @@ class Stream:
         least until the next one."""
         if start > SEEK_FROM and self._format in INDEXED and not self._seek(start):
             self._container.seek(0)
+        if self._packets is None:  # frames of sound follow each other
+            for time, until, frame in self._decode():
+                if end is not None and time >= end:
+                    return
+                self.decoded = max(self.decoded, until)
+                yield time, until, frame
+            return
         before: tuple[float, float, Any] | None = None
         for time, until, frame in self._decode():
             if before is not None:
@@ -139,7 +147,7 @@ class Stream:
             times.append((time, time + self._duration(packet), packet.pts))
             self._listed.append((packet.pts, self._packets.is_fresh(packet)))
         times.sort()
-        if any(later[0] - earlier[0] > JUMP for earlier, later in pairwise(times)):
+        if self._unread or any(later[0] - earlier[0] > JUMP for earlier, later in pairwise(times)):
             return []
         if self._format == "avi" and times:  # see `_decode`
             lag = times[0][0] - first
@@ -216,9 +224,7 @@ class Stream:
                 if waiting and self._unordered:
                     stamp = heapq.heappop(waiting)
                 elif first is not None and stamp is not None and not self.decoded:
-                    self._origin += (
-                        stamp - first
-                    )  # the delay of reordering, which FFmpeg leaves in AVI's times
+                    self._origin += stamp - first  # a delay by reordering, which FFmpeg leaves in AVI's times
                     stamp = first
                 time, until = self._clock(stamp, self._duration(frame))
                 if self._format == "flac" and stamp is not None and stamp - time > 1e-3:
@@ -241,6 +247,9 @@ class Stream:
         except FFmpegError:
             self._unread += size
             return []
+        if not self._log and not self._unread and not any(frame.is_corrupt for frame in frames):
+            self._read += size
+            return frames
         concealed = self._conceals()
         sound = [frame for frame in frames if not (concealed or frame.is_corrupt)]
         if sound and self._unread:
@@ -259,13 +268,14 @@ class Stream:
 
     def _conceals(self) -> bool:
         """Whether FFmpeg logged damage since the last call that it tells in no other way."""
-        said = [
-            message
+        if not self._log:
+            return False
+        said = any(
+            name.startswith(SILENT) or (name in SAID and SAID[name] in message)
             for _, name, message in self._log
-            if name.startswith(SILENT) or (name in SAID and SAID[name] in message)
-        ]
+        )
         self._log.clear()
-        return bool(said)
+        return said
 
     def _refuse(self, what: str = "decoding fails") -> None:
         raise MediaError("damaged", f"{what} after {self.decoded:.2f} s")
@@ -287,8 +297,7 @@ class Stream:
             try:
                 for packet in self._container.demux(*streams):
                     if packet.pts is not None and packet.size and not streams:
-                        until = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self._origin
-                        self._reached = max(self._reached, until)
+                        self._note_end(packet)
                     if packet.stream is self._stream and packet.size:
                         yield packet
                 break
@@ -300,15 +309,20 @@ class Stream:
         if flush:
             yield None
 
+    def _note_end(self, packet: Any) -> None:  # noqa: ANN401 - of any stream
+        base = self._bases.get(packet.stream_index)
+        if base is None:
+            base = self._bases[packet.stream_index] = float(packet.time_base)
+        self._reached = max(self._reached, (packet.pts + (packet.duration or 0)) * base - self._origin)
+
     def _to_seconds(self, stamp: int) -> float:
-        base = self._stream.time_base
-        return stamp * base.numerator / base.denominator - self._origin
+        return stamp * self._base[0] / self._base[1] - self._origin
 
     def _duration(self, item: Any) -> float:  # noqa: ANN401 - a frame of either kind or a packet
         if isinstance(item, av.AudioFrame):
             return item.samples / item.sample_rate
         if item.duration:
-            return float(item.duration * self._stream.time_base)
+            return item.duration * self._base[0] / self._base[1]
         return 1 / float(self._stream.average_rate or 25)
 
     def _declared(self) -> float | None:
@@ -341,23 +355,26 @@ class _Clock:
 
     def __init__(self, goes_on: bool) -> None:
         self._goes_on = goes_on  # whether time goes on where the stamps jump ahead; else the last frame stays
-        self._until: float | None = None
-        self._time = 0.0
-        self._shift = 0.0
+        self._begun = False
+        self._time = self._until = self._shift = 0.0
 
     def __call__(self, stamp: float | None, duration: float) -> tuple[float, float]:
         """(from, until) of the next frame. MediaError for a jump that is no time that the last frame is shown."""
-        expected = self._until or 0.0
-        time = expected if stamp is None else stamp + self._shift
-        if self._until is not None:
-            ahead = time - expected
+        before = self._time
+        time = self._until if stamp is None else stamp + self._shift
+        if self._begun:
+            ahead = time - self._until
             if ahead < -BACK or (self._goes_on and ahead > JUMP):
                 self._shift -= ahead
-                time = expected
-            elif ahead + duration > LONGEST:
-                raise MediaError("damaged", f"its time stamps jump by {ahead:,.0f} s after {expected:.2f} s")
-            time = max(time, self._time)
-        self._time, self._until = time, time + duration
+                time = self._until
+            time = max(time, before)
+            if time - before > LONGEST:
+                raise MediaError(
+                    "damaged", f"its time stamps jump by {ahead:,.0f} s after {self._until:.2f} s"
+                )
+        if duration > LONGEST:
+            raise MediaError("damaged", f"its time stamps jump by {duration:,.0f} s after {time:.2f} s")
+        self._begun, self._time, self._until = True, time, time + duration
         return self._time, self._until
 
 
