@@ -45,7 +45,6 @@ def open_media(path: Path, whole: bool) -> Iterator[tuple[Any, Log]]:
     by the first bytes what the file is instead, where `whole` also for a file that is cut by its own form."""
     if (cut := examine(path)) and whole:
         raise MediaError("truncated", cut)
-    refuse_composed(path)
     with ExitStack() as stack:
         # "file:" for names with a colon; no other protocol, as a playlist could name anything.
         source = stack.enter_context(_without_name(path)) if "%" in str(path) else f"file:{path}"
@@ -63,7 +62,8 @@ def open_media(path: Path, whole: bool) -> Iterator[tuple[Any, Log]]:
 
 
 def examine(path: Path) -> str | None:
-    """Raise MediaError for a file that is no media at all; say how it is cut where its form shows it."""
+    """Raise MediaError for a file that is no media at all, or that no reader shows as meant; say how it is cut where
+    its form shows it."""
     try:
         return _examine(path)
     except FileNotFoundError:
@@ -100,12 +100,10 @@ def _pillow_knows(path: Path) -> bool:
         return False
 
 
-def refuse_composed(path: Path) -> None:
+def _refuse_composed(path: Path, file: io.BufferedReader) -> None:
     """MediaError for a HEIF picture of which neither FFmpeg nor Pillow shows what is meant: of tiles, or cropped."""
-    if not HEIF.match(_head(path)):
-        return
-    with path.open("rb") as file:
-        index = file.read(2**20).partition(b"mdat")[0]
+    file.seek(0)
+    index = file.read(2**20).partition(b"mdat")[0]
     if b"moov" in index:  # a sequence, which is a video
         return
     if COMPOSED.search(index) and not is_picture(path):
@@ -171,6 +169,8 @@ def _examine(path: Path) -> str | None:
             raise MediaError("web page", "an HTML or XML page saved as media; download the file again")
         if head[:4] in (b"RIFF", b"RF64"):
             return _cut_riff(file, size)
+        if HEIF.match(head[:64]):
+            _refuse_composed(path, file)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return _cut_boxes(file, size)
         if (place := head.find(ASF_FILE)) >= 0:

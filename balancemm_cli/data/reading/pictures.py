@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from balancemm_cli.data.reading import jpeg
-from balancemm_cli.data.reading.files import JPEG, PNG, MediaError, examine, refuse_composed
+from balancemm_cli.data.reading.files import JPEG, PNG, MediaError, examine
 
 JPEG_QUALITY = 95  # with full chroma; the loss is below what a video codec did before
 MAX_PIXELS = 2 * 89_478_485  # of a picture: where Pillow refuses, 0.7 GB as it is decoded
@@ -39,7 +39,6 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     MediaError."""
     if cut := examine(path):
         raise MediaError("truncated", cut)
-    refuse_composed(path)
     with warnings.catch_warnings(), _defects():
         warnings.simplefilter("ignore")  # what is wrong with its metadata does not matter
         with path.open("rb") as file:

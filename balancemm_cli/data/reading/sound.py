@@ -1,5 +1,6 @@
 """Sound: one channel of int16 out of any file that FFmpeg reads."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -107,31 +108,32 @@ class _Mono:
 
     def __init__(self, rate: int, channel: int | None) -> None:
         self._rate, self._channel = rate, channel
-        self._form: tuple[str, str, int] | None = None
-        self._resampler: av.AudioResampler | None = None
+        self._resampler = self._new()
 
     def resampled(self, frame: av.AudioFrame) -> list[np.ndarray]:
         """Samples int16 that are ready. MediaError for channels that cannot be mixed."""
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        ready = [] if form == self._form else self.rest()
-        if self._resampler is None:
-            self._form = form
-            self._resampler = av.AudioResampler("s16", "mono", self._rate, self._rate)
         if self._channel is not None:
             frame = _only(frame, min(self._channel, frame.layout.nb_channels - 1))
-        try:
-            return ready + [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
+        with suppress(ValueError, FFmpegError):
+            return _samples(self._resampler.resample(frame))
+        try:  # the file changes its format here
+            ready = self.rest()
+            self._resampler = self._new()
+            return ready + _samples(self._resampler.resample(frame))
         except (ValueError, FFmpegError):
             what = f"{frame.layout.nb_channels} channels in no layout that FFmpeg can mix"
             raise MediaError("unsupported", what) from None
 
     def rest(self) -> list[np.ndarray]:
         """The last samples."""
-        if self._resampler is None:
-            return []
-        last = [out.to_ndarray()[0] for out in self._resampler.resample(None)]
-        self._resampler = None
-        return last
+        return _samples(self._resampler.resample(None))
+
+    def _new(self) -> av.AudioResampler:
+        return av.AudioResampler("s16", "mono", self._rate, self._rate)
+
+
+def _samples(frames: list[av.AudioFrame]) -> list[np.ndarray]:
+    return [frame.to_ndarray()[0] for frame in frames]
 
 
 def _only(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
@@ -148,4 +150,5 @@ def _only(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
 
 def _level(samples: np.ndarray) -> float:
     """Root mean square of int16 samples, of full scale."""
-    return float(np.sqrt(np.mean(np.square(samples / FULL_SCALE)))) if len(samples) else 0.0
+    values = samples.astype(np.float32) / FULL_SCALE
+    return float(np.sqrt(np.dot(values, values) / max(1, len(values))))

@@ -247,7 +247,7 @@ class Stream:
         except FFmpegError:
             self._unread += size
             return []
-        if not self._log and not self._unread and not any(frame.is_corrupt for frame in frames):
+        if not self._log and not self._unread and not (self._packets and any(f.is_corrupt for f in frames)):
             self._read += size
             return frames
         concealed = self._conceals()
