@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 from av.error import FFmpegError, PatchWelcomeError
 from PIL import Image
 

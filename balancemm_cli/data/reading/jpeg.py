@@ -105,7 +105,7 @@ def _decodes(parts: list[bytes]) -> bool | None:
     """Whether FFmpeg decodes a picture of these segments without concealment; None where it has no code for it."""
     file = io.BytesIO(b"\xff\xd8" + b"".join(parts) + b"\xff\xd9")
     try:
-        with av.open(file, format="jpeg_pipe") as container:
+        with av.open(file, "r", format="jpeg_pipe") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"err_detect": "explode", "lowres": "3"}  # an eighth is enough

@@ -112,7 +112,7 @@ class Scaler:
         """The linear map (a, b, c, d) of the display matrix: x' = a x + c y, y' = b x + d y, y downwards."""
         if not self._by_angle:
             with suppress(ValueError):  # side data of a kind that PyAV does not know
-                matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+                matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # pyright: ignore
                 return struct.unpack("=2i4x2i", bytes(matrix)[:20]) if matrix else QUARTERS[0]
         return QUARTERS[round(frame.rotation / 90) % 4]
 

@@ -142,7 +142,9 @@ def _only(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
     one = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(values[channel : channel + 1]), frame.format.planar.name, "mono"
+        np.ascontiguousarray(values[channel : channel + 1]),  # pyright: ignore[reportArgumentType]
+        frame.format.planar.name,
+        "mono",
     )
     one.sample_rate, one.time_base, one.pts = frame.sample_rate, frame.time_base, frame.pts
     return one
