@@ -422,18 +422,18 @@ def _decode_group(group: _Group) -> None:
 
 
 def _read(sample: Sample, clip: Clip, spec: Spec) -> Any:  # noqa: ANN401 - by kind
-    """What a shard holds of a clip. MediaError where it is unusable; InputError, which ends the call, for an error
-    that nobody foresaw: the sample may not be lost for a fault of this program."""
+    """What a shard holds of a clip. MediaError where it is unusable, also for an error that nobody foresaw: a file
+    can only cost its own sample."""
     try:
         return clip.read(spec, sample.waived)
     except (media.MediaError, InputError):
         raise
+    except MemoryError:
+        raise media.MediaError("too large", "reading it takes more memory than there is") from None
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise InputError(
-            f"Sample '{sample.id}' of the split '{sample.split}': reading {clip.path} fails in a way that this "
-            f"program does not know ({what}). What was finished is kept. Please report it; delete the file and pass "
-            "--allow-missing to go on without the sample."
+        raise media.MediaError(
+            "unforeseen", f"reading fails in a way that this program does not know ({what}); please report it"
         ) from error
 
 
