@@ -35,7 +35,15 @@ from balancemm_cli.data.preparing.finish import (
     tools,
 )
 from balancemm_cli.data.preparing.parts import Part
-from balancemm_cli.data.preparing.sources import Memory, compare, look_at, recall, remember, source_of
+from balancemm_cli.data.preparing.sources import (
+    Memory,
+    compare,
+    look_at,
+    over_splits,
+    recall,
+    remember,
+    source_of,
+)
 from balancemm_cli.data.preparing.work import (
     Progress,
     disk_full,
@@ -242,6 +250,7 @@ def prepare_plan(
     shards = cut(plan)
     described = describe_set(plan, {split: [*own] for split, own in shards.items()})
     files = {file: samples for own in shards.values() for file, samples in own.items()}
+    out = out.resolve() if out.is_symlink() else out  # a link stays, and what it leads to is filled
     target = out
     if part and is_free(out):
         files = {file: files[file] for file in part.take(list(files))}
@@ -260,8 +269,10 @@ def prepare_plan(
     with interruption(kept), disk_full(out.parent), work_folder(target) as work:
         groups = list(_groups(plan, files, work))
         _decode_missing(work, groups, processes, on_progress, say)
-        _finish(work, groups, described, out, part)
+        memory = _finish(work, groups, described, out, part)
     shutil.rmtree(work, ignore_errors=True)
+    if copies := over_splits(plan.samples, memory):
+        say(copies)
     return target
 
 
@@ -439,15 +450,15 @@ def _read(sample: Sample, clip: Clip, spec: Spec) -> Any:  # noqa: ANN401 - by k
 
 def _finish(
     work: Path, groups: list[_Group], described: SetDescription, out: Path, part: Part | None
-) -> None:
-    """Make the folder of the finished shards the prepared set, or the part of it."""
+) -> Memory:
+    """Make the folder of the finished shards the prepared set, or the part of it; returns the content of its media."""
     found = {group.file: json.loads(group.record.read_bytes()) for group in groups}
     memory = {medium: facts for record in found.values() for medium, facts in record["files"].items()}
     records: Records = {file: {key: record[key] for key in RECORD} for file, record in found.items()}
     if part:
         parts.finish_part(work / "set", part, described, records, out)
         remember(part.folder(out), memory)
-        return
+        return memory
     try:
         finish(work / "set", described, records, out)
         remember(out, memory)
@@ -456,3 +467,4 @@ def _finish(
             if records[group.file]["rejected"]:  # so that the same command looks at the files again
                 group.record.unlink()
         raise
+    return memory
