@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,10 @@ def test_a_link_to_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
     prepare_dataset("manifest", table, out=tmp_path / "out", workers=1)
     assert (tmp_path / "out").is_symlink() and (tmp_path / "elsewhere" / "manifest.json").is_file()
+
+
+def test_where_paths_begin_is_said_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = write_csv(Path("mine.csv"), "id,label,split,audio", "1,a,train,nowhere.wav")
+    with pytest.raises(InputError, match=f"relative to its folder, {re.escape(str(tmp_path))}[.] "):
+        prepare_dataset("manifest", table, out=tmp_path / "out", workers=1)
