@@ -63,7 +63,7 @@ def test_where_keeps_rows_and_their_gain(groups):
     assert [group.differences for group in chosen] == [{"epochs": 100}]
     (table,) = tables.tables(chosen, "last", among=groups, columns=["gain", "accuracy", "interval"])
     assert table.header == ["Model", "Method", "Settings", "Gain", "Accuracy", "Interval"]
-    assert table.cells[0][3:5] == ["+5.0", "71.3 ± 0.3 (4)"]  # the same in each seed: no interval
+    assert table.cells[0][3:5] == ["+5.0 (4)", "71.3 ± 0.3 (4)"]  # the same in each seed: no interval
     (alone,) = tables.tables(chosen, "last")
     assert "Gain" not in alone.header  # its baseline is not among these
 

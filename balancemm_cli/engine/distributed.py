@@ -30,17 +30,8 @@ STEPS_BETWEEN_CHECKS = 16  # on a GPU: for a request to stop; each makes the hos
 
 
 def launched() -> int:
-    """How many processes torchrun started for this run; 1 without torchrun.
-
-    UsageError where the environment says that it did, and lacks what the processes need to find each other.
-    """
-    count = os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
-    if not count.isdecimal() or (int(count) > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()):
-        raise UsageError(
-            f"The environment has RANK and WORLD_SIZE={count}, but not what torchrun sets beside them. Start with "
-            "torchrun, or unset both."
-        )
-    return int(count)
+    """How many processes torchrun started for this run; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def processes() -> int:
@@ -73,10 +64,16 @@ def device_name(name: str) -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Join the processes that torchrun started. InputError in a process that loses the others."""
+    """Join the processes that torchrun started. InputError in a process that loses the others, UsageError where the
+    environment lacks what they need to find each other."""
     if launched() == 1:
         yield
         return
+    if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise UsageError(
+            f"The environment has RANK and WORLD_SIZE={launched()}, but not what torchrun sets beside them. Start with "
+            "torchrun, or unset both."
+        )
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)

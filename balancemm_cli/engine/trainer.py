@@ -84,7 +84,8 @@ class Trainer:
         resumed = self.resume()
         distributed.check_same((self.folder.hash, self.state.epoch, self.state.step), self.folder.path)
         if not resumed:
-            try_batch(self.state.network, self.sources["train"], self.inputs, self.config, self.device)
+            if distributed.processes() == 1:
+                try_batch(self.state.network, self.sources["train"], self.inputs, self.config, self.device)
             self._start_from_weights()
             self._fit()
         self.writer.environment()

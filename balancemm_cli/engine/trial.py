@@ -11,7 +11,6 @@ from torch import Tensor
 
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Source
-from balancemm_cli.engine import distributed
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.inputs import Inputs
@@ -27,23 +26,22 @@ ONE_SAMPLE = "Expected more than 1 value per channel"
 def try_batch(
     network: Network, source: Source, inputs: Inputs, config: RunConfig, device: torch.device
 ) -> None:
-    """Send a batch as small as the last of an epoch, of two samples a process at most, through a copy of the network.
+    """Send a batch as small as the last of an epoch, of two samples at most, through a copy of the network.
 
     UsageError where its inputs do not fit the network, or where it is too small for batch normalisation. Errors in the
-    code of another package, and lack of memory, pass.
+    code of another package, and lack of memory, pass. For a run of one process: of several, each would wait for all.
     """
     last = len(source) % config.settings.batch_size or config.settings.batch_size
-    count = min(last, len(source), 2 * distributed.processes())
+    count = min(last, len(source), 2)
     tried: Mapping[str, Tensor] = {}
     try:
         batches = training_batches(
             source, np.arange(count), inputs, count, RandomStreams(config.seed, 0), device
         )
-        for tried, labels, _ in batches:
-            if len(labels):
-                _forward(network, tried, device)
+        for tried, *_ in batches:
+            _forward(network, tried, device)
     except (RuntimeError, ValueError, IndexError) as error:
-        if raised_in(error) or lacks_memory(error) or distributed.lost_others(error):
+        if raised_in(error) or lacks_memory(error):
             raise
         _refuse(error, tried)
 
@@ -58,7 +56,7 @@ def _refuse(error: Exception, inputs: Mapping[str, Tensor]) -> NoReturn:
     text = said_by(error)
     if ONE_SAMPLE in text:
         raise UsageError(
-            "The last batch of an epoch leaves a process one sample, on which batch normalisation cannot work. Take "
+            "The last batch of an epoch has one sample, on which batch normalisation cannot work. Take "
             "another batch_size."
         ) from error
     sizes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in inputs.items())

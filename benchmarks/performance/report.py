@@ -91,7 +91,7 @@ def write_run(root: Path, config: RunConfig) -> int:
         "format": 1,
         "status": "finished",
         **{name: getattr(config, name) for name in names},
-        "epochs": EPOCHS,
+        "epochs": config.settings.epochs,
         "selections": {name: {"epoch": EPOCHS - 1, **metrics} for name in ("last", "best-test")},
         "rho": {"audio": 1.5, "visual": 0.7},
         "samples": {"train": [6698, 6698], "test": [SAMPLES, SAMPLES]},
