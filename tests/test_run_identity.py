@@ -216,7 +216,9 @@ def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
     status, lines, err = bmm("train", "--suite", tmp_path / "two.toml", "--status", *places)
     assert status == 0 and [line.split()[0] for line in lines.splitlines()] == ["finished", "waiting"]
     assert (
-        "# synthetic (default): " in err and "epochs=1" in err and "# method opm (paper): first_epoch=0" in err
+        "# synthetic (default): " in err
+        and "epochs=1" in err
+        and "# method opm (paper): first_epoch=0" in err
     )
     (folder,) = map(str.strip, out.splitlines())
     collection = collect([tmp_path / "runs"], "last", suite=load_suite(str(tmp_path / "two.toml")))
