@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from media_files import tone, write_csv, write_video, write_wav
+from run_folders import write_run
 
 from balancemm_cli.cli import app, main
 from balancemm_cli.data.datasets import DATASETS
@@ -106,3 +107,30 @@ def test_links_lead_somewhere():
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize(("accuracies", "status"), [((0.97, 0.985, 0.98), 0), ((0.93, 0.945, 0.94), 4)])
+def test_a_claim_in_a_repository_of_its_own_is_checked_as_shown(
+    tmp_path, monkeypatch, capsys, accuracies, status
+):
+    """The suite plans the runs that its workflow trains, and the check passes for numbers in the ranges alone."""
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "docs" / "ci.md").read_text(), re.M | re.S))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "claim.toml").write_text(blocks["toml"])
+    for seed, of_baseline in enumerate((0.90, 0.905, 0.90)):
+        write_run(tmp_path / "runs", "baseline", seed, accuracy=of_baseline)
+        write_run(tmp_path / "runs", "opm", seed, accuracy=accuracies[seed])
+    train, report = re.findall(r"- run: (bmm .*)$", blocks["yaml"], re.M)
+    monkeypatch.setattr(sys, "argv", [*train.split(), "--status"])
+    with pytest.raises(SystemExit):
+        main()
+    assert len(re.findall(r"^waiting .* concat (baseline|opm) ", capsys.readouterr().out, re.M)) == 6
+    monkeypatch.setattr(sys, "argv", report.split())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = re.findall(r"^(\w+) +synthetic concat opm (\w+):", capsys.readouterr().out, re.M)
+    words = {metric: word for word, metric in said}
+    expected = {0: "reproduced", 4: "outside"}[status]
+    assert (ended.value.code or 0, words["accuracy"]) == (status, expected)
+    assert words["gain"] == ("reproduced" if status == 0 else "undecided")
+    assert (tmp_path / "check" / "check.xml").is_file()

@@ -17,7 +17,9 @@ from balancemm_cli.testing.sets import tiny_set
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 CODE = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.M | re.S)
-EXAMPLES = {re.search(r"class (\w+)", code)[1]: code for kind, code in CODE if kind == "python"}
+EXAMPLES = {name: code for _, code in CODE for name in re.findall(r"^class (\w+)\(", code, re.M)}
+ITS_TEST = next(code for kind, code in CODE if kind == "python" and "def test_" in code)
+PYPROJECT, WORKFLOW = (next(code for kind, code in CODE if kind == of) for of in ("toml", "yaml"))
 
 
 DATASET = '''
@@ -61,10 +63,10 @@ def package(tmp_path):
     (package / "__init__.py").touch()
     (package / "fixed_drop.py").write_text(EXAMPLES["FixedDrop"])
     (package / "largest.py").write_text(EXAMPLES["Largest"])
-    groups = tomllib.loads(next(code for kind, code in CODE if kind == "toml"))["project"]["entry-points"]
+    groups = tomllib.loads(PYPROJECT)["project"]["entry-points"]
     (package / "clips.py").write_text(DATASET)
     groups["bmm.datasets"] = {"my-clips": "my_balance.clips:MyClips"}
-    announce(package, groups)
+    announce(package, {group: dict(points) for group, points in groups.items()})
     return package
 
 
@@ -255,6 +257,44 @@ def test_the_contract_holds_for_all_of_a_package_by_the_command_that_is_shown(pa
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
     assert len(re.findall(r"^PASSED .*test_datasets\.py::.*\[my-clips\]$", done.stdout, re.M)) == 5
+
+
+def test_the_package_that_is_shown_is_whole(tmp_path):
+    """Built and installed from its files alone, it is found, and the commands of its workflow pass."""
+    pytest.importorskip("hatchling", reason="needs hatchling: pip install 'balancemm-cli[dev]'")
+    files = {
+        "my_balance/__init__.py": "",
+        "my_balance/fixed_drop.py": EXAMPLES["FixedDrop"],
+        "my_balance/largest.py": EXAMPLES["Largest"],
+        "tests/test_fixed_drop.py": ITS_TEST,
+        "pyproject.toml": PYPROJECT,
+        ".github/workflows/test.yml": WORKFLOW,
+    }
+    blocks = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.M | re.S)
+    (tree,) = (block for block in blocks if block.startswith("my_balance/__init__.py"))
+    assert [line.split()[0] for line in tree.splitlines()] == list(files)
+    source, package = tmp_path / "source", tmp_path / "packages" / "my_balance"
+    for name, text in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text)
+    assert run(package, source, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path).returncode == 0
+    (wheel,) = tmp_path.glob("my_balance-1.0-*.whl")
+    command = ["-m", "pip", "install", "--no-deps", "--no-index", "--target", package.parent, wheel]
+    assert run(package, source, *command).returncode == 0
+    listed = bmm(package, tmp_path, "list", "methods").stdout
+    assert re.search(r"^fixed-drop .*\[my-balance 1\.0\]$", listed, re.M)
+    of_the_test, of_the_contract = re.findall(r"- run: (pytest .*)$", WORKFLOW, re.M)
+    done = run(package, source, "-m", *of_the_test.split(), "-p", "no:cacheprovider")
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
+    assert f"    {of_the_contract}\n" in TEXT  # which another test runs
+
+
+def test_the_test_that_is_shown_catches_a_wrong_method(package, tmp_path):
+    (tmp_path / "test_fixed_drop.py").write_text(ITS_TEST)
+    wrong = EXAMPLES["FixedDrop"].replace("u >= self.probability", "u >= self.probability / 2")
+    (package / "fixed_drop.py").write_text(wrong)
+    done = run(package, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_fixed_drop.py")
+    assert done.returncode == 1 and "2 failed, 1 passed" in done.stdout, done.stdout
 
 
 def test_the_contract_catches_a_method_that_waits_and_forgets(package, tmp_path):

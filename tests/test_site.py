@@ -1,10 +1,13 @@
 """The documentation site is complete and current, builds without a warning, and fits a phone."""
 
+import ast
 import importlib.util
+import inspect
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from balancemm_cli.cli import app
 from balancemm_cli.cli.list import KINDS
 from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.config.suites import load_suite
+from balancemm_cli.methods.base import Method, Step
 from balancemm_cli.resources import suites
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +87,43 @@ def test_every_key_of_a_recipe_is_on_the_page_of_settings():
         inner = getattr(field.annotation, "model_fields", None)
         for name in [f"{key}.{one}" for one in inner] if inner else [key]:
             assert f"`{name}`" in page, name
+
+
+def public_functions(owner):
+    """The names of its functions, each with its arguments as a call writes them."""
+    given = {name: one for name, one in vars(owner).items() if inspect.isfunction(one) and name[0] != "_"}
+    return {name: ", ".join(list(inspect.signature(one).parameters)[1:]) for name, one in given.items()}
+
+
+def rows_of(section):
+    """The cells of each row of a section's tables, without the heads."""
+    rows = re.findall(r"^\| (`.*) \|$", section, re.M)
+    return [row.split(" | ") for row in rows]
+
+
+def test_every_hook_and_every_field_of_a_step_is_on_the_page_of_hooks():
+    page = (DOCS / "hooks.md").read_text()
+    hooks = public_functions(Method)
+    assert dict(re.findall(r"^### `(\w+)\((.*)\)`$", page, re.M)) == hooks
+    of_class, of_step = re.split(
+        r"^## The fields of `Step`$", page.split("## What the class itself says")[1], flags=re.M
+    )
+    attributes = {name for name in vars(Method) if name[0] != "_"} - set(hooks)
+    assert {row[0].strip("`") for row in rows_of(of_class)} == attributes
+    known = {field.name for field in fields(Step)}
+    functions = {name: given for name, given in public_functions(Step).items() if name not in known}
+    known |= {f"{name}({given})" for name, given in functions.items()}
+    assert {row[0].strip("`") for row in rows_of(of_step)} == known
+
+
+def test_each_hook_and_field_has_an_example_that_is_python():
+    page = (DOCS / "hooks.md").read_text()
+    sections = page.split("\n### ")[1:]
+    examples = [re.search(r"^```python\n(.*?)^```", section, re.M | re.S)[1] for section in sections]
+    rows = rows_of(page)
+    assert len(examples) == len(public_functions(Method)) and len(rows) > 15
+    for example in [*examples, *(row[-1].strip("`") for row in rows)]:
+        ast.parse(example)
 
 
 def test_links_to_headings_lead_somewhere():

@@ -56,7 +56,7 @@ class _Task:
 
 
 class Synthetic(Made):
-    """An built-in synthetic data set that is imbalanced by design, with the true source of each label known."""
+    """A built-in synthetic data set that is imbalanced by design, with the true source of each label known."""
 
     name = "synthetic"
     HOW_TO_GET = HOW_TO_GET

@@ -87,7 +87,7 @@ def design(
 
 
 class SyntheticModalities(Dataset):
-    """An built-in synthetic data set of 2 to 8 modalities of chosen ease, noise and redundancy, with known attainable
+    """A built-in synthetic data set of 2 to 8 modalities of chosen ease, noise and redundancy, with known attainable
     accuracy."""
 
     name = "synthetic-modalities"
