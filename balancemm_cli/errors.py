@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterable, Sequence
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LONGEST = 500  # signs of another program's text that are kept
 
 
 class BmmError(Exception):
@@ -55,6 +56,22 @@ def _nearest(name: str, names: Sequence[str]) -> list[str]:
     ends = [known for known in names if known.endswith(f".{name}")]
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     return [lower[name.lower()]] if name.lower() in lower else (ends or [lower[one] for one in close])[:1]
+
+
+def plain(text: str) -> str:
+    """The first line of a text of another program, without what would control a terminal, and not too long."""
+    first = next((line for line in text.splitlines() if line.strip()), "").strip()
+    return "".join(sign for sign in first[:LONGEST] if sign.isprintable())
+
+
+def said_by(error: BaseException) -> str:
+    """What an error of other code says of itself, as `plain`; its type where it says nothing."""
+    return plain(str(error)) or type(error).__name__
+
+
+def sentence(text: str) -> str:
+    """A text with a full stop, unless it ends as a sentence does."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def first_of(lines: Sequence[str]) -> str:

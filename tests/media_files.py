@@ -1,7 +1,7 @@
 """Small real media for tests, written through PyAV, and where the shared ones are."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -84,3 +84,70 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 def enlarge(disk: Path) -> None:
     """Give a small disk 64 MiB."""
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+
+
+def encode_video(
+    path: Path, codec: str, pictures: Iterable[np.ndarray], fps: int = 25, form: str | None = None, **more
+) -> Path:
+    """Pictures, uint8 RGB, as a video. `more`: pix_fmt, options of the codec, container (options), times (of the
+    frames, in 1/fps s), sound (a codec and float [channels, T] at 44,100 Hz)."""
+    pictures = list(pictures)
+    with av.open(str(path), "w", format=form, options=more.get("container", {})) as container:
+        video = container.add_stream(codec, rate=fps, options=more.get("options", {}))
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt, video.time_base = more.get("pix_fmt", "yuv420p"), Fraction(1, fps)
+        audio = container.add_stream(more["sound"][0], rate=44100, layout="mono") if "sound" in more else None
+        for time, picture in zip(more.get("times", range(len(pictures))), pictures, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            _encode_sound(container, audio, more["sound"][1])
+    return path
+
+
+def encode_sound(path: Path, codec: str, samples: np.ndarray, rate: int = 44100, **more) -> Path:
+    """Float samples [channels, T] as a file of sound. `more`: container (options), form."""
+    with av.open(str(path), "w", format=more.get("form"), options=more.get("container", {})) as container:
+        stream = container.add_stream(codec, rate=rate, layout={1: "mono", 2: "stereo"}[len(samples)])
+        _encode_sound(container, stream, samples)
+    return path
+
+
+def _encode_sound(container, stream, samples: np.ndarray) -> None:
+    context = stream.codec_context
+    layout = {1: "mono", 2: "stereo"}[len(samples)]
+    frame = av.AudioFrame.from_ndarray(samples.astype(np.float32), format="fltp", layout=layout)
+    frame.sample_rate, frame.time_base, frame.pts = context.sample_rate, Fraction(1, context.sample_rate), 0
+    size = context.frame_size or 1024
+    resampler = av.AudioResampler(context.format.name, layout, context.sample_rate, size)
+    for part in (*resampler.resample(frame), *resampler.resample(None)):
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
+
+
+def colour_pictures(
+    seconds: int, fps: int = 25, height: int = 64, width: int = 96, first: int = 0
+) -> list[np.ndarray]:
+    """Pictures with faint noise, of another colour of COLOURS each second."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, 2, (seconds * fps, height, width, 1))
+    return [
+        (np.array(COLOURS[first + number // fps]) + noise[number]).clip(0, 255).astype(np.uint8)
+        for number in range(seconds * fps)
+    ]
+
+
+COLOURS = [(200, 30, 30), (30, 160, 40), (40, 60, 210), (210, 190, 30), (180, 40, 190), (30, 180, 190)]
+
+
+def colours_of(frames: list[np.ndarray]) -> list[int]:
+    """The number in COLOURS of each frame."""
+    means = [frame.mean((0, 1)) for frame in frames]
+    return [int(np.abs(np.array(COLOURS) - mean).max(1).argmin()) for mean in means]
+
+
+def sine(seconds: float, rate: int = 44100, frequency: float = 440.0, level: float = 0.3) -> np.ndarray:
+    """A sine, float32 [T] of full scale 1."""
+    return (level * np.sin(2 * np.pi * frequency * np.arange(int(seconds * rate)) / rate)).astype(np.float32)

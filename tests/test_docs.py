@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED}
 # What the program says where they, or what was trained on them, are absent.
 ABSENT = {"prepare": "data/raw/", "train": "Prepare it first", "report": "There are no runs in"}
-ORDER = ["prepare", "train", "eval", "report", "list", "doctor"]  # each needs what comes before it
+ORDER = ["prepare", "train", "eval", "report", "list", "show", "doctor"]  # each needs what comes before it
 
 
 def shown_commands():

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from media_files import tone, write_video
 from small_training import SMALL
 
 from balancemm_cli.testing.sets import tiny_set
@@ -20,6 +21,36 @@ EXAMPLES = {name: code for _, code in CODE for name in re.findall(r"^class (\w+)
 ITS_TEST = next(code for kind, code in CODE if kind == "python" and "def test_" in code)
 PYPROJECT, WORKFLOW = (next(code for kind, code in CODE if kind == of) for of in ("toml", "yaml"))
 
+
+DATASET = '''
+from pathlib import Path
+
+from balancemm_cli.data.datasets.base import Dataset
+from balancemm_cli.data.datasets.lists import no_lists
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, frames, waveform
+from balancemm_cli.data.datasets.tree import files_below, need_folder
+
+
+class MyClips(Dataset):
+    """Videos in a folder a class in a folder a split."""
+
+    name = "my-clips"
+    HOW_TO_GET = "Film them."
+    SPLIT_NAMES = ("own",)
+
+    def plan(self, source: Path, splits: Path | None, allow_missing: bool) -> Plan:
+        """The videos below `source`, by their folders."""
+        no_lists(self.name, splits)
+        need_folder(source, self.HOW_TO_GET)
+        samples = []
+        for name in files_below(source):
+            split, label, file = name.split("/")
+            clip = Clip(source, name)
+            samples.append(Sample(name, split, label, {"audio": clip, "visual": clip}))
+        classes = sorted({sample.label for sample in samples})
+        modalities = {"audio": waveform(8000), "visual": frames(32, 32, 1)}
+        return Plan(self.name, samples, classes, modalities, split_name="own")
+'''
 
 HOOK = "def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:"
 
@@ -33,7 +64,9 @@ def package(tmp_path):
     (package / "fixed_drop.py").write_text(EXAMPLES["FixedDrop"])
     (package / "largest.py").write_text(EXAMPLES["Largest"])
     groups = tomllib.loads(PYPROJECT)["project"]["entry-points"]
-    announce(package, {group: dict(points) for group, points in groups.items()})
+    (package / "clips.py").write_text(DATASET)
+    groups["bmm.datasets"] = {"my-clips": "my_balance.clips:MyClips"}
+    announce(package, groups)
     return package
 
 
@@ -112,20 +145,45 @@ def test_a_broken_one_is_named_and_the_rest_works(package, tmp_path, data):
     assert "optional  'largest' (bmm.models) of my-balance can't be imported" in examined
 
 
-def test_what_is_announced_must_be_a_method_with_a_name_of_its_own(package, tmp_path):
-    announce(
-        package,
-        {
-            "bmm.methods": {
-                "opm": "my_balance.fixed_drop:FixedDrop",
-                "step": "balancemm_cli.methods.base:Step",
-            }
-        },
+def test_what_is_announced_must_be_of_use_under_a_name_of_its_own(package, tmp_path):
+    """Not that of a setting, of another method or model, or of ours; nor may it end the commands."""
+    (package / "gone.py").write_text("raise SystemExit(0)")
+    drop, largest = "my_balance.fixed_drop:FixedDrop", "my_balance.largest:Largest"
+    of_settings = ["optimizer", "epochs", "frames", "speed", "seed"]
+    methods = dict.fromkeys([*of_settings, "opm", "concat", "largest", "my/drop", "fixed-drop"], drop)
+    models = dict.fromkeys([*of_settings, "opm", "concat", "unimodal-audio", "largest"], largest)
+    datasets = {
+        "crema-d": "my_balance.clips:MyClips",
+        "clips": "my_balance.clips:MyClips",
+        "gone": "my_balance.gone:X",
+    }
+    methods |= {"step": "balancemm_cli.methods.base:Step", "gone": "my_balance.gone:X"}
+    announce(package, {"bmm.methods": methods, "bmm.models": models, "bmm.datasets": datasets})
+    listed = bmm(package, tmp_path, "list")
+    assert listed.returncode == 0
+    said = listed.stderr.splitlines()
+    taken = [
+        *(f"'{name}' (bmm.methods)" for name in [*of_settings, "opm", "concat", "largest"]),
+        *(f"'{name}' (bmm.models)" for name in [*of_settings, "opm", "concat"]),
+        "'crema-d' (bmm.datasets)",
+    ]
+    for name in taken:
+        assert f"bmm: {name} of my-balance has a name that is taken. Mend or uninstall it." in said
+    assert "bmm: 'step' (bmm.methods) of my-balance is no subclass of Method. Mend or uninstall it." in said
+    others = ("'my/drop' (bmm.methods)", "'unimodal-audio' (bmm.models)", "'clips' (bmm.datasets)")
+    others += ("'gone' (bmm.methods)", "'gone' (bmm.datasets)")
+    for name in others:
+        assert sum(line.startswith(f"bmm: {name} of my-balance ") for line in said) == 1
+    assert len(said) == len(taken) + 1 + len(others)
+    for entry in (
+        r"fixed-drop .*\[my-balance 1\.0\]",
+        r"largest .*\[my-balance 1\.0\]",
+        r"opm .*\[docs/methods/opm\.md\]",
+    ):
+        assert re.search(rf"^  {entry}$", listed.stdout, re.M)
+    assert re.search(
+        r"^  clips .*\(of no use: can't be used: .* 'my-clips'\)  \[my-balance 1\.0\]$", listed.stdout, re.M
     )
-    listed = bmm(package, tmp_path, "list", "methods")
-    assert "'opm' (bmm.methods) of my-balance has a name that is taken. Mend" in listed.stderr
-    assert "'step' (bmm.methods) of my-balance is no subclass of Method. Mend" in listed.stderr
-    assert re.search(r"^opm .*\[docs/methods/opm\.md\]$", listed.stdout, re.M)
 
 
 @pytest.mark.parametrize(
@@ -187,25 +245,18 @@ def test_an_error_before_the_first_step_is_kept_too(package, tmp_path, data):
     assert json.loads(path.read_text())["status"] == "failed"
 
 
-def contract(package, folder, chosen):
-    options = [
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        folder,
-        "--pyargs",
-        "balancemm_cli.testing",
-        "-k",
-        chosen,
-    ]
-    return run(package, folder, "-m", "pytest", "-q", *options)
+def contract(package, folder, chosen, *further):
+    options = ["-p", "no:cacheprovider", "--rootdir", folder, "--pyargs", "balancemm_cli.testing", *further]
+    return run(package, folder, "-m", "pytest", "-q", *options, "-k", chosen)
 
 
-def test_the_contract_holds_for_both_by_the_command_that_is_shown(package, tmp_path):
+def test_the_contract_holds_for_all_of_a_package_by_the_command_that_is_shown(package, tmp_path):
+    """For the method and the model that are shown, and for a data set."""
     (command,) = re.findall(r"^    pytest --pyargs balancemm_cli\.testing -k \"(.* or .*)\"$", TEXT, re.M)
-    done = contract(package, tmp_path, command)
+    done = contract(package, tmp_path, f"{command} or my-clips", "-rA")
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
+    assert len(re.findall(r"^PASSED .*test_datasets\.py::.*\[my-clips\]$", done.stdout, re.M)) == 5
 
 
 def test_the_package_that_is_shown_is_whole(tmp_path):
@@ -258,32 +309,6 @@ def test_the_contract_catches_a_method_that_waits_and_forgets(package, tmp_path)
     assert "what an earlier method dropped stays dropped" in done.stdout
 
 
-IDENTITY = """
-import balancemm_cli.methods, balancemm_cli.models, json
-from balancemm_cli.extensions import source_identity
-of = [("bmm.methods", "fixed-drop"), ("bmm.models", "largest"), ("bmm.methods", "opm")]
-print(json.dumps([source_identity(*one) for one in of]))
-"""
-
-
-def test_the_identity_of_an_extension_is_that_of_its_package(package, tmp_path):
-    def found():
-        done = run(package, tmp_path, "-c", IDENTITY)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    method, model, ours = found()
-    assert ours is None and method == model
-    assert (method["package"], method["version"]) == ("my-balance", "1.0")
-    assert found()[0] == method
-    (package / "inner").mkdir()
-    (package / "inner" / "helper.py").write_text("factor = 2\n")
-    changed = found()[0]
-    assert changed["sha256"] != method["sha256"]
-    (package / "inner" / "helper.py").write_text("factor = 3\n")
-    assert found()[0]["sha256"] not in (changed["sha256"], method["sha256"])
-
-
 def test_another_source_is_another_run(package, tmp_path, data):
     """An edited method is not taken for the one that the finished run had, whose source is recorded."""
     words = ("--method", "opm+fixed-drop", "--model", "largest")
@@ -295,3 +320,17 @@ def test_another_source_is_another_run(package, tmp_path, data):
     source = package / "fixed_drop.py"
     source.write_text(source.read_text().replace("u >= self.probability", "u >= 0.9 * self.probability"))
     assert train(package, tmp_path, data, *words, "--status").stdout.startswith("waiting")
+    evaluated = bmm(package, tmp_path, "eval", tmp_path / done.stdout.strip(), "--data", data)
+    assert evaluated.returncode == 3 and "has changed since this run was trained" in evaluated.stderr
+
+
+def test_a_data_set_of_another_package_is_prepared_under_its_name(package, tmp_path):
+    for split, label, count in [("train", "a", 2), ("train", "b", 2), ("test", "a", 1), ("test", "b", 1)]:
+        folder = tmp_path / "clips" / split / label
+        folder.mkdir(parents=True)
+        for number in range(count):
+            write_video(folder / f"{number}.mkv", [40] * 10, samples=tone(2))
+    done = bmm(package, tmp_path, "prepare", "my-clips", "--source", "clips")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "data" / "prepared" / "my-clips" / "manifest.json").read_text())
+    assert (manifest["reader"], manifest["split_name"]) == ("my-clips", "own")

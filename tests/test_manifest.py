@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,30 @@ def test_what_a_user_may_not_have_meant_is_noted(tmp_path, rows, said):
     table = write_csv(tmp_path / "mine.csv", "id,label,split,audio", *rows)
     notes = manifest.Manifest().plan(table, None, False).notes
     assert (len(notes) == 1 and said in notes[0]) if said else notes == []
+
+
+def test_copies_over_two_splits_are_noted(tmp_path):
+    for number, frequency in enumerate((300, 300, 900, 500)):
+        write_wav(tmp_path / f"{number}.wav", tone(0.5, frequency=frequency))
+    rows = ["0,a,train,0.wav", "1,b,test,1.wav", "2,b,train,2.wav", "3,a,test,3.wav"]
+    table = write_csv(tmp_path / "mine.csv", "id,label,split,audio", *rows)
+    said = []
+    prepare_dataset("manifest", table, out=tmp_path / "out", workers=1, on_message=said.append)
+    (line,) = [line for line in said if "The same content is in two splits" in line]
+    assert "0.wav (train) and " in line and "1.wav (test)" in line
+
+
+def test_a_link_to_an_empty_folder_is_filled(tmp_path):
+    write_wav(tmp_path / "a.wav", tone(0.5))
+    table = write_csv(tmp_path / "mine.csv", "id,label,split,audio", "1,a,train,a.wav", "2,a,test,a.wav")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    prepare_dataset("manifest", table, out=tmp_path / "out", workers=1)
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "elsewhere" / "manifest.json").is_file()
+
+
+def test_where_paths_begin_is_said_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = write_csv(Path("mine.csv"), "id,label,split,audio", "1,a,train,nowhere.wav")
+    with pytest.raises(InputError, match=f"relative to its folder, {re.escape(str(tmp_path))}[.] "):
+        prepare_dataset("manifest", table, out=tmp_path / "out", workers=1)

@@ -14,7 +14,7 @@ import slurm_cluster
 from test_resume import assert_same_run
 
 from balancemm_cli.cli import main
-from balancemm_cli.engine.slurm import minutes, parse_options
+from balancemm_cli.engine.slurm import _is_wanted, minutes, parse_options, queue
 from balancemm_cli.errors import UsageError
 
 SUITE = """\
@@ -157,6 +157,41 @@ def test_what_slurm_refuses_is_one_sentence(cluster, bmm, suite):
         assert len(err.splitlines()) == 1
 
 
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """Let Slurm's commands answer with a text."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    (tmp_path / "bin").mkdir()
+
+    def answer(**texts):
+        for command, text in texts.items():
+            path = tmp_path / "bin" / command
+            path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+            path.chmod(0o755)
+
+    answer(srun="", squeue="")
+    return answer
+
+
+def test_an_answer_without_an_id_is_no_refusal(answers, bmm, suite):
+    answers(sbatch="Welcome!\x1b[31m\nqueued as 17")
+    status, out, err = bmm(*suite, "--launcher", "slurm")
+    assert status == 3 and out == "" and len(err.splitlines()) == 1 and "refused" not in err
+    assert "may be queued" in err and "scancel --name=bmm-mine" in err and "\x1b" not in err
+
+
+def test_what_a_cluster_tells_beside_its_queue_is_passed_over(answers, monkeypatch):
+    answers(
+        squeue="Maintenance on Monday, all day\n\n7_0 RUNNING\n7_1 PENDING\nCLUSTER: main\nthree words here"
+    )
+    found = queue()
+    assert {job: found[job] for job in ("7_0", "7_1")} == {"7_0": "RUNNING", "7_1": "PENDING"}
+    answers(squeue="Maintenance on Monday\nRUNNING")
+    assert _is_wanted("7_0")
+    answers(squeue="Maintenance on Monday\nCOMPLETING")
+    assert not _is_wanted("7_0")
+
+
 def test_without_slurm(bmm, suite, monkeypatch):
     monkeypatch.setenv("PATH", "")
     status, out, err = bmm(*suite, "--launcher", "slurm")
@@ -184,6 +219,10 @@ def test_status_from_the_files_alone(bmm, suite, monkeypatch, prepared, tmp_path
     assert state()[0] == "stopped"  # no process holds it
     (run / "slurm.json").write_text(json.dumps({"job": "7", "log": "7.out"}))
     assert " ".join(state()).endswith("job 7")
+    (run / "slurm.json").write_text('{"job": "7"}')
+    status, _, err = bmm("train", "--status", "--set", "epochs=1")
+    assert status == 3 and "slurm.json is damaged" in err
+    (run / "slurm.json").unlink()
     (run / "result.json").write_text("{")
     assert state()[0] == "damaged"
     status, _, err = bmm("train", "--set", "epochs=1", "--launcher", "slurm")
@@ -198,7 +237,8 @@ def test_options():
         "exclusive": True,
         "gres": "gpu:a100:1",
     }
-    for wrong in ("", "=3", "partition=", "nodes=2", "array=0-3", "--signal=USR1"):
+    unread = ["parsable", "--quiet", "quie", "test-only", "test_only", "wait", "wrap=ls", "wra=ls", "version"]
+    for wrong in ("", "=3", "partition=", "nodes=2", "array=0-3", "--signal=USR1", *unread):
         with pytest.raises(UsageError):
             parse_options([wrong])
 

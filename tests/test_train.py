@@ -76,6 +76,7 @@ def test_one_run_and_its_folder(bmm, tmp_path, prepared):
 
 def test_eval(bmm, tmp_path):
     bmm("train", "--set", "epochs=2")
+    assert "finished before, skipped" in bmm("train", "--set", "epochs=2")[2]
     (folder,) = (tmp_path / "runs" / "synthetic" / "concat").iterdir()
     result = json.loads((folder / "result.json").read_text())["selections"]["last"]
     status, out, _ = bmm("eval", str(folder), "--probe", "linear", "--format", "json")
@@ -139,6 +140,7 @@ def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
     started = time.monotonic()
     again = bmm("train", "--suite", suite, "--jobs", "2")
     assert again[0] == 3 and sorted(again[1].splitlines()) == sorted(out.splitlines())
+    assert again[2].count("finished before, skipped") == 4
     assert time.monotonic() - started < 60
 
 

@@ -12,6 +12,7 @@ from balancemm_cli.cli.eval import evaluate
 from balancemm_cli.cli.list import list_
 from balancemm_cli.cli.prepare import prepare
 from balancemm_cli.cli.report import report
+from balancemm_cli.cli.show import show
 from balancemm_cli.cli.terminal import expand_home, prepare_streams
 from balancemm_cli.cli.train import train
 from balancemm_cli.errors import BmmError, OfFirstProcess, os_error_sentence
@@ -43,6 +44,7 @@ app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("list")(list_)
+app.command("show")(show)
 app.command("doctor")(doctor)
 
 

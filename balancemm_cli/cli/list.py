@@ -85,7 +85,7 @@ def datasets() -> list[Entry]:
     """The data sets that `bmm prepare` and `--dataset` take."""
     from balancemm_cli.data.datasets import DATASETS
 
-    return [Entry(name, _summary(module), f"docs/datasets/{name}.md") for name, module in DATASETS.items()]
+    return _classes("bmm.datasets", DATASETS, "docs/datasets")
 
 
 def methods() -> list[Entry]:
@@ -142,22 +142,22 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
 }
 
 
-def _classes(group: str, registry: Mapping[str, type], pages: str) -> list[Entry]:
-    """The classes of a registry: ours with their page, those of other packages with their package."""
+def _classes(group: str, registry: Mapping[str, object], pages: str) -> list[Entry]:
+    """What a registry holds: ours with their page, those of other packages with their package."""
     from balancemm_cli.extensions import FAULTY, LOADED
 
     found = []
     for name, kind in registry.items():
         extension = LOADED.get((group, name))
         where = f"{extension.package} {extension.version}" if extension else f"{pages}/{name}.md"
-        found.append(Entry(name, _summary(kind), where))
+        found.append(Entry(name, summary(kind), where))
     faulty = [one for one in FAULTY if one.group == group]
     return found + [
         Entry(one.name, f"(of no use: {one.fault})", f"{one.package} {one.version}") for one in faulty
     ]
 
 
-def _summary(documented: object) -> str:
+def summary(documented: object) -> str:
     """The first paragraph of a docstring, on one line."""
     return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
 

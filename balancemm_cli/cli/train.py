@@ -10,7 +10,7 @@ import typer
 from balancemm_cli.cli.cluster import show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
 from balancemm_cli.cli.runs_table import RunsTable
-from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from balancemm_cli.config.run import RunConfig
@@ -217,13 +217,14 @@ def _folder(dataset: str, data: Path) -> Path | None:
     from balancemm_cli.data.datasets import DATASETS
     from balancemm_cli.data.preparing.prepare import embedded
     from balancemm_cli.data.store import MANIFEST
+    from balancemm_cli.extensions import absent
 
     folder = data / dataset
     if folder.exists():
         return folder
     if dataset not in DATASETS and not embedded(folder):
         prepared = [path.parent.name for path in data.glob(f"*/{MANIFEST}")]
-        raise unknown("data set", dataset, {*DATASETS, *prepared})
+        raise absent("data set", dataset, {*DATASETS, *prepared}, "bmm.datasets")
     return None
 
 
@@ -249,7 +250,7 @@ def _train_one(job: "Job") -> None:
 
     folder = job.folder()
     epochs = job.config.settings.epochs
-    skipped = (folder.result() or {}).get("status") == "finished"
+    skipped = _has_finished(job)
     with progress_bars() as bars:
         total = epochs * folder.data.counts["train"]
         task = bars.add_task(job.name, total=total, unit="samples", note="")
@@ -271,6 +272,10 @@ def _train_one(job: "Job") -> None:
     print(folder.path)
 
 
+def _has_finished(job: "Job") -> bool:
+    return (job.folder().result() or {}).get("status") == "finished"
+
+
 def _train_silently(job: "Job") -> None:
     """The part of a process beside the first, which shows the progress of all."""
     from balancemm_cli.engine.launch import run_job
@@ -281,6 +286,7 @@ def _train_silently(job: "Job") -> None:
 def _train_many(work: "list[Job]", jobs: int) -> None:
     from balancemm_cli.engine.launch import run_jobs
 
+    finished = {id(job) for job in work if _has_finished(job)}
     with RunsTable(work) as table:
 
         def show(job: "Job", event: dict[str, Any]) -> None:
@@ -291,6 +297,7 @@ def _train_many(work: "list[Job]", jobs: int) -> None:
         def end(outcome: "Outcome") -> None:
             table.end(outcome)
             state = _selected(outcome.result) if outcome.result else f"failed: {outcome.error}"
+            state = f"finished before, skipped, {state}" if id(outcome.job) in finished else state
             say(f"{outcome.job.name}: {state}")
 
         outcomes = run_jobs(work, jobs, show, end)

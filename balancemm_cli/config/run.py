@@ -27,7 +27,7 @@ from balancemm_cli.config.recipe import (
     set_key,
     validate,
 )
-from balancemm_cli.errors import UsageError, unknown
+from balancemm_cli.errors import InputError, UsageError, unknown
 from balancemm_cli.extensions import absent, source_identity
 from balancemm_cli.methods import METHODS, VARIANTS, Method, method_names
 from balancemm_cli.models import MODELS, UNIMODAL
@@ -103,6 +103,17 @@ class RunConfig(Section):
                 f"{self.settings.encoder} with --weights FILE (ImageNet's: torchvision's IMAGENET1K_V1), or use --set "
                 "pretrained=false."
             )
+
+    def check_sources(self, when: str, remedy: str) -> None:
+        """InputError where the source of a method or model of another package is not what it was `when` the run, for
+        instance, "was planned"."""
+        now = _extensions(self.model, self.methods)
+        for name, then in self.extensions.items():
+            if name not in now or now[name] != then:
+                raise InputError(
+                    f"The source of '{name}' ({then['package']} {then['version']}) has changed since this run {when}. "
+                    f"{remedy}"
+                )
 
     @property
     def by_key(self) -> dict[str, object]:
@@ -232,6 +243,12 @@ def resolve(
         methods={part: _method_settings(part, variant, of_methods.get(part, {}), source) for part in names},
         extensions=_extensions(model, names),
     )
+
+
+def not_installed(model: str, method: str) -> list[str]:
+    """The model and the methods of a run that are not known here, as those of a package that is not installed."""
+    lacking = [f"method {name}" for name in method.split("+") if name not in METHODS]
+    return lacking if model in MODELS or model.startswith(UNIMODAL) else [f"model {model}", *lacking]
 
 
 def refuse_unused(

@@ -83,9 +83,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) -> dict[str, Any]:
-    """Train one job in this process; returns its result.json. InputError when the memory does not suffice."""
+    """Train one job in this process; returns its result.json. InputError when the memory does not suffice, and when
+    the methods and models here are not those that the job was planned with."""
     if job.threads:
         _set_threads(job.threads)
+    job.config.check_sources("was planned", "Run the same command again.")
     try:
         return train_run(
             job.folder(),

@@ -58,13 +58,15 @@ class Restored:
 def restore(run: Path, data: Path, device: torch.device) -> Restored:
     """The run of a folder, its data under `data`.
 
-    InputError for a folder that is no run, for one without a checkpoint, and for data that has changed since.
+    InputError for a folder that is no run, for one without a checkpoint, and where the data or the source of a method
+    or model of another package has changed since.
     """
     result = read_result(run)
     state = checkpoint.load_last(run / "checkpoints")
     if result is None or state is None:
         raise InputError(f"{run} is no run folder with a checkpoint. Train it with `bmm train` first.")
     config = read_config(run / "config.toml")
+    config.check_sources(f"was trained ({run})", "Install that one again, or train the run anew.")
     prepared = open_set(data / config.dataset)
     if prepared.content_hash != result["hashes"]["data"]:
         raise InputError(

@@ -13,6 +13,7 @@ from balancemm_cli.engine.analysis import contribution, encode, linear_probe, mi
 from balancemm_cli.engine.evaluator import Corruption, Evaluation, evaluate
 from balancemm_cli.engine.restore import Restored, restore
 from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.extensions import failures_explained
 from balancemm_cli.metrics.calibration import calibration
 from balancemm_cli.metrics.classification import by_class
 from balancemm_cli.runs.evaluation import RunEvaluation
@@ -52,13 +53,14 @@ class Wanted:
                 )
 
 
+@failures_explained("evaluation")
 def evaluate_run(
     folder: Path, data: Path, device: torch.device, wanted: Wanted | None = None
 ) -> tuple[RunEvaluation, pa.Table | None]:
     """The evaluation of a run folder's last checkpoint on the test split, and its features where they are wanted.
 
-    InputError where the run can't be restored, see restore, or its scores are not finite; UsageError for a modality
-    that it lacks.
+    InputError where the run can't be restored, see restore, its scores are not finite, or code of another package
+    fails; UsageError for a modality that it lacks.
     """
     wanted = wanted or Wanted()
     run = restore(folder, data, device)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from balancemm_cli.data.store import write_json
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.trainer import Interrupted
-from balancemm_cli.errors import BmmError, InputError, UsageError
+from balancemm_cli.errors import BmmError, InputError, UsageError, plain, sentence
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -28,7 +28,12 @@ RECORD = "slurm.json"  # in the run folder: the id of its last job and where tha
 TIME = "4:00:00"  # the time limit of a job, unless said otherwise
 TIMEOUTS = 100  # so often a run goes on after its time limit
 KILLS = 10  # a job that was killed is not requeued any more once it has been restarted so often
-OURS = ("array", "error", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "signal")
+# With those of the last two rows sbatch would queue something else or nothing, wait, or not say what it queued.
+OURS = (
+    *("array", "error", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "signal"),
+    *("no-requeue", "wrap", "wait", "test-only"),
+    *("parsable", "quiet", "help", "usage", "version"),
+)
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # submitit's is SIGUSR2, as NCCL may take the other
 
 SETUP = [  # since Slurm 22.05 srun does not take this over from sbatch by itself
@@ -45,15 +50,19 @@ TEARDOWN = [  # 137: killed; 138 and 140: warned while Python was still loading
 
 
 def parse_options(given: Sequence[str]) -> dict[str, str | bool]:
-    """sbatch's options from "partition=gpu" or "exclusive". UsageError for one that bmm sets itself."""
+    """sbatch's options from "partition=gpu" or "exclusive". UsageError for one that bmm sets itself, also where it is
+    abbreviated as sbatch allows."""
     options: dict[str, str | bool] = {}
     for text in given:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-").replace("_", "-")
         if not key or (equals and not value):
             raise UsageError(f"--slurm takes an option of sbatch, as in --slurm partition=gpu, not '{text}'.")
-        if key in OURS:
-            raise UsageError(f"bmm sets sbatch's option '{key}' itself: a run is one process of one job.")
+        if own := next((own for own in OURS if own.startswith(key)), None):
+            raise UsageError(
+                f"sbatch's option '{own}' is bmm's own: a run is one process of one job, whose id bmm reads. "
+                "Leave it out."
+            )
         options[key] = value if equals else True
     return options
 
@@ -80,7 +89,7 @@ def submit(
     """Queue `jobs`, an array where they are several; returns their ids and writes them into the run folders.
 
     `at_once` limits how many run at a time. Scripts and logs go into `folder`. InputError when there is no Slurm,
-    and when it refuses the jobs.
+    when it refuses the jobs, and when it does not say their id.
     """
     submitit = _submitit()
     executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
@@ -97,8 +106,13 @@ def submit(
     try:
         with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints sbatch's errors as well
             submitted = [executor.submit(SlurmRun(job)) for job in jobs]
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+    except submitit.core.utils.FailedJobError as error:
         raise InputError(f"Slurm refused the jobs. {_reason(str(error))}") from None
+    except submitit.core.utils.FailedSubmissionError as error:
+        raise InputError(
+            f"The jobs may be queued, but their id can't be read: {sentence(plain(str(error)))} They would not find "
+            f"what to train: cancel them with `scancel --name={name}`, then run the same command again."
+        ) from None
     for job, queued in zip(jobs, submitted, strict=True):
         run = job.folder().path
         run.mkdir(parents=True, exist_ok=True)
@@ -109,17 +123,20 @@ def submit(
 def queue() -> dict[str, str]:
     """State by job id of this user's jobs that wait or run. InputError where Slurm does not answer."""
     command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format=%i %T"]
-    return dict(line.split() for line in _slurm(command).splitlines())
+    lines = [line.split() for line in _slurm(command).splitlines()]
+    # a line of other than two words is what the cluster tells its users
+    return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
 def last_job(job: Job) -> dict[str, str] | None:
     """The id ("job") and the log of the last job that was queued for a run, or None."""
     path = job.folder().path / RECORD
     try:
-        return json.loads(path.read_text("utf-8"))
+        record = json.loads(path.read_text("utf-8"))
+        return {key: str(record[key]) for key in ("job", "log")}
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is damaged. Delete it once the run is no longer in the queue.") from None
 
 
@@ -180,7 +197,7 @@ def _is_wanted(job: str) -> bool:
     """Whether a job (of an array: `array_task`, for the last task's other id is that of the whole array) still runs
     as far as Slurm knows: not when it was cancelled, or is requeued already."""
     command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
-    return _slurm(command).strip() == "RUNNING"
+    return "RUNNING" in _slurm(command).splitlines()
 
 
 def _submitit() -> ModuleType:

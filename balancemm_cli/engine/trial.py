@@ -15,7 +15,7 @@ from balancemm_cli.engine import distributed
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.inputs import Inputs
-from balancemm_cli.errors import UsageError
+from balancemm_cli.errors import UsageError, said_by, sentence
 from balancemm_cli.extensions import raised_in
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
@@ -55,7 +55,7 @@ def _forward(network: Network, inputs: Mapping[str, Tensor], device: torch.devic
 
 
 def _refuse(error: Exception, inputs: Mapping[str, Tensor]) -> NoReturn:
-    text = str(error).partition("\n")[0]
+    text = said_by(error)
     if ONE_SAMPLE in text:
         raise UsageError(
             "The last batch of an epoch leaves a process one sample, on which batch normalisation cannot work. Take "
@@ -63,7 +63,7 @@ def _refuse(error: Exception, inputs: Mapping[str, Tensor]) -> NoReturn:
         ) from error
     sizes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in inputs.items())
     of = f" ({sizes})" if sizes else ""
+    does_not = f"The inputs that these settings make of the data{of} do not fit the network: {text}"
     raise UsageError(
-        f"The inputs that these settings make of the data{of} do not fit the network: {text.rstrip('.')}. Change the "
-        "settings of the inputs, or take another encoder or model."
+        f"{sentence(does_not)} Change the settings of the inputs, or take another encoder or model."
     ) from error

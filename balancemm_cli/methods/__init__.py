@@ -1,10 +1,10 @@
 """The methods, one file each. Several are joined by `+`; their hooks run in the order of the table below."""
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.extensions import absent, extensions
+from balancemm_cli.extensions import RESERVED, absent, extensions
 from balancemm_cli.methods.agm import AGM
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
-from balancemm_cli.methods.base import Method
+from balancemm_cli.methods.base import Method, MethodSettings
 from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
 from balancemm_cli.methods.dropout import Dropout
 from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
@@ -17,6 +17,7 @@ from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.methods.pmr import PMR
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
+from balancemm_cli.models import MODELS
 
 _OURS: dict[str, type[Method]] = {
     "baseline": Method,
@@ -35,8 +36,19 @@ _OURS: dict[str, type[Method]] = {
     "curriculum-dropout": CurriculumDropout,
     "unimodal-losses": UnimodalLosses,
 }
-METHODS = {**_OURS, **extensions("bmm.methods", Method, _OURS)}
 VARIANTS = ("paper", "official")
+
+
+def _usable(method: type[Method], name: str) -> type[Method]:
+    """A method of another package. TypeError where recipes could not set it."""
+    if not issubclass(method.Settings, MethodSettings):
+        raise TypeError("its Settings are no subclass of MethodSettings")
+    if not {*VARIANTS} <= {*method.VARIANTS}:
+        raise TypeError(f"its VARIANTS lack one of {' and '.join(VARIANTS)}")
+    return method
+
+
+METHODS = {**_OURS, **extensions("bmm.methods", Method, {*_OURS, *MODELS, *RESERVED}, _usable)}
 
 
 def method_names(method: str) -> list[str]:

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.extensions import absent, extensions
+from balancemm_cli.extensions import RESERVED, absent, extensions
 from balancemm_cli.models.avga import AVGA
 from balancemm_cli.models.avsd import AVSD
 from balancemm_cli.models.avsdn import AVSDN
 from balancemm_cli.models.centralnet import CentralNet
 from balancemm_cli.models.encoders import SegmentShape, Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
-from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, Sum
+from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, ModelSettings, Sum
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.i_vector import IVectorNetwork
 from balancemm_cli.models.lmf import LMF
@@ -48,9 +48,19 @@ _OURS: dict[str, type[Fusion] | type[Network]] = {
     "avsd": AVSD,
     "panoavqa": PanoAVQA,
 }
-MODELS = {**_OURS, **extensions("bmm.models", (Fusion, Network), _OURS)}
-
 UNIMODAL = "unimodal-"  # `unimodal-visual`: that modality's encoder and a linear head, trained alone
+
+
+def _usable(model: type[Fusion] | type[Network], name: str) -> type[Fusion] | type[Network]:
+    """A model of another package. TypeError where recipes could not set it, or --model not tell it from ours."""
+    if not issubclass(model.Settings, ModelSettings):
+        raise TypeError("its Settings are no subclass of ModelSettings")
+    if name.startswith(UNIMODAL):
+        raise TypeError(f"models with a name that begins with '{UNIMODAL}' are those of one modality")
+    return model
+
+
+MODELS = {**_OURS, **extensions("bmm.models", (Fusion, Network), {*_OURS, *RESERVED}, _usable)}
 
 
 def modalities_of(model: str, available: list[str]) -> list[str]:

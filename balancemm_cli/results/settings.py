@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, all_keys, describe
-from balancemm_cli.config.run import RunConfig, resolve
+from balancemm_cli.config.run import RunConfig, not_installed, resolve
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.verdicts import follows
@@ -31,7 +31,8 @@ def _of_recipe(names: tuple[str, str, str, str, str]) -> dict[str, object]:
 
 
 def recipe_notes(groups: Sequence[Group]) -> list[str]:
-    """A line on each group whose settings are not its recipe's, or whose recipe is not known here."""
+    """A line on each group whose settings are not its recipe's, or can't be told: its recipe, method or model is not
+    known here."""
     found = []
     for group in groups:
         try:
@@ -39,7 +40,8 @@ def recipe_notes(groups: Sequence[Group]) -> list[str]:
                 key: value for key, value in beyond_recipe(group).items() if key not in WITHOUT_EFFECT
             }
         except BmmError:
-            found.append(f"{_name(group)} (recipe {group.first.recipe} not known here)")
+            lacking = not_installed(*group.names[1:3]) or [f"recipe {group.first.recipe}"]
+            found.append(f"{_name(group)} ({', '.join(lacking)} not known here)")
         else:
             found += [f"{_name(group)} ({describe(settings)})"] if settings else []
     return _named("Settings other than the recipe's", found)

@@ -36,7 +36,17 @@ _OURS: tuple[Dataset, ...] = (
     MusicAVQA(),
 )
 _NAMED = {dataset.name: dataset for dataset in _OURS}
-DATASETS: dict[str, Dataset] = {
-    **_NAMED,
-    **{name: dataset() for name, dataset in extensions("bmm.datasets", Dataset, _NAMED).items()},
-}
+
+
+def _made(dataset: type[Dataset], name: str) -> Dataset:
+    """A data set of another package. TypeError where it does not say of itself what every data set says."""
+    if dataset.name != name:  # it is recorded under the one, and its plan says the other
+        raise TypeError(f"its class has the name '{dataset.name}'")
+    if not isinstance(dataset.HOW_TO_GET, str):
+        raise TypeError("its HOW_TO_GET is no text")
+    if not all(isinstance(values, tuple) and values for values in dataset.OPTIONS.values()):
+        raise TypeError("its OPTIONS are not by name the values of each, the default first")
+    return dataset()
+
+
+DATASETS: dict[str, Dataset] = {**_NAMED, **extensions("bmm.datasets", Dataset, _NAMED, _made)}

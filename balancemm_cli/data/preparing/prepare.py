@@ -35,7 +35,15 @@ from balancemm_cli.data.preparing.finish import (
     tools,
 )
 from balancemm_cli.data.preparing.parts import Part
-from balancemm_cli.data.preparing.sources import Memory, compare, look_at, recall, remember, source_of
+from balancemm_cli.data.preparing.sources import (
+    Memory,
+    compare,
+    look_at,
+    over_splits,
+    recall,
+    remember,
+    source_of,
+)
 from balancemm_cli.data.preparing.work import (
     Progress,
     disk_full,
@@ -48,7 +56,8 @@ from balancemm_cli.data.preparing.work import (
 from balancemm_cli.data.preparing.workers import cores, run, tick
 from balancemm_cli.data.reading import media
 from balancemm_cli.data.store import PreparedSet, open_set
-from balancemm_cli.errors import InputError, UsageError, unknown
+from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.extensions import absent, failures_explained
 
 SHARD_SAMPLES = 256
 
@@ -97,7 +106,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
-            raise unknown("data set", self.name, DATASETS)
+            raise absent("data set", self.name, DATASETS, "bmm.datasets")
         if self.out is not None and self.out.name in ("", ".."):
             raise UsageError(f"--out is {self.out}; name the folder that is to be made.")
         if self.out is not None and (other := data_set_of(self.out.name)) not in (None, self.name):
@@ -136,7 +145,8 @@ class Request:
     def plan(self) -> Plan:
         """The samples of the data set. Raises as the `plan` of its class, and InputError where they come under the
         name of another data set, as those of a CSV can."""
-        plan = self.dataset.plan(self.media, self.splits, self.allow_missing, **self.options)
+        with failures_explained("preparation"):
+            plan = self.dataset.plan(self.media, self.splits, self.allow_missing, **self.options)
         if (other := data_set_of(plan.name)) not in (None, self.name):
             raise InputError(
                 f"{self.media} gives '{plan.name}', which is a name of data set '{other}': the prepared data would "
@@ -156,10 +166,10 @@ def data_set_of(folder: str) -> str | None:
 def _forms(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The data set and the options whose prepared folder has that name."""
     for name, dataset in DATASETS.items():
-        if folder.casefold().startswith(name):
+        if folder.casefold().startswith(name.casefold()):
             for values in product(*dataset.OPTIONS.values()):
                 options = dict(zip(dataset.OPTIONS, values, strict=True))
-                if _folder_name(name, dataset.OPTIONS, options) == folder.casefold():
+                if _folder_name(name, dataset.OPTIONS, options).casefold() == folder.casefold():
                     yield name, options
 
 
@@ -240,6 +250,7 @@ def prepare_plan(
     shards = cut(plan)
     described = describe_set(plan, {split: [*own] for split, own in shards.items()})
     files = {file: samples for own in shards.values() for file, samples in own.items()}
+    out = out.resolve() if out.is_symlink() else out  # a link stays, and what it leads to is filled
     target = out
     if part and is_free(out):
         files = {file: files[file] for file in part.take(list(files))}
@@ -258,8 +269,10 @@ def prepare_plan(
     with interruption(kept), disk_full(out.parent), work_folder(target) as work:
         groups = list(_groups(plan, files, work))
         _decode_missing(work, groups, processes, on_progress, say)
-        _finish(work, groups, described, out, part)
+        memory = _finish(work, groups, described, out, part)
     shutil.rmtree(work, ignore_errors=True)
+    if copies := over_splits(plan.samples, memory):
+        say(copies)
     return target
 
 
@@ -420,32 +433,32 @@ def _decode_group(group: _Group) -> None:
 
 
 def _read(sample: Sample, clip: Clip, spec: Spec) -> Any:  # noqa: ANN401 - by kind
-    """What a shard holds of a clip. MediaError where it is unusable; InputError, which ends the call, for an error
-    that nobody foresaw: the sample may not be lost for a fault of this program."""
+    """What a shard holds of a clip. MediaError where it is unusable, also for an error that nobody foresaw: a file
+    can only cost its own sample."""
     try:
         return clip.read(spec, sample.waived)
     except (media.MediaError, InputError):
         raise
+    except MemoryError:
+        raise media.MediaError("too large", "reading it takes more memory than there is") from None
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise InputError(
-            f"Sample '{sample.id}' of the split '{sample.split}': reading {clip.path} fails in a way that this "
-            f"program does not know ({what}). What was finished is kept. Please report it; delete the file and pass "
-            "--allow-missing to go on without the sample."
+        raise media.MediaError(
+            "unforeseen", f"reading fails in a way that this program does not know ({what}); please report it"
         ) from error
 
 
 def _finish(
     work: Path, groups: list[_Group], described: SetDescription, out: Path, part: Part | None
-) -> None:
-    """Make the folder of the finished shards the prepared set, or the part of it."""
+) -> Memory:
+    """Make the folder of the finished shards the prepared set, or the part of it; returns the content of its media."""
     found = {group.file: json.loads(group.record.read_bytes()) for group in groups}
     memory = {medium: facts for record in found.values() for medium, facts in record["files"].items()}
     records: Records = {file: {key: record[key] for key in RECORD} for file, record in found.items()}
     if part:
         parts.finish_part(work / "set", part, described, records, out)
         remember(part.folder(out), memory)
-        return
+        return memory
     try:
         finish(work / "set", described, records, out)
         remember(out, memory)
@@ -454,3 +467,4 @@ def _finish(
             if records[group.file]["rejected"]:  # so that the same command looks at the files again
                 group.record.unlink()
         raise
+    return memory

@@ -71,6 +71,21 @@ def compare(
     return same | {medium: facts for medium, facts in hashed.items() if facts}
 
 
+def over_splits(samples: Iterable[Sample], memory: Memory) -> str:
+    """A sentence on files of other names and the same content that are in two splits; empty where there are none."""
+    found: dict[str, dict[str, str]] = {}  # by content: the split of each medium
+    for sample in samples:
+        for medium in {clip.medium for clip in sample.clips.values()} & memory.keys():
+            found.setdefault(memory[medium][1], {}).setdefault(medium, sample.split)
+    found.pop(UNREADABLE, None)
+    copies = [media for media in found.values() if len({*media.values()}) > 1]
+    if not copies:
+        return ""
+    names = " and ".join(f"{medium} ({split})" for medium, split in list(copies[0].items())[:3])
+    more = f" (and {len(copies) - 1:,} more)" if len(copies) > 1 else ""
+    return f"The same content is in two splits: {names}{more}. A test would ask for what was learnt."
+
+
 def recall(folder: Path) -> Memory:
     """What is remembered of the media of a prepared folder; nothing where the memory is absent or damaged."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
