@@ -66,7 +66,7 @@ def package(tmp_path):
     groups = tomllib.loads(PYPROJECT)["project"]["entry-points"]
     (package / "clips.py").write_text(DATASET)
     groups["bmm.datasets"] = {"my-clips": "my_balance.clips:MyClips"}
-    announce(package, {group: dict(points) for group, points in groups.items()})
+    announce(package, groups)
     return package
 
 
