@@ -110,14 +110,14 @@ def test_a_result_of_a_former_version_is_read_and_not_compared(tmp_path):
 
 
 def test_no_printed_number_stands_beside_runs_of_another_split(tmp_path):
-    """A gap in the table of runs, with the reason under it; in the paper's own table no difference, and the mark."""
+    """None in the table of runs, with the reason under it; in the paper's own table no difference, and the mark."""
     runs_of(
         tmp_path, "crema-d", DataIdentity(reader="crema-d", split_name="relearn", official_lists=True), 0.751
     )
     groups = collect([tmp_path], "last").groups
     (table,) = tables.tables(groups, "last")
     cell = dict(zip(table.header, table.cells[0], strict=True))
-    assert (cell["Published"], cell["Δ"], cell["Verdict"]) == ("—", "—", "not comparable")
+    assert cell["Verdict"] == "not comparable" and not {"Published", "Δ"} & set(cell)
     (table,) = tables.tables(groups, "last", columns=["published", "delta"])
     assert table.cells[0][-2:] == ["—", "—"]
     assert any("The split is 'relearn', the printed number is of 'official'" in note for note in table.notes)
