@@ -1,6 +1,7 @@
 """What a shell or a terminal may lack: signs that its encoding has not, and a home folder that it did not expand."""
 
 import codecs
+import io
 import os
 import re
 import sys
@@ -34,7 +35,7 @@ def prepare_streams() -> None:
     codecs.register_error("plain", _plain)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="plain")
 
 
