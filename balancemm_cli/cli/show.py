@@ -58,11 +58,12 @@ def _settings(prefix: str, kind: "type[BaseModel]", changes: Mapping[str, object
     if not given:
         yield "  (no settings)"
     for key, value in given.items():
-        yield f"  {prefix}{key} = {_text(value)}{_beside(value, defaults.get(key))}"
+        yield _line(f"{prefix}{key}", value, "default", defaults.get(key))
 
 
-def _beside(value: object, default: object) -> str:
-    return "" if value == default else f"  (default {_text(default)})"
+def _line(key: str, value: object, of: str, other: object) -> str:
+    """A setting, and beside it the value of the default or the recipe where that is another."""
+    return f"  {key} = {_text(value)}" + ("" if value == other else f"  ({of} {_text(other)})")
 
 
 def _text(value: object) -> str:
@@ -121,8 +122,7 @@ def _of_run(run: "Run") -> list[str]:
         lines.append(f"settings (recipe {result.recipe} is not known here):")
     hidden = {"seed", "dataset", "model", "method", "variant", "recipe"}
     return lines + [
-        f"  {key} = {_text(value)}"
-        + ("" if given.get(key) == value else f"  (recipe {_text(given.get(key))})")
+        _line(key, value, "recipe", given.get(key))
         for key, value in run.settings.items()
         if key not in hidden
     ]

@@ -250,30 +250,28 @@ def _train_one(job: "Job") -> None:
 
     folder = job.folder()
     epochs = job.config.settings.epochs
-    skipped = _has_finished(job)
+    trained = False
     with progress_bars() as bars:
         total = epochs * folder.data.counts["train"]
         task = bars.add_task(job.name, total=total, unit="samples", note="")
 
         def show(_: object, event: dict[str, Any]) -> None:
+            nonlocal trained
             if "warning" in event:
                 say(event["warning"])
                 return
             if "samples" in event:
                 bars.advance(task, event["samples"])
                 return
+            trained = True
             epoch = f"epoch {event['epoch'] + 1}/{epochs}"
             bars.update(task, description=epoch, note=f"test {event['accuracy']['test']:.3f}")
             if not stderr.is_terminal:
                 say(f"{epoch}: {_figures(event)}")
 
         result = run_job(job, show, say)
-    say(f"{job.name}: {'finished before, skipped' if skipped else result['status']}, {_selected(result)}")
+    say(f"{job.name}: {result['status'] if trained else 'finished before, skipped'}, {_selected(result)}")
     print(folder.path)
-
-
-def _has_finished(job: "Job") -> bool:
-    return (job.folder().result() or {}).get("status") == "finished"
 
 
 def _train_silently(job: "Job") -> None:
@@ -286,7 +284,6 @@ def _train_silently(job: "Job") -> None:
 def _train_many(work: "list[Job]", jobs: int) -> None:
     from balancemm_cli.engine.launch import run_jobs
 
-    finished = {id(job) for job in work if _has_finished(job)}
     with RunsTable(work) as table:
 
         def show(job: "Job", event: dict[str, Any]) -> None:
@@ -297,7 +294,8 @@ def _train_many(work: "list[Job]", jobs: int) -> None:
         def end(outcome: "Outcome") -> None:
             table.end(outcome)
             state = _selected(outcome.result) if outcome.result else f"failed: {outcome.error}"
-            state = f"finished before, skipped, {state}" if id(outcome.job) in finished else state
+            if outcome.result and not table.rows[id(outcome.job)].trained:
+                state = f"finished before, skipped, {state}"
             say(f"{outcome.job.name}: {state}")
 
         outcomes = run_jobs(work, jobs, show, end)

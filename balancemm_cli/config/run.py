@@ -224,13 +224,15 @@ def resolve(
     of_methods = {part: content.pop(part) for part in METHODS if part in content}
     of_models = {part: content.pop(part) for part in MODELS if part in content}
     settings = validate(Recipe, content, source)
-    for (
-        part,
-        given,
-    ) in of_methods.items():  # also of methods that this run does not use: a misspelt key is one
-        _method_settings(part, variant, given, source)
-    for part, given in of_models.items():
-        _model_settings(part, given, source)
+    # also of methods and models that this run does not use, where a misspelt key is one all the same
+    methods = {
+        part: _method_settings(part, variant, of_methods.get(part, {}), source)
+        for part in dict.fromkeys([*of_methods, *names])
+    }
+    of_model = {
+        part: _model_settings(part, of_models.get(part, {}), source)
+        for part in dict.fromkeys([*of_models, model])
+    }
     return RunConfig(
         dataset=dataset,
         model=model,
@@ -239,8 +241,8 @@ def resolve(
         recipe=name,
         seed=seed,
         settings=settings,
-        model_settings=_model_settings(model, of_models.get(model, {}), source),
-        methods={part: _method_settings(part, variant, of_methods.get(part, {}), source) for part in names},
+        model_settings=of_model[model],
+        methods={part: methods[part] for part in names},
         extensions=_extensions(model, names),
     )
 

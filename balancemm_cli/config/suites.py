@@ -88,9 +88,10 @@ class Expected(Section):
     def _from_low_to_high(self) -> Self:
         if self.low >= self.high:
             raise ValueError("low must be below high")
-        if self.metric != GAIN and self.low < 0:
+        lowest = -1 if self.metric == GAIN else 0
+        if self.low < lowest:
             raise ValueError("low must not be below 0")
-        if (self.low, self.high) in ((0, 1), (-1, 1)) and self.low == (-1 if self.metric == GAIN else 0):
+        if (self.low, self.high) == (lowest, 1):
             raise ValueError(f"a range from {self.low:g} to {self.high:g} holds every number")
         return self
 

@@ -63,11 +63,12 @@ def _within(
         return Verdict(name, "not comparable", " ".join(obstacles))
     baseline: list[Run] = []
     if expected.metric == GAIN:
-        gain = gains(groups, selection).get(found[0].first.hashes)
+        gain = gains(found, selection, among=groups).get(found[0].first.hashes)
         if gain is None:
             return Verdict(name, "not run", "No finished baseline has the same settings and seeds.")
         ours = gain.comparison.difference
-        baseline = next(other.runs for group, other in pairs(groups) if group is found[0])
+        ((_, other),) = pairs(found, groups)
+        baseline = other.runs
     else:
         ours = reached(found[0], expected.metric, selection)
     assert ours is not None  # `collect` leaves out runs without that epoch

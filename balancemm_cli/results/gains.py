@@ -146,10 +146,7 @@ def _over_new_samples(
         shared = [(run, others[run.result.seed]) for run in group.runs if run.result.seed in others]
         try:
             gained = np.stack([right(run) - right(other) for run, other in shared])
-        except (
-            InputError,
-            ValueError,
-        ):  # older or partial copies of run folders; the gain over seeds stands without it
+        except (InputError, ValueError):  # of older or partial copies; the gain over seeds stands without it
             continue
         found[group.first.hashes] = over_new_samples(gained)
     return found
