@@ -462,7 +462,7 @@ def fuzz(count: int, first: int, folder: Path) -> tuple[Counter[tuple[str, str]]
     outcomes: Counter[tuple[str, str]] = Counter()
     faults: list[str] = []
     left = list(range(first, first + count))
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # threads of the caller's libraries do not survive "fork"
     while left:
         ours, theirs = context.Pipe(False)
         child = context.Process(target=_child, args=(left, sound, folder / "work", theirs))

@@ -28,6 +28,7 @@ from PIL import Image
 from balancemm_cli.data.reading.media import MediaError, read_audio, read_frames
 
 SECONDS = 20  # that a file may take
+START = 120  # seconds that a process may take to start and read the good files
 MEMORY = 2 * 2**30  # bytes that the process may have beyond what it begins with
 MUTATIONS = ("cut", "flip", "zeros", "noise", "splice")
 Outcomes = Counter[tuple[str, str, str]]  # of a format, a mutation and what came of it
@@ -131,19 +132,20 @@ def fuzz(count: int, first: int, folder: Path) -> tuple[Outcomes, list[str], flo
     faults: list[str] = []
     slowest, peak = 0.0, 0
     left = list(range(first, first + count))
-    context = multiprocessing.get_context("fork")
+    # not "fork": a decoder's threads, left by a caller, do not survive it, and freeing that decoder waits for them
+    context = multiprocessing.get_context("spawn")
     while left:
         ours, theirs = context.Pipe(False)
         child = context.Process(target=_child, args=(left, files, folder, theirs))
         child.start()
         theirs.close()
-        last, began = (left[0], "?", "?"), time.monotonic()
+        last, began, limit = (left[0], "?", "?"), time.monotonic(), START
         ended = ""
         try:
             while True:
-                if not ours.poll(SECONDS + began - time.monotonic()):
+                if not ours.poll(limit + began - time.monotonic()):
                     child.kill()
-                    ended = f"still read after {SECONDS} s"
+                    ended = f"still read after {limit} s"
                     break
                 number, form, kind, outcome = ours.recv()
                 if number < 0:
@@ -155,7 +157,7 @@ def fuzz(count: int, first: int, folder: Path) -> tuple[Outcomes, list[str], flo
                     if outcome.startswith("fault"):
                         faults.append(f"{number} ({form}, {kind}): {outcome}")
                     left = left[1:]
-                last, began = (number, form, kind), time.monotonic()
+                last, began, limit = (number, form, kind), time.monotonic(), SECONDS
         except EOFError:
             ended = "the process ended"
         child.join()
