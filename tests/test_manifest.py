@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from media_files import MEDIA, needs_media, tone, write_csv, write_video, write_wav
 from PIL import Image
+from torch import nn
 
 from balancemm_cli.data.datasets import manifest
 from balancemm_cli.data.preparing.prepare import prepare_dataset
@@ -219,12 +220,18 @@ def test_every_shared_file_is_taken_in_or_named(tmp_path):
     assert "bikes.mp4" in with_sound and "bbb_10s_h264_aac.mp4" not in audio
 
 
-@pytest.mark.parametrize("name", ["a/b", "label", "id", "x y", "cam.1", "forward", "type", "training"])
+@pytest.mark.parametrize("name", ["a/b", "label", "id", "x y", "cam.1", "_x", "forward", "type", "training"])
 def test_a_modality_has_a_plain_name_of_its_own(tmp_path, name):
     write_wav(tmp_path / "a.wav", tone(0.5))
     table = write_csv(tmp_path / "mine.csv", f"id,label,split,{name}:audio", "1,a,train,a.wav")
     with pytest.raises(InputError, match="can't be the name of a modality"):
         prepare_dataset("manifest", table, out=tmp_path / "set", workers=1)
+
+
+def test_the_names_that_torch_has_are_known():
+    """A list, so that preparing need not wait for torch."""
+    names = {name for one in (nn.ModuleDict(), nn.ParameterDict()) for name in dir(one) if name[0] != "_"}
+    assert names <= set(manifest.OF_TORCH)
 
 
 def test_a_csv_whose_name_is_no_text_is_refused(tmp_path):

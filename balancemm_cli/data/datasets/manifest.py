@@ -21,7 +21,20 @@ from balancemm_cli.data.kinds import KINDS, Kind
 from balancemm_cli.errors import InputError
 
 REQUIRED = ("id", "label", "split")
-NAME = re.compile(r"[\w-]{1,100}")
+NAME = re.compile(r"[^\W_][\w-]{0,99}")
+# What ModuleDict and ParameterDict, which hold one entry per modality, have themselves; a test holds it fresh.
+OF_TORCH = tuple(
+    """
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile copy cpu cuda double
+    dump_patches eval extra_repr float forward fromkeys get get_buffer get_extra_state get_parameter get_submodule half
+    ipu items keys load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters
+    pop popitem register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
+    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
+    register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule setdefault share_memory state_dict to
+    to_empty train training type update values xpu zero_grad
+    """.split()  # noqa: SIM905 - a list would be 65 lines
+)
 TIMES = ("start", "end")
 
 HOW_TO_GET = (
@@ -56,10 +69,11 @@ class Manifest(Dataset):
         if len(set(names)) < len(names):
             raise InputError(f"{path} has two columns for one modality ({', '.join(names)}). Rename one.")
         for name in names:
-            if name in REQUIRED or not NAME.fullmatch(name) or _is_of_torch(name):
+            if name in REQUIRED + OF_TORCH or not NAME.fullmatch(name):
                 raise InputError(
                     f"{path}: '{name}' can't be the name of a modality. Rename the column: letters, digits, - and _, "
-                    f"none of {', '.join(REQUIRED)}, and no name that torch's modules have themselves."
+                    f"the first a letter or digit, none of {', '.join(REQUIRED)}, and no name that torch's modules "
+                    "have themselves."
                 )
         samples = list(_samples(path, rows, list(kinds)))
         classes = sorted({sample.label for sample in samples})
@@ -67,13 +81,6 @@ class Manifest(Dataset):
         remedy = f"Correct the paths in {path}; they are relative to its folder, {path.parent.resolve()}."
         notes = [*_label_notes(classes), *_split_notes(samples)]
         return Plan(path.stem, samples, classes, modalities, notes=notes, remedy=remedy, split_name="own")
-
-
-def _is_of_torch(name: str) -> bool:
-    """Whether a module that holds one for each modality could not call it so, as "forward"."""
-    from torch import nn
-
-    return any(hasattr(one, name) for one in (nn.ModuleDict(), nn.ParameterDict()))
 
 
 def _find(source: Path) -> Path:
