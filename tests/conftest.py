@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401 - before a command that reads leaves it out
 
 from balancemm_cli.cli import main
 from balancemm_cli.data.made import synthetic

@@ -32,17 +32,24 @@ def test_overhead_takes_a_model_and_methods():
     assert found["model"] == "mlp" and all(seconds > 0 for seconds in found["seconds"].values())
 
 
-def test_report_prints_seconds_and_memory():
-    command = [sys.executable, str(SCRIPTS / "report.py"), "--rates", "1", "--formats", "json"]
+def test_reading_prints_seconds_and_memory():
+    command = [
+        sys.executable,
+        str(SCRIPTS / "reading.py"),
+        "--rates",
+        "1",
+        "--formats",
+        "json",
+        "--rounds",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["runs"] == 2 * 5 * 5
-    (seconds, peak), (_, imports) = (
-        found["seconds_and_megabytes"]["json"],
-        found["seconds_and_megabytes"]["imports"],
-    )
-    assert seconds > 0 and peak > imports > 50
+    kept = found["seconds_and_megabytes"]
+    assert {"import torch", "bmm list methods", "bmm report --format json, 50 runs"} <= kept.keys()
+    assert all(seconds > 0 and peak > 10 for seconds, peak in kept.values())
 
 
 def test_prepare_prints_how_much_faster_it_is(tmp_path):

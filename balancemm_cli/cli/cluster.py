@@ -1,6 +1,7 @@
 """`bmm train --launcher slurm` and `bmm train --status`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from balancemm_cli.cli.progress import say
@@ -20,14 +21,15 @@ def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None
     queued = queue()
     new, waiting, finished, failed = [], 0, 0, 0
     for job in work:
-        state, last = read_status(job.folder().path).state, last_job(job)
+        folder = job.folder().path
+        state, last = read_status(folder).state, last_job(folder)
         if last and last["job"] in queued:
             waiting += 1
         elif state == "finished":
             finished += 1
         elif state in ("diverged", "damaged"):
             failed += 1
-            say(f"{job.name}: {state}, not queued again. Delete {job.folder().path} to train it again.")
+            say(f"{job.name}: {state}, not queued again. Delete {folder} to train it again.")
         else:
             new.append(job)
     if new:
@@ -38,20 +40,20 @@ def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None
         raise InputError(f"{failed} of {len(work)} runs failed; the reasons stand above.")
 
 
-def show_status(runs: "Sequence[tuple[RunConfig, Job | None]]") -> None:
+def show_status(runs: "Sequence[tuple[RunConfig, Path | None]]") -> None:
     """Print one line per run: its state, epochs, test accuracy and name, and what Slurm says of its job. A run without
-    a job waits for its data to be prepared."""
+    a folder waits for its data to be prepared."""
     from balancemm_cli.engine.slurm import last_job
     from balancemm_cli.runs.status import Status, read_status
 
-    last = [last_job(job) if job else None for _, job in runs]
+    last = [last_job(folder) if folder else None for _, folder in runs]
     states = _queue() if any(last) else {}
-    for (config, job), record in zip(runs, last, strict=True):
-        status = read_status(job.folder().path) if job else Status("waiting")
+    for (config, folder), record in zip(runs, last, strict=True):
+        status = read_status(folder) if folder else Status("waiting")
         accuracy = "—" if status.accuracy is None else f"{status.accuracy:.3f}"
         epochs = f"{status.epochs}/{config.settings.epochs}"
         note = _job_note(record, states) if record and status.state != "finished" else ""
-        if job is None:
+        if folder is None:
             note = f" ({config.dataset} is not prepared)"
         print(f"{status.state:<11}  {epochs:>9}  {accuracy:>5}  {config.name}{note}")
 

@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from balancemm_cli import resources
+from balancemm_cli.cli.without_torch import leave_out_torch
 from balancemm_cli.errors import UsageError, unknown
 
 
@@ -43,6 +44,7 @@ def list_(
 
     Example: `bmm list methods`
     """
+    leave_out_torch()
     if prepared is not None:
         if kind != "datasets":
             raise UsageError("--prepared goes with `bmm list datasets`.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from balancemm_cli.cli.progress import say
+from balancemm_cli.cli.without_torch import leave_out_torch
 from balancemm_cli.errors import CheckError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def report(
     beside = selection == "all"
     _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns, beside)
     places = list(runs or [RUNS])
+    leave_out_torch()
 
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.results.contents import Contents

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from balancemm_cli.cli.list import recipes, summary
+from balancemm_cli.cli.without_torch import leave_out_torch
 from balancemm_cli.errors import unknown
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def show(
 
     Example: `bmm show opm`
     """
+    leave_out_torch()
     from balancemm_cli.methods import METHODS
     from balancemm_cli.models import MODELS
 

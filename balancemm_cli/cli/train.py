@@ -1,6 +1,7 @@
 """`bmm train`: one run, or every run of a suite."""
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,11 +11,13 @@ import typer
 from balancemm_cli.cli.cluster import show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
 from balancemm_cli.cli.runs_table import RunsTable
+from balancemm_cli.cli.without_torch import leave_out_torch
 from balancemm_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from balancemm_cli.config.run import RunConfig
     from balancemm_cli.engine.launch import Job, Outcome
+    from balancemm_cli.runs.places import Places
 
 
 def train(
@@ -103,11 +106,10 @@ def train(
 
     Example: `bmm train --method opm+ogm --seeds 0-2`
     """
+    if dry_run or status:
+        leave_out_torch()
     from balancemm_cli.config.run import refuse_unused, resolve, settings_in_words
     from balancemm_cli.config.suites import load_suite
-    from balancemm_cli.data.store import open_set
-    from balancemm_cli.engine import distributed
-    from balancemm_cli.engine.launch import Job, check_jobs
     from balancemm_cli.runs.places import Places
 
     name = None
@@ -129,9 +131,18 @@ def train(
     file = None
     if weights is not None:
         configs, file = start_from(weights, configs)
-    if distributed.launched() > 1 and (len(configs) > 1 or status or launcher == "slurm"):
+    places = Places(runs)
+    if status:
+        say("\n".join(settings_in_words(configs)))
+        show_status(list(_places(configs, places, data)))
+        return
+    from balancemm_cli.data.store import open_set
+    from balancemm_cli.engine import distributed
+    from balancemm_cli.engine.launch import Job, check_jobs
+
+    if distributed.launched() > 1 and (len(configs) > 1 or launcher == "slurm"):
         raise UsageError(
-            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite, --launcher, --status."
+            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite or --launcher."
         )
     if slurm and launcher != "slurm":
         raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
@@ -145,17 +156,9 @@ def train(
         place = places.of(config, content_hash(prepared))
         return Job(config, prepared, runs, name, device, threads, loading, profile, file, place)
 
-    places = Places(runs)
     content_hash = cache(
         lambda prepared: open_set(prepared).content_hash
     )  # of a data set once, not of each run
-    if status:
-        known = {config.dataset: _folder(config.dataset, data) for config in configs}
-        say("\n".join(settings_in_words(configs)))
-        show_status(
-            [(config, job(config, place) if (place := known[config.dataset]) else None) for config in configs]
-        )
-        return
     with distributed.joined(device):
         with distributed.first_before_others():
             folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
@@ -212,16 +215,31 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def _places(
+    configs: "list[RunConfig]", places: "Places", data: Path
+) -> "Iterator[tuple[RunConfig, Path | None]]":
+    """Each run with its folder, None where its data are not prepared."""
+    from balancemm_cli.data.store import open_set
+
+    hashes: dict[str, str | None] = {}
+    for config in configs:
+        if config.dataset not in hashes:
+            folder = _folder(config.dataset, data)
+            hashes[config.dataset] = open_set(folder).content_hash if folder else None
+        known = hashes[config.dataset]
+        yield config, places.of(config, known) if known else None
+
+
 def _folder(dataset: str, data: Path) -> Path | None:
     """The folder of a prepared data set, None where it is not prepared yet. UsageError for a name that is none."""
+    folder = data / dataset
+    if folder.exists():
+        return folder
     from balancemm_cli.data.datasets import DATASETS
     from balancemm_cli.data.preparing.prepare import embedded
     from balancemm_cli.data.store import MANIFEST
     from balancemm_cli.extensions import absent
 
-    folder = data / dataset
-    if folder.exists():
-        return folder
     if dataset not in DATASETS and not embedded(folder):
         prepared = [path.parent.name for path in data.glob(f"*/{MANIFEST}")]
         raise absent("data set", dataset, {*DATASETS, *prepared}, "bmm.datasets")

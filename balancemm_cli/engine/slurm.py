@@ -17,12 +17,12 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from balancemm_cli.data.store import write_json
-from balancemm_cli.engine.launch import Job, run_job
-from balancemm_cli.engine.trainer import Interrupted
 from balancemm_cli.errors import BmmError, InputError, UsageError, plain, sentence
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
+
+    from balancemm_cli.engine.launch import Job
 
 RECORD = "slurm.json"  # in the run folder: the id of its last job and where that job's log is
 TIME = "4:00:00"  # the time limit of a job, unless said otherwise
@@ -84,7 +84,7 @@ def minutes(time: str) -> int:
 
 
 def submit(
-    jobs: Sequence[Job], options: Mapping[str, str | bool], at_once: int | None, folder: Path
+    jobs: "Sequence[Job]", options: Mapping[str, str | bool], at_once: int | None, folder: Path
 ) -> list[str]:
     """Queue `jobs`, an array where they are several; returns their ids and writes them into the run folders.
 
@@ -128,9 +128,9 @@ def queue() -> dict[str, str]:
     return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
-def last_job(job: Job) -> dict[str, str] | None:
-    """The id ("job") and the log of the last job that was queued for a run, or None."""
-    path = job.folder().path / RECORD
+def last_job(run: Path) -> dict[str, str] | None:
+    """The id ("job") and the log of the last job that was queued for the run in a folder, or None."""
+    path = run / RECORD
     try:
         record = json.loads(path.read_text("utf-8"))
         return {key: str(record[key]) for key in ("job", "log")}
@@ -147,13 +147,16 @@ class SlurmRun:
     has ended it: a job that was cancelled stays so, and one that Slurm requeues itself needs no more.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: "Job") -> None:
         self.job = job
 
     def __call__(self) -> None:
         """Train the run, in a process of its own that submitit has started."""
         import submitit
         from submitit.core.logger import get_logger
+
+        from balancemm_cli.engine.launch import run_job
+        from balancemm_cli.engine.trainer import Interrupted
 
         log = get_logger()
         threads = self.job.threads or int(os.environ.get("SLURM_CPUS_ON_NODE", 1))
@@ -190,6 +193,8 @@ def _log_epoch(log: Any, event: dict[str, Any]) -> None:  # noqa: ANN401 - a log
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    from balancemm_cli.engine.trainer import Interrupted
+
     raise Interrupted("Interrupted before or after training, which takes the signal itself.")
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 from torch import Tensor
 
 from balancemm_cli.tasks.base import Task
@@ -60,6 +59,8 @@ class Regression(Task):
 
         The function is 1/2 at 0, and rounded to it near by: of non-negative numbers the score is at least ABOVE_HALF.
         """
+        from scipy.special import expit
+
         values = predictions[:, 0].astype(np.float64)
         positive = np.where(values >= 0, expit(values).clip(ABOVE_HALF), expit(values))
         return np.stack([1 - positive, positive], 1), (labels >= 0).astype(np.int64)

@@ -1,12 +1,14 @@
-"""How long `bmm report` takes over many runs, and how much memory.
+"""How long the commands that only read take, and how much memory.
 
-Makes folders of 5,000 finished runs in the real formats: two data sets × five methods × 100 learning rates × five
-seeds, each with its settings, history, 744 test predictions and result; numbers are drawn. Then it runs `bmm report`
-over them in each format, by itself, and prints seconds and the peak of its resident memory, of which `imports` is what
-the program has before it reads a run. The last line is one JSON object.
+The first row is `import torch`, which they do without. Those on the demo read what `make demo` left in the current
+folder, and are left out where it is not. The last ones, one for each format, are `bmm report` over 5,000 finished runs
+in the real formats: two data sets × five methods × 100 learning rates × five seeds, each with its settings, history,
+744 test predictions and result; numbers are drawn. Each command runs by itself: the least of its seconds over
+`--rounds`, the peak of its resident memory, and its time as a multiple of the first row's. The last line is one JSON
+object.
 
-    python benchmarks/performance/report.py
-    python benchmarks/performance/report.py --rates 2 --formats json
+    python benchmarks/performance/reading.py
+    python benchmarks/performance/reading.py --rates 2 --formats json --rounds 1
 """
 
 import argparse
@@ -38,28 +40,31 @@ sys.exit(status)
 """
 DATA = "da7a" * 16
 FORMATS = ("json", "csv", "markdown", "latex")
+COMMANDS = ("--help", "list methods", "show opm", "train --suite table-12 --dry-run")
+ON_DEMO = ("train --suite demo --status", "report --suite demo")
 
 
 def main() -> None:
-    """Make the runs, report over them, print a line a format and the JSON object."""
+    """Make the runs, call each command, print a line for each and the JSON object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rates", type=int, default=100, help="learning rates; 50 runs each")
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        runs = sum(write_run(Path(place) / "runs", config) for config in configs(options.rates))
-        found = {
-            "imports": measure(
-                Path(place), [sys.executable, "-c", "import balancemm_cli.results.paper_tables"]
-            )
-        }
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = sum(write_run(Path(folder) / "runs", config) for config in configs(options.rates))
+        found = {"import torch": measure(here, ["-c", "import torch"], options.rounds)}
+        for command in (*COMMANDS, *(ON_DEMO if (here / "runs" / "demo").is_dir() else ())):
+            found[f"bmm {command}"] = measure(here, ["-m", "balancemm_cli", *command.split()], options.rounds)
         for name in options.formats:
-            command = [sys.executable, "-m", "balancemm_cli", "report", "--format", name]
-            found[name] = measure(Path(place), command)
+            words = ["-m", "balancemm_cli", "report", "--format", name]
+            found[f"bmm report --format {name}, {runs:,} runs"] = measure(Path(folder), words, options.rounds)
+    (torch_seconds, _), *_ = found.values()
     for name, (seconds, peak) in found.items():
-        print(f"{name:9} {seconds:6.1f} s {peak:6.0f} MB")
+        print(f"{name:40} {seconds:6.2f} s {peak:6.0f} MB {seconds / torch_seconds:6.2f}")
     print(json.dumps({"runs": runs, "seconds_and_megabytes": found}))
 
 
@@ -122,15 +127,18 @@ def predictions(labels: np.ndarray, scores: np.ndarray) -> pa.Table:
     return pa.table({**columns, "label": np.tile(labels, 2).astype(np.int32), "scores": values})
 
 
-def measure(place: Path, command: list[str]) -> tuple[float, float]:
-    """Seconds and peak megabytes of a command that runs in `place`."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *command], cwd=place, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}. {done.stderr}")
-    seconds, peak = map(float, done.stdout.split())
-    return round(seconds, 2), round(peak)
+def measure(place: Path, words: list[str], rounds: int) -> tuple[float, float]:
+    """Seconds and peak megabytes of a call of Python in `place`, the least of each."""
+    found = []
+    for _ in range(rounds):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, sys.executable, *words], cwd=place, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(words)} ended with status {done.returncode}. {done.stderr}")
+        found.append([*map(float, done.stdout.split())])
+    seconds, peaks = zip(*found, strict=True)
+    return round(min(seconds), 2), round(min(peaks))
 
 
 if __name__ == "__main__":
