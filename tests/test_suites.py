@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from small_sets import COUNTS
 
 from balancemm_cli.config.suites import MADE, MINI, load_suite
 from balancemm_cli.data.datasets import DATASETS
@@ -73,15 +74,6 @@ def test_two_groups_that_come_to_one_run_train_it_once():
     """λ = 0.5 and q_base = 0.5 are the defaults, and so are both the same point of Figure 9."""
     _, suite = load_suite("figure-9")
     assert len(suite.configs()) == len(cells(suite)) * 3 - 2 * 3
-
-
-COUNTS = {
-    "synthetic": {"train": 48, "test": 24},
-    "synthetic-ave": {"train": 56, "val": 4, "test": 8},
-    "synthetic-music-avqa": {"train": 36, "val": 1, "test": 2},
-    "synthetic-cmu-mosi": {"train": 40, "valid": 8, "test": 16},
-    "synthetic-ucf-101-three": {"train": 24, "test": 12},
-}
 
 
 @pytest.fixture(scope="module")
