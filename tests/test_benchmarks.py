@@ -1,20 +1,19 @@
 """The scripts that measure run, and end with one JSON object."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from media_files import tone, write_video, write_wav
+from warm_python import python
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "performance"
 
 
 def test_overhead_prints_ratios():
-    command = [sys.executable, str(SCRIPTS / "overhead.py"), "--steps", "1", "--warmup", "1"]
+    command = [SCRIPTS / "overhead.py", "--steps", "1", "--warmup", "1"]
     command += ["--batch", "4", "--spectrogram", "33", "32", "--variant", "official"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(*command)
     found = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and found["batch"] == 4
     assert found["ratios"]["baseline"] == 1 and set(found["ratios"]) == {"baseline", "opm", "ogm", "opm+ogm"}
@@ -22,10 +21,10 @@ def test_overhead_prints_ratios():
 
 
 def test_overhead_takes_a_model_and_methods():
-    command = [sys.executable, str(SCRIPTS / "overhead.py"), "--steps", "1", "--warmup", "1", "--batch", "4"]
+    command = [SCRIPTS / "overhead.py", "--steps", "1", "--warmup", "1", "--batch", "4"]
     command += ["--spectrogram", "33", "32", "--model", "mlp"]
     command += ["--methods", "unmeasured", "annealed-dropout+unimodal-losses"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert list(found["ratios"]) == ["baseline", "unmeasured", "annealed-dropout+unimodal-losses"]
@@ -34,8 +33,7 @@ def test_overhead_takes_a_model_and_methods():
 
 def test_reading_prints_seconds_and_memory():
     command = [
-        sys.executable,
-        str(SCRIPTS / "reading.py"),
+        SCRIPTS / "reading.py",
         "--rates",
         "1",
         "--formats",
@@ -43,7 +41,7 @@ def test_reading_prints_seconds_and_memory():
         "--rounds",
         "1",
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["runs"] == 2 * 5 * 5
@@ -59,8 +57,8 @@ def test_prepare_prints_how_much_faster_it_is(tmp_path):
     write_video(tmp_path / "b.mkv", [0, 60, 120, 180, 240])
     write_wav(tmp_path / "b.wav", tone(1.0))
     for options, clips in (["--media", str(tmp_path), "--clips", "0"], 2), (["--seconds", "1"], 3):
-        command = [sys.executable, str(SCRIPTS / "prepare.py"), "--rounds", "1", "--clips", "3", *options]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [SCRIPTS / "prepare.py", "--rounds", "1", "--clips", "3", *options]
+        done = python(*command)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
         rates = found["clips_a_second"]
@@ -70,8 +68,8 @@ def test_prepare_prints_how_much_faster_it_is(tmp_path):
 
 def test_input_prints_how_much_faster_it_is():
     pytest.importorskip("librosa", reason="needs the extra 'bench'")
-    command = [sys.executable, str(SCRIPTS / "input.py"), "--samples", "40", "--rounds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [SCRIPTS / "input.py", "--samples", "40", "--rounds", "1"]
+    done = python(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     rates = found["samples_a_second"]
@@ -82,8 +80,8 @@ def test_input_prints_how_much_faster_it_is():
 
 
 def test_input_compares_few_and_many_samples():
-    command = [sys.executable, str(SCRIPTS / "input.py"), "--flat", "400", "--rounds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [SCRIPTS / "input.py", "--flat", "400", "--rounds", "1"]
+    done = python(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     costs = found["microseconds"]
@@ -91,11 +89,9 @@ def test_input_compares_few_and_many_samples():
 
 
 def test_packed_prints_the_time_of_a_column():
-    command = [sys.executable, str(SCRIPTS / "packed.py"), "--device", "cpu", "--at-once", "1", "2"]
+    command = [SCRIPTS / "packed.py", "--device", "cpu", "--at-once", "1", "2"]
     command += ["--samples", "8", "--size", "32", "--bins", "33", "--epochs", "2"]
-    done = subprocess.run(
-        [*command, "--switches", "eager", "cuda_graphs"], capture_output=True, text=True, timeout=300
-    )
+    done = python(*command, "--switches", "eager", "cuda_graphs")
     assert done.returncode == 0, done.stderr
     assert "cuda_graphs: left out. speed.cuda_graphs needs a GPU" in done.stdout
     found = json.loads(done.stdout.splitlines()[-1])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from run_folders import write_demo
+from warm_python import python
 
 from balancemm_cli import __version__
 from balancemm_cli.cli import explain
@@ -18,7 +19,7 @@ HEAVY = ("torch", "pandas", "pyarrow", "matplotlib", "sklearn", "scipy", "av")
 
 
 def run(*args):
-    return subprocess.run([sys.executable, "-m", "balancemm_cli", *args], capture_output=True, text=True)
+    return python("-m", "balancemm_cli", *args)
 
 
 def test_help_imports_nothing_heavy():

@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from media_files import contents, tone, write_csv, write_wav
+from warm_python import python
 
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets import plan as plan_module
@@ -280,8 +279,7 @@ def test_a_data_set_of_another_package(table, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])}
 
     def bmm(*words):
-        command = [sys.executable, "-m", "balancemm_cli", *map(str, words)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return python("-m", "balancemm_cli", *words, folder=tmp_path, environment=environment)
 
     assert "sounds" in bmm("list", "datasets").stdout
     done = bmm("prepare", "sounds", "--source", table.parent, "--workers", "1")

@@ -72,11 +72,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
         b"stands for the weights, which nothing here comes to read"
     )
     for command in shown_commands():
-        words = [
-            word
-            for part in shlex.split(command, comments=True)
-            for word in matched(part)
-        ]
+        words = [word for part in shlex.split(command, comments=True) for word in matched(part)]
         if ">" in words:  # the shell's
             words = words[: words.index(">")]
         if words[1] == "train":

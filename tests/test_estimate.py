@@ -1,12 +1,10 @@
 """balancemm_cli.data.preparing.estimate: what --dry-run says, without decoding or writing."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from media_files import MEDIA, contents, needs_media, write_csv
+from warm_python import python
 
 from balancemm_cli.data.datasets import DATASETS, crema_d, plan
 from balancemm_cli.data.datasets.base import Dataset
@@ -154,13 +152,7 @@ def test_every_kind_of_modality(tmp_path, monkeypatch):
 
 def test_the_command(source, tmp_path):
     words = ("prepare", "manifest", "--source", source, "--dry-run")
-    result = subprocess.run(
-        [sys.executable, "-m", "balancemm_cli", *map(str, words)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    result = python("-m", "balancemm_cli", *words, folder=tmp_path)
     assert result.returncode == 0 and result.stderr == ""
     assert "Missing: 2 of 60 files\n" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["media"]

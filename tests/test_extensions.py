@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from media_files import tone, write_video
 from small_training import SMALL
+from warm_python import python
 
 from balancemm_cli.testing.sets import tiny_set
 
@@ -93,9 +92,7 @@ def data(tmp_path_factory):
 def run(package, folder, *command):
     path = os.pathsep.join([str(package.parent), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return python(*command, folder=folder, environment=environment)
 
 
 def bmm(package, folder, *words):

@@ -4,12 +4,11 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from run_folders import write_demo, write_run
+from warm_python import python
 
 from balancemm_cli.config.recipe import recipes
 from balancemm_cli.results.groups import collect
@@ -23,8 +22,7 @@ def bmm(*arguments, cwd, status=0):
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "PYTHONWARNINGS": "error::UserWarning",
     }
-    command = [sys.executable, "-m", "balancemm_cli", "report", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8")
+    done = python("-m", "balancemm_cli", "report", *arguments, folder=cwd, environment=environment)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done

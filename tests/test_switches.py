@@ -4,12 +4,11 @@ That each trains as float32 eager does is held for methods and models by balance
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from warm_python import python
 
 from balancemm_cli.config.recipe import SpeedSettings
 from balancemm_cli.config.run import resolve
@@ -157,20 +156,9 @@ def test_deviations_are_those_of_torch():
 
 def test_the_step_benchmark_runs_small():
     script = Path(__file__).parents[1] / "benchmarks" / "performance" / "step.py"
-    command = [
-        sys.executable,
-        str(script),
-        "--steps",
-        "2",
-        "--warmup",
-        "1",
-        "--batches",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    command = [script, "--steps", "2", "--warmup", "1", "--batches", "2", "--device", "cpu"]
     command += ["--size", "32", "--spectrogram", "33", "32", "--switches", "eager", "amp+channels_last"]
-    done = subprocess.run([*command, "--methods", "opm+ogm"], capture_output=True, text=True)
+    done = python(*command, "--methods", "opm+ogm")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert [row["switches"] for row in found["rows"]] == ["eager", "amp+channels_last"]

@@ -1,10 +1,9 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 from run_folders import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -24,8 +23,7 @@ def installed(tmp_path_factory):
 def python(*arguments, cwd, path=""):
     """Run Python in `cwd`, with no other copy of the package in reach; returns what it printed."""
     environment = os.environ | {"PYTHONPATH": str(path)}
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8")
+    done = warm_python.python(*arguments, folder=cwd, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
