@@ -1,6 +1,8 @@
 """Kinds of faulty and of odd media: nothing wrong is stored in silence, nothing good is refused."""
 
+import csv
 import math
+import os
 import struct
 from pathlib import Path
 
@@ -137,6 +139,103 @@ def test_floats_of_another_scale_are_refused_and_overshoot_is_not(tmp_path):
         path = encode_sound(tmp_path / "a.wav", "pcm_f32le", sine(1.0, level=level)[None])
         assert reason in refused(path, "audio")
     read_audio(encode_sound(tmp_path / "b.wav", "pcm_f32le", sine(1.0, level=1.1)[None]), 16000)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mka", "pcm_s16le"), ("a.webm", "libopus")])
+def test_sound_of_matroska_with_a_hole_is_refused(tmp_path, name, codec):
+    """FFmpeg goes on behind it, so that all later sound would come early, and says so in its log alone."""
+    path = encode_sound(tmp_path / name, codec, sine(7.0, 48000)[None], 48000)
+    assert len(read_audio(path, 16000)) > 6.9 * 16000
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + whole[len(whole) // 2 + 3000 :])
+    assert refused(path, "audio").startswith("damaged: bytes are missing")
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_a_video_of_matroska_with_a_hole_is_refused(tmp_path, photo, codec):
+    pictures = [np.roll(np.asarray(photo), 4 * number, 1) for number in range(75)]
+    path = encode_video(tmp_path / "a.webm", codec, pictures)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + whole[len(whole) // 2 + 3000 :])
+    assert refused(path, fps=5.0).startswith(("damaged", "truncated"))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.w64", "pcm_s16le"),
+        ("a.caf", "pcm_s16be"),
+        ("a.caf", "pcm_f32le"),
+        ("a.ogg", "flac"),
+        ("a.opus", "libopus"),
+    ],
+)
+def test_sound_cut_within_a_packet_is_refused(tmp_path, name, codec):
+    """Where FFmpeg takes the end of the file for that of the sound."""
+    path = encode_sound(tmp_path / name, codec, sine(3.0, 48000)[None], 48000)
+    assert abs(len(read_audio(path, 16000)) / 16000 - 3) < 0.03
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 55 // 100])
+    assert refused(path, "audio").startswith("truncated")
+
+
+def test_zeros_in_tta_are_refused_and_a_tag_behind_flac_costs_nothing(tmp_path):
+    path = encode_sound(tmp_path / "a.tta", "tta", sine(2.0)[None])
+    assert refused(overwritten(path, path.stat().st_size // 2, bytes(2048)), "audio").startswith("damaged")
+    path = encode_sound(tmp_path / "a.flac", "flac", sine(2.0)[None])
+    whole = read_audio(path, 16000)
+    path.write_bytes(path.read_bytes() + b"TAG".ljust(128, b" "))
+    assert np.array_equal(read_audio(path, 16000), whole)
+
+
+def test_a_gif_that_is_cut_or_overwritten_is_refused(tmp_path, photo):
+    path, pictures = tmp_path / "a.gif", [photo.rotate(20 * number) for number in range(9)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    assert len(read_frames(path, 24, 32, fps=None)) == 9
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert refused(path).startswith("truncated")
+    path.write_bytes(whole)
+    assert refused(overwritten(path, len(whole) // 2, bytes(500))).startswith("damaged")
+
+
+@pytest.mark.parametrize(("form", "options"), [("WEBP", {}), ("TIFF", {"compression": "tiff_adobe_deflate"})])
+def test_zeros_in_other_pictures_are_refused(tmp_path, photo, form, options):
+    path = tmp_path / "a"
+    photo.save(path, form, **options)
+    assert len(read_frames(path, 24, 32)) == 1
+    assert refused(overwritten(path, path.stat().st_size // 2, bytes(100))).startswith("damaged")
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    """A pipe would be waited for without end, and a link to itself ended the whole preparation."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    write_wav(tmp_path / "a.wav", (10_000 * sine(1.0)).astype(np.int16))
+    table = write_csv(
+        tmp_path / "mine.csv", "id,label,split,sound:audio", "1,a,train,pipe.mp4", "2,a,train,loop.mp4",
+        "3,a,train,a.wav", "4,b,train,/dev/zero", "5,b,train,a.wav",
+    )  # fmt: skip
+    prepared = prepare_dataset("manifest", table, out=tmp_path / "set", workers=1)
+    assert prepared.counts == {"train": 2}
+    with (prepared.folder / "rejected.csv").open() as file:
+        reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert "a pipe or a device" in reasons["1"] and "a pipe or a device" in reasons["4"]
+    assert reasons["2"].startswith("unreadable: Too many levels of symbolic links")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.jpg", b"Not found", "unreadable: not a picture"),
+        ("a.mp4", b"\xef\xbb\xbf<!DOCTYPE html>", "web page"),
+        ("a.wav", b"<Error><Code>AccessDenied</Code></Error>", "web page"),
+        ("a.mp4", "\ufeff<!-- none --><html>".encode("utf-16"), "web page"),
+    ],
+)
+def test_what_a_server_said_is_no_media(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    assert refused(tmp_path / name).startswith(kind)
 
 
 # ---- what is turned, and other forms of pictures --------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a data set module gives to prepare: its samples, where their media lie, and how to store them."""
 
+import errno
 import hashlib
 import stat
 import time
@@ -46,11 +47,16 @@ class Clip:
         return self.name
 
     def size(self) -> int | None:
-        """The size of the file in bytes, None where it is missing."""
+        """The size of the file in bytes, None where it is missing; 0 of a link that leads to itself, which is read as
+        unreadable."""
         try:
             return self.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return 0
 
     def stamp(self) -> str | None:
         """What changes whenever the content may have changed, read from the file's entry; None where it is missing."""
@@ -79,6 +85,11 @@ def stamp_of(paths: list[Path]) -> str | None:
             entry = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            facts.append("a link to itself")
+            continue
         facts.append(f"{entry.st_size}-{entry.st_mtime_ns}-{entry.st_ctime_ns}-{entry.st_ino}")
         youngest = max(youngest, entry.st_ctime_ns)
     return YOUNG if time.time_ns() - youngest < YOUNG_NS else _together(paths, facts)

@@ -20,6 +20,7 @@ UNKNOWN_WITHIN = (
 BOXES = frozenset(
     b"ftyp moov mdat free skip wide pnot uuid moof mfra meta idat styp sidx ssix prft pdin emsg udta".split()
 )
+PAGES = (b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<?xml", b"<error")
 JPEG, PNG, BMP = b"\xff\xd8\xff", b"\x89PNG", b"BM"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object with the size of a WMV or WMA file
@@ -86,6 +87,8 @@ def is_picture(path: Path) -> bool:
 
 def _head(path: Path) -> bytes:
     """The first bytes of a file; none of one that cannot be read, which `examine` says."""
+    if not path.is_file():  # to open a pipe is to wait for a writer
+        return b""
     try:
         with path.open("rb") as file:
             return file.read(64)
@@ -159,6 +162,10 @@ def _without_name(path: Path) -> Any:  # noqa: ANN401 - a file that FFmpeg reads
 
 
 def _examine(path: Path) -> str | None:
+    if not path.is_file() and path.exists():
+        raise MediaError(
+            "unreadable", "a folder" if path.is_dir() else "a pipe or a device, which is no file"
+        )
     size = path.stat().st_size
     if size == 0:
         raise MediaError("empty file")
@@ -166,10 +173,14 @@ def _examine(path: Path) -> str | None:
         head = file.read(512)
         if head.startswith(b"version https://git-lfs"):
             raise MediaError("git-LFS pointer", "not the media themselves; run `git lfs pull`")
-        if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        if head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").lower().startswith(PAGES):
             raise MediaError("web page", "an HTML or XML page saved as media; download the file again")
         if head[:4] in (b"RIFF", b"RF64"):
             return _cut_riff(file, size)
+        if head.startswith(b"OggS"):
+            return _cut_ogg(file, size)
+        if head.startswith(b"GIF8"):
+            return _cut_gif(file)
         if HEIF.match(head[:64]):
             _refuse_composed(path, file)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
@@ -204,6 +215,44 @@ def size_unknown(declared: int) -> bool:
     """Whether a size of a WAV file stands for none: a writer that cannot go back, as into a pipe, leaves nothing, all
     ones or the largest size that it knows."""
     return declared == 0 or any(0 < limit - declared <= UNKNOWN_WITHIN for limit in (2**31 + 1, 2**32))
+
+
+def _cut_ogg(file: io.BufferedReader, size: int) -> str | None:
+    """Whether the last page of an Ogg file (RFC 3533), of 64 KiB at most, goes beyond the file."""
+    file.seek(max(0, size - 2**16 - 2**9))
+    tail = file.read()
+    place = tail.rfind(b"OggS\0")
+    page = tail[place:]
+    segments = page[27 : 27 + page[26]] if place >= 0 and len(page) > 26 else b""
+    missing = 27 + page[26] + sum(segments) - len(page) if segments else 0
+    return f"the last Ogg page goes {missing:,} bytes beyond the file" if missing > 0 else None
+
+
+def _cut_gif(file: io.BufferedReader) -> str | None:
+    """Walk the blocks of a GIF file (GIF89a, sections 17 to 27), which end with a trailer."""
+
+    def skip_table(flags: int) -> None:
+        if flags & 128:
+            file.seek(3 << (flags & 7) + 1, 1)
+
+    def skip_parts() -> None:
+        while length := file.read(1):
+            if length == b"\0":
+                return
+            file.seek(length[0], 1)
+
+    file.seek(10)
+    skip_table(file.read(3).ljust(1, b"\0")[0])
+    while kind := file.read(1):
+        if kind == b";":
+            return None
+        if kind == b",":
+            skip_table(file.read(9).ljust(9, b"\0")[8])
+        elif kind != b"!":
+            raise MediaError("damaged", "something that is no part of a GIF file lies within it")
+        file.seek(1, 1)
+        skip_parts()
+    return "the GIF file has no end"
 
 
 def _cut_boxes(file: io.BufferedReader, size: int) -> str | None:

@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +17,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from balancemm_cli.data.reading import jpeg
 from balancemm_cli.data.reading.files import JPEG, PNG, MediaError, examine
+from balancemm_cli.data.reading.packets import ROW
 
 JPEG_QUALITY = 95  # with full chroma; the loss is below what a video codec did before
 MAX_PIXELS = 2 * 89_478_485  # of a picture: where Pillow refuses, 0.7 GB as it is decoded
 MAX_BYTES = 2**30  # of a picture file that is checked as a whole
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 ANIMATED = ("PNG", "WEBP")  # the others' further pictures are pages or previews
+STRIPS, TILES = (273, 279), (324, 325)  # of TIFF: where its parts lie, and their sizes in bytes
 NEW_SUBFILE_TYPE, REDUCED = 254, 1  # of TIFF: a preview, as the first picture of camera raw files
 
 # Decoders whose frames may hold a colour profile with a name: PyAV 18 frees it twice once it looks at side data.
@@ -51,11 +54,15 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             raise MediaError("truncated", "the JPEG file has no end")
         if head.startswith(PNG):
             _check_sums(data)
+        if head == b"RIFF":
+            _check_webp(path)
         with Image.open(io.BytesIO(data) if checked else path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if image.format == "TIFF" and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED:  # pyright: ignore[reportAttributeAccessIssue]
                 raise MediaError("unsupported", "its first picture is a preview, as in camera raw files")
+            if image.format == "TIFF" and image.info.get("compression") == "tiff_adobe_deflate":
+                _check_strips(path, image)
             image.load()
             if head.startswith(JPEG):
                 jpeg.check(data, image)
@@ -150,6 +157,31 @@ def _check_sums(data: bytes) -> None:
         image.verify()
 
 
+def _check_webp(path: Path) -> None:
+    """MediaError where a row of zeros lies in the VP8 data of a WebP file, whose decoder takes them for a picture."""
+    with path.open("rb") as file:
+        head = file.read(MAX_BYTES)
+    place = 12
+    while place + 8 <= len(head):
+        name, size = struct.unpack("<4sI", head[place : place + 8])
+        if name == b"VP8 " and ROW in head[place + 8 : place + 8 + size].rstrip(b"\0"):
+            raise MediaError("damaged", "zeros lie in its data")
+        place += 8 + size + size % 2
+
+
+def _check_strips(path: Path, image: Image.Image) -> None:
+    """MediaError where the sum of a part of a TIFF file by zlib does not fit, which libtiff passes over."""
+    tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    where, sizes = STRIPS if STRIPS[0] in tags else TILES
+    with path.open("rb") as file:
+        for place, size in zip(tags[where], tags[sizes], strict=True):
+            file.seek(place)
+            try:
+                zlib.decompress(file.read(size))
+            except zlib.error as error:
+                raise MediaError("damaged", f"a part of the TIFF file: {error}") from None
+
+
 def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:
     """8 bits a channel; of 16 bits the upper ones, and no transparency."""
     if image.mode.startswith("I;16") or (image.mode == "I" and deep):
@@ -177,7 +209,8 @@ def _defects() -> Iterator[None]:
         raise MediaError("unsupported", f"the picture has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise MediaError(
-            "unsupported", "a picture of a form that Pillow cannot read, or a damaged header"
+            "unreadable",
+            "Pillow cannot read it: cut off, its header is damaged, or a form that it does not know",
         ) from None
     except Exception as error:  # its decoders raise many kinds of them
         said = str(error).lower()

@@ -65,9 +65,15 @@ GUESSED |= {
     "g722",
 }
 
+# Containers in which FFmpeg marks packets of whole files as cut: where a recording was joined, or its size is unknown.
+OPEN_ENDED = {*JOINED, "wav"}
+
 # Decoders that conceal damage of their data and say so in FFmpeg's log alone, by the begin of their name there.
-SILENT = ("ffv1", "flac", "msmpeg4", "wmv", "opus")
-SAID = {"ogg": "CRC mismatch"}  # and readers of containers
+SILENT = ("ffv1", "flac", "msmpeg4", "wmv", "opus", "tta", "gif", "zmbv", "flashsv")
+JUNK = "invalid sync code"  # of FLAC: what lies behind the frame of a packet is none
+# Readers of containers that go on behind bytes that are missing or overwritten, and what they say then: Matroska's many
+# things.
+SAID = {"ogg": "CRC mismatch", "matroska,webm": ""}
 
 
 class Stream:
@@ -103,6 +109,7 @@ class Stream:
         self._unread = 0  # bytes since the last frame that could not be decoded
         self._read = 0  # bytes that could be decoded
         self._unsupported = False
+        self._cut = False  # whether the file ends within a packet
         self._listed: list[tuple[int, bool]] = []  # of a video: time stamp, whether decoding can begin there
         self.still = self._format == "image2" or self._format.endswith("_pipe")
 
@@ -184,6 +191,8 @@ class Stream:
         """Raise MediaError where the file ended before what it declares, or before the part asked for."""
         if not self._complete:
             return
+        if whole and self._cut:
+            raise MediaError("truncated", f"the file ends within a packet after {self.decoded:.2f} s")
         if whole and (declared := self._declared()):
             reached = self.decoded if self._stream.duration else max(self.decoded, self._reached)
             # Matroska and FLV declare where the clock ends, which need not begin at 0.
@@ -193,9 +202,11 @@ class Stream:
             if declared - reached > max(SLACK, SLACK_SHARE * declared, frame):
                 raise MediaError("truncated", f"{reached:.2f} s decode where {declared:.2f} s are declared")
         if start >= self.decoded:
-            raise MediaError("outside", f"the media end at {self.decoded:.2f} s, before {start:.2f} s")
+            raise MediaError(
+                "outside", f"the media end at {self.decoded:.2f} s, and the part begins at {start:.2f} s"
+            )
         if end is not None and end - self.decoded > SLACK:
-            raise MediaError("outside", f"the media end at {self.decoded:.2f} s, before {end:.2f} s")
+            raise MediaError("outside", f"the media end at {self.decoded:.2f} s, and the part at {end:.2f} s")
 
     def _seek(self, start: float) -> bool:
         """Go to a place before `start` from which decoding gives the frames of decoding from the file's begin. False
@@ -239,6 +250,16 @@ class Stream:
         """The frames of a packet, or of the decoder's end. What cannot be decoded counts as damage as soon as
         something follows that can."""
         size = packet.size if packet is not None else 1
+        if (
+            packet is not None
+            and packet.is_corrupt
+            and self._stream.duration
+            and self._format not in OPEN_ENDED
+        ):
+            self._cut = True
+            return []
+        if self._hears_of_a_gap() and packet is not None:  # at the end: of what lies behind the media
+            self._refuse("bytes are missing or overwritten")
         try:
             frames = self._frames(packet)
         except PatchWelcomeError:
@@ -250,13 +271,14 @@ class Stream:
         if not self._log and not self._unread and not (self._packets and any(f.is_corrupt for f in frames)):
             self._read += size
             return frames
-        concealed = self._conceals()
+        junk = bool(frames and self._log) and self._log[0][2].startswith(JUNK)
+        concealed = self._conceals() and not junk
         sound = [frame for frame in frames if not (concealed or frame.is_corrupt)]
         if sound and self._unread:
             if self.decoded or self._format not in JOINED:
                 self._refuse("decoding fails, or a frame is incomplete,")
             self._unread = 0  # a recording that begins within a group of pictures
-        if concealed or len(sound) < len(frames):
+        if concealed or junk or len(sound) < len(frames):
             self._unread += size
         self._read += size if sound else 0
         return sound
@@ -270,12 +292,13 @@ class Stream:
         """Whether FFmpeg logged damage since the last call that it tells in no other way."""
         if not self._log:
             return False
-        said = any(
-            name.startswith(SILENT) or (name in SAID and SAID[name] in message)
-            for _, name, message in self._log
-        )
+        said = self._hears_of_a_gap() or any(name.startswith(SILENT) for _, name, _ in self._log)
         self._log.clear()
         return said
+
+    def _hears_of_a_gap(self) -> bool:
+        """Whether the reader of the container logged that bytes are missing or overwritten."""
+        return any(name in SAID and SAID[name] in message for _, name, message in self._log)
 
     def _refuse(self, what: str = "decoding fails") -> None:
         raise MediaError("damaged", f"{what} after {self.decoded:.2f} s")
@@ -285,6 +308,8 @@ class Stream:
         if self._unsupported and not self.decoded:
             raise MediaError("unsupported", "FFmpeg knows this form of media, but cannot decode it")
         if self._unread and not self.decoded:
+            if self.still:
+                raise MediaError("unreadable", "not a picture, or its header is damaged")
             raise MediaError("damaged", "nothing of it can be decoded (damaged or encrypted)")
         if self._unread > min(BEHIND, self._read):
             self._refuse()
