@@ -40,13 +40,14 @@ class OfFirstProcess(BmmError):
         self.exit_status = exit_status
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """A UsageError for a name that is not in `known`: the nearest name, and all of them where they are few."""
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
+    """A UsageError for a name that is not in `known`: the nearest name, and all of them where they are few. `where`
+    stands behind the name."""
     names = sorted(known)
     near = _nearest(name, names)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = f" Known: {', '.join(names)}." if len(names) <= 20 or not near else ""
-    return UsageError(f"There is no {kind} '{name}'.{hint}{listing}")
+    return UsageError(f"There is no {kind} '{name}'{where}.{hint}{listing}")
 
 
 def _nearest(name: str, names: Sequence[str]) -> list[str]:

@@ -93,6 +93,20 @@ def test_half_of_what_torchrun_sets_is_refused(bmm, monkeypatch):
     assert status == 2 and "Start with torchrun, or unset both" in err
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "WORLD_SIZE=x, which is no number"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK=5"),
+    ],
+)
+def test_wrong_numbers_of_torchrun_are_refused(bmm, monkeypatch, variables, said):
+    for name, value in {**variables, "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    status, _, err = bmm("train", "--set", "epochs=1")
+    assert status == 2 and said in err and "Traceback" not in err
+
+
 def test_closed_standard_output_is_no_traceback(tmp_path):
     write_demo(tmp_path / "runs", 1)
     program = f"{sys.executable} -m balancemm_cli report --suite demo >&-"

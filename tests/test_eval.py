@@ -282,6 +282,19 @@ def test_what_is_printed_is_kept_and_replaced_in_part(bmm, run):
     assert json.loads(path.read_text()).keys() == {"format", "checkpoint", "epochs", "status", "test"}
 
 
+def test_runs_without_a_checkpoint_are_left_out_aloud(bmm, run, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "trained").symlink_to(run)
+    begun = tmp_path / "runs" / "begun"
+    begun.mkdir()
+    (begun / "config.toml").write_bytes((run / "config.toml").read_bytes())
+    status, out, err = bmm(str(tmp_path / "runs"))
+    assert status == 0 and out.startswith(str(tmp_path / "runs" / "trained"))
+    assert f"Left out: {begun}: it has no checkpoint yet." in err
+    status, _, err = bmm(str(begun))
+    assert status == 3 and "no run folder with a checkpoint" in err
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -172,10 +172,13 @@ def test_a_suite_goes_on_past_a_run_that_fails(bmm, tmp_path):
         ),
     ],
 )
-def test_wrong_use_is_one_sentence(bmm, args, status, said):
+def test_wrong_use_is_one_sentence(bmm, tmp_path, args, status, said):
     code, out, err = bmm("train", *args)
     assert code == status and said in err and out == ""
     assert "Traceback" not in err and len(err.splitlines()) <= 2
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file()
+    ]  # nothing is left of what did not begin
 
 
 def test_previews_are_offered_for_no_data_set(bmm, prepared):
@@ -187,7 +190,7 @@ def test_previews_are_offered_for_no_data_set(bmm, prepared):
 
 def test_seeds():
     assert parse_seeds("0") == [0] and parse_seeds("0-2,7") == [0, 1, 2, 7]
-    for wrong in ("", "a", "1,1", "2-1", "-3", "0,5-2", "3-1,7", "0-", "1-2-3"):
+    for wrong in ("", "a", "1,1", "2-1", "-3", "0,5-2", "3-1,7", "0-", "1-2-3", "0-100000000"):
         with pytest.raises(UsageError):
             parse_seeds(wrong)
 

@@ -64,6 +64,7 @@ def evaluate(
 
     Example: `bmm eval runs/synthetic/concat/* --missing audio=0:1:0.2`
     """
+    from balancemm_cli.engine.checkpoint import checkpoints
     from balancemm_cli.engine.launch import choose_device
     from balancemm_cli.engine.run_evaluation import evaluate_run
     from balancemm_cli.runs.evaluation import evaluated, keep, read_evaluation
@@ -72,7 +73,12 @@ def evaluate(
     if epochs == "all" and probe is None:
         raise UsageError("--epochs says which epochs are probed; it needs --probe linear.")
     wanted = _wanted(missing, noise, probe is not None, epochs == "all", full, features)
-    for run in run_folders(runs) or runs:
+    found = run_folders(runs) or runs
+    trained = [run for run in found if checkpoints(run / "checkpoints")]
+    for run in found if trained else []:
+        if run not in trained:
+            say(f"Left out: {run}: it has no checkpoint yet.")
+    for run in trained or found:
         read_evaluation(run)  # refuses a damaged one before the work
         evaluation, table = evaluate_run(run, data, choose_device(device), wanted)
         if evaluation.status != "finished":

@@ -8,7 +8,7 @@ import typer
 
 from balancemm_cli.cli.list import recipes, summary
 from balancemm_cli.cli.without_torch import leave_out_torch
-from balancemm_cli.errors import unknown
+from balancemm_cli.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -44,6 +44,10 @@ def show(
         from balancemm_cli.runs.run import read_run
 
         lines = _of_run(read_run(Path(name)))
+    elif Path(name).is_dir():
+        raise InputError(
+            f"{name} is a folder without a result.json. Name the folder of one run, or a recipe."
+        )
     elif "/" in name:
         lines = _of_recipe(*name.rsplit("/", 1))
     else:

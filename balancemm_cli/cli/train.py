@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from balancemm_cli.engine.launch import Job, Outcome
     from balancemm_cli.runs.places import Places
 
+MOST_SEEDS = 10_000  # of one range
+
 
 def train(
     context: typer.Context,
@@ -45,7 +47,7 @@ def train(
         ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(metavar="LIST", help="A run each: one seed, as 0, or several, as 0-4 or 0,2,5.")
+        str, typer.Option(metavar="LIST", help="One run for each seed: 0, or several, as 0-4 or 0,2,5.")
     ] = "0",
     set_: Annotated[
         list[str] | None,
@@ -79,7 +81,7 @@ def train(
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="CPU threads a run.", show_default="all, shared by the runs"),
+        typer.Option(metavar="N", min=1, help="CPU threads per run.", show_default="all, shared by the runs"),
     ] = None,
     loading: Annotated[
         Literal["auto", "resident", "streaming"],
@@ -93,10 +95,10 @@ def train(
         typer.Option(metavar="KEY=VALUE", help="An option of sbatch, as partition=gpu. Repeatable."),
     ] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Print how far each run is, a line each; train nothing.")
+        bool, typer.Option("--status", help="Print how far each run is, one line per run; train nothing.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs, a line each; train nothing.")
+        bool, typer.Option("--dry-run", help="List the runs, one line per run; train nothing.")
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say on stderr where the time of a step goes, of a single run.")
@@ -126,7 +128,7 @@ def train(
         listing = [config.title for config in configs]
     if dry_run:
         print("\n".join([*settings_in_words(configs), *listing]))
-        say(f"{len(listing)} runs.")
+        say(f"{_count(len(listing), 'run')}.")
         return
     file = None
     if weights is not None:
@@ -209,6 +211,8 @@ def parse_seeds(text: str) -> list[int]:
         first, last = int(ends[0]), int(ends[-1])
         if last < first:
             raise UsageError(f"--seeds '{text}': {part} goes backwards. Write {last}-{first}.")
+        if last - first >= MOST_SEEDS:
+            raise UsageError(f"--seeds '{text}' names more than {MOST_SEEDS:,} runs. Take fewer.")
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds '{text}' holds a seed twice.")
@@ -331,4 +335,8 @@ def _figures(record: dict[str, Any]) -> str:
 
 def _selected(result: dict[str, Any]) -> str:
     last = result["selections"]["last"]
-    return f"test accuracy {last['accuracy']:.3f} after {result['epochs']} epochs"
+    return f"test accuracy {last['accuracy']:.3f} after {_count(result['epochs'], 'epoch')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

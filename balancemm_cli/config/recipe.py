@@ -48,7 +48,7 @@ class WaveformSettings(Section):
     for which n_fft, hop, centred and floor mean nothing."""
 
     features: Literal["log-spectrogram", "fbank"] = "log-spectrogram"
-    rate: int | None = Field(default=None, gt=0)  # Hz; None: as prepared
+    rate: int | None = Field(default=None, gt=0, le=1_000_000)  # Hz; None: as prepared
     seconds: float = Field(default=3.0, gt=0)  # a shorter clip is repeated, a longer one cut
     n_fft: int = Field(default=512, gt=0)
     hop: int = Field(default=353, gt=0)
@@ -60,7 +60,7 @@ class FramesSettings(Section):
     """How stored frames become pictures [C, T, size, size]."""
 
     resize: tuple[PositiveInt, PositiveInt] | None = None  # height and width, before anything else
-    count: int = Field(default=1, gt=0)
+    count: int = Field(default=1, gt=0, le=1024)
     # random and segments (one of each of `count` parts) draw in training; in evaluation both are uniform
     # from-start: the first ones, and the last once more for what a clip lacks
     choice: Literal["random", "segments", "uniform", "first-middle-last", "from-start"] = "uniform"
@@ -132,7 +132,7 @@ def load_recipe(dataset: str, recipe: str | None) -> tuple[str, dict[str, Any], 
         recipe = "paper" if "paper" in known else next(iter(known))
     path = known.get(recipe) or (Path(recipe) if recipe.endswith(".toml") else None)
     if path is None:
-        raise unknown(f"recipe for {dataset}", recipe, known)
+        raise unknown("recipe", recipe, known, f" for {dataset}")
     return path.stem, read_toml(path), str(path)
 
 
@@ -199,14 +199,27 @@ def validate(
         if first["type"] == "extra_forbidden":
             if tables is not None:
                 *place, last = map(str, first["loc"])
-                raise unknown(
-                    f"key (in {source})", last, tables.get((place or [""])[0], model).model_fields
-                ) from None
-            raise unknown(f"key (in {source})", key, all_keys()) from None
+                taken = tables.get((place or [""])[0], model).model_fields
+                raise unknown("key", last, taken, f" (in {source})") from None
+            raise unknown("key", key, all_keys(), f" (in {source})") from None
         raise UsageError(
-            f"Key '{key}' of {source} (or --set): {first['msg'].removeprefix('Value error, ')}, not "
-            f"{first['input']!r}."
+            f"Key '{key}' of {source} (or --set): {_in_words(first)}, not {first['input']!r}."
         ) from None
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in the words of a recipe."""
+    match error["type"]:
+        case "too_short" | "too_long":
+            count = error["ctx"].get("min_length", error["ctx"].get("max_length"))
+            return f"it takes {count} values"
+        case "missing":
+            return "it takes more values"
+        case "tuple_type":
+            return "it takes a list, as [0.5, 0.5, 0.5]"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "it is a table of settings"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def all_keys() -> list[str]:

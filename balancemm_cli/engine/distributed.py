@@ -31,7 +31,24 @@ STEPS_BETWEEN_CHECKS = 16  # on a GPU: for a request to stop; each makes the hos
 
 def launched() -> int:
     """How many processes torchrun started for this run; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if "RANK" not in os.environ:
+        return 1
+    count, place = _of_torchrun("WORLD_SIZE", 1), _of_torchrun("RANK", 0)
+    if place >= count:
+        raise UsageError(
+            f"The environment has RANK={place} and WORLD_SIZE={count}. Start with torchrun, or unset both."
+        )
+    return count
+
+
+def _of_torchrun(name: str, default: int) -> int:
+    """A number of the environment. UsageError where it is none."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UsageError(
+            f"The environment has {name}={text}, which is no number. Start with torchrun, or unset it."
+        )
+    return int(text)
 
 
 def processes() -> int:
@@ -49,7 +66,7 @@ def device_name(name: str) -> str:
 
     UsageError when a machine has fewer GPUs than processes.
     """
-    here, place = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    here, place = _of_torchrun("LOCAL_WORLD_SIZE", 1), _of_torchrun("LOCAL_RANK", 0)
     if launched() == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return name
     if name not in ("auto", "cuda"):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from balancemm_cli import __version__
 from balancemm_cli.config.run import RunConfig, read_config
 from balancemm_cli.data.store import PreparedSet, atomic_file, file_hash, write_json
-from balancemm_cli.errors import InputError
+from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.resources import commit
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_environments
@@ -64,7 +65,16 @@ class RunFolder:
             for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink()
             self._check_or_write_config()
-            yield
+            try:
+                yield
+            except UsageError:
+                self._leave_nothing()
+                raise
+
+    def _leave_nothing(self) -> None:
+        """Delete the folder of a run that was refused before it began: one that would never be finished."""
+        if {path.name for path in self.path.iterdir()} == {"config.toml", LOCK, ALIVE}:
+            shutil.rmtree(self.path)
 
     def _check_or_write_config(self) -> None:
         path = self.path / "config.toml"

@@ -71,8 +71,8 @@ class Manifest(Dataset):
         for name in names:
             if name in REQUIRED + OF_TORCH or not NAME.fullmatch(name):
                 raise InputError(
-                    f"{path}: '{name}' can't be the name of a modality. Rename the column: letters, digits, - and _, "
-                    f"the first a letter or digit, none of {', '.join(REQUIRED)}, and no name that torch's modules "
+                    f"{path}: '{name}' can't be the name of a modality. Rename the column: at most 100 letters, digits, - "
+                    f"and _, the first a letter or digit, none of {', '.join(REQUIRED)}, and no name that torch's modules "
                     "have themselves."
                 )
         samples = list(_samples(path, rows, list(kinds)))
@@ -215,7 +215,7 @@ def _seconds(text: str, column: str, where: str) -> float | None:
     if not text:
         return None
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
