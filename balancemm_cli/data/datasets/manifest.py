@@ -71,9 +71,9 @@ class Manifest(Dataset):
         for name in names:
             if name in REQUIRED + OF_TORCH or not NAME.fullmatch(name):
                 raise InputError(
-                    f"{path}: '{name}' can't be the name of a modality. Rename the column: at most 100 letters, digits, - "
-                    f"and _, the first a letter or digit, none of {', '.join(REQUIRED)}, and no name that torch's modules "
-                    "have themselves."
+                    f"{path}: '{name}' can't be the name of a modality. Rename the column: at most 100 letters, "
+                    f"digits, - and _, the first a letter or digit, none of {', '.join(REQUIRED)}, and no name that "
+                    "torch's modules have themselves."
                 )
         samples = list(_samples(path, rows, list(kinds)))
         classes = sorted({sample.label for sample in samples})

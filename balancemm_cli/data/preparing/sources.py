@@ -83,7 +83,10 @@ def over_splits(samples: Iterable[Sample], memory: Memory) -> str:
         return ""
     names = " and ".join(f"{medium} ({split})" for medium, split in list(copies[0].items())[:3])
     more = f" (and {len(copies) - 1:,} more)" if len(copies) > 1 else ""
-    return f"The same content is in two splits: {names}{more}. A network does better on samples that it was trained on: take the copies out of one of them."
+    return (
+        f"The same content is in two splits: {names}{more}. A network does better on samples that it was trained on: "
+        "take the copies out of one of them."
+    )
 
 
 def recall(folder: Path) -> Memory:
