@@ -6,7 +6,7 @@ STAMP = .venv/.installed
 
 SUITES = $(filter-out demo,$(patsubst benchmarks/suites/%.toml,%,$(wildcard benchmarks/suites/*.toml)))
 
-.PHONY: install demo mini test lint docs
+.PHONY: install demo mini test gpu lint docs
 
 install: $(STAMP)
 
@@ -35,6 +35,10 @@ mini: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# all that waits for a GPU: prints one JSON object
+gpu: install
+	$(BIN)/python benchmarks/performance/gpu.py
 
 lint: install
 	$(BIN)/ruff format --check .

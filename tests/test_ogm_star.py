@@ -75,7 +75,7 @@ def test_the_official_epochs():
         before, after, _ = modulate(method("official"), epoch)
         name = "encoders.audio.blocks.0.conv1.weight"
         assert acts == (not torch.equal(before[name], after[name]))
-        assert method("official").branch(Step(epoch, RandomStreams(0), torch.zeros(1))) == acts
+        assert method("official").settings.active(epoch) == acts
 
 
 def test_settings_are_those_that_act():

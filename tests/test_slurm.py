@@ -98,7 +98,7 @@ def cluster(tmp_path, monkeypatch):
 def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prepared, tmp_path):
     """One is pre-empted, one cancelled, one warned of its time limit and then killed; all end as a local run does,
     to the bit. The last of an array is the one whose other id is the whole array's."""
-    longer = [*suite, "--set", "epochs=45"]
+    longer = [*suite, "--set", "epochs=20"]
     queued = [*longer, "--launcher", "slurm", "--slurm", "time=30"]
     status, out, err = bmm(*queued)
     assert status == 0 and err == "3 queued now, 0 were in the queue, 0 are finished.\n"
@@ -142,7 +142,7 @@ def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prep
     for run in jobs.values():
         assert_same_run(run, tmp_path / "local" / "synthetic" / "concat" / run.name)
     status, out, _ = bmm(*longer, "--status")
-    assert status == 0 and re.fullmatch(r"(finished +45/45 +[01]\.\d{3}  concat opm\+ogm \(.*\)\n){3}", out)
+    assert status == 0 and re.fullmatch(r"(finished +20/20 +[01]\.\d{3}  concat opm\+ogm \(.*\)\n){3}", out)
     wait_for("an empty queue", lambda: not slurm("squeue", "-h"))
     assert bmm(*queued)[2] == "0 queued now, 0 were in the queue, 3 are finished.\n"
 

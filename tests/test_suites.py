@@ -92,10 +92,18 @@ def prepared(tmp_path_factory):
 
 
 def rows_of_all_suites():
-    """The runs of all small forms, each once: tables share their baselines."""
-    suites_ = [load_suite(name + MINI)[1] for name in suites() if name != "demo"]
-    runs = {config.hash(""): config for suite in suites_ for config in suite.configs(["epochs=1"])}
-    return [config for config in runs.values() if config.seed == 0]
+    """A run of each kind in all small forms: of those that differ in the values of the same settings, as the points of
+    a sweep, the first."""
+    runs = {}
+    for name in suites():
+        for config in load_suite(name + MINI)[1].configs(["epochs=1"]) if name != "demo" else []:
+            changed = {
+                key: [*settings] if isinstance(settings, dict) else settings
+                for key, settings in config.computed["settings"].items()
+            }
+            methods = {name: [*settings] for name, settings in config.computed["methods"].items()}
+            runs.setdefault(str((config.dataset, config.model, methods, changed)), config)
+    return list(runs.values())
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,6 @@ class SpeedSettings(Section):
     amp: bool = False  # bf16 in the encoders' forward and backward
     channels_last: bool = False
     compile: bool = False  # torch.compile of the encoders
-    cuda_graphs: bool = False  # a whole step in one launch
-    optimizer: Literal["fused", "foreach"] = "fused"
 
 
 class Recipe(Section):

@@ -40,6 +40,9 @@ from balancemm_cli.tasks import TASKS, Task
 # The first digits of the SHA-256 of torchvision's IMAGENET1K_V1 files, which their names end in.
 IMAGENET = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba61"}
 
+# Switches of section `speed` of former versions, as they are off.
+FORMER = {"cuda_graphs": False, "optimizer": "fused"}
+
 
 class RunConfig(Section):
     """Everything that decides what a run computes, besides the data."""
@@ -186,7 +189,7 @@ def read_config(path: Path) -> RunConfig:
 def config_of(content: Mapping[str, Any], path: str) -> RunConfig:
     """The configuration in what config.toml holds. UsageError where a setting in it is not one of this version, or a
     method or model is not installed."""
-    settings = dict(content)
+    settings = without_former(content)
     names = {key: settings.pop(key) for key in RunConfig.model_fields if key in content and key != "settings"}
     config = validate(RunConfig, {**names, "settings": settings}, path)
     for name, of_method in config.methods.items():
@@ -195,6 +198,14 @@ def config_of(content: Mapping[str, Any], path: str) -> RunConfig:
         validate(METHODS[name].Settings, of_method, path, prefix=f"{name}.")
     _model_settings(config.model, config.model_settings, path)
     return config
+
+
+def without_former(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.toml holds, without the switches that only former versions have, where they were off."""
+    speed = content.get("speed")
+    if not isinstance(speed, dict):
+        return dict(content)
+    return {**content, "speed": {key: value for key, value in speed.items() if FORMER.get(key) != value}}
 
 
 def resolve(
@@ -326,6 +337,6 @@ def settings_by_key(config: str) -> dict[str, object]:
 
     ValueError where it is no TOML.
     """
-    content = tomllib.loads(config)
+    content = without_former(tomllib.loads(config))
     of_methods, of_model = content.pop("methods", {}), content.pop("model_settings", {})
     return flatten({**content, **of_methods, str(content.get("model")): of_model})

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from balancemm_cli import models
-from balancemm_cli.config.recipe import SpeedSettings
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
@@ -139,9 +138,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
                 f"Method {job.config.method} balances modalities, but model {job.config.model} on "
                 f"{job.config.dataset} has one. Use --method baseline."
             )
-        speed = job.config.settings.speed
-        if speed != SpeedSettings():
-            check_speed(speed, choose_device(job.device))
+        check_speed(job.config.settings.speed)
 
 
 def run_jobs(

@@ -82,7 +82,7 @@ class PilotTraining:
 
     def _train(self, network: Network, epochs: int) -> None:
         settings = self.config.settings
-        optimizer = build_optimizer(network, settings.optimizer, settings.speed)
+        optimizer = build_optimizer(network, settings.optimizer)
         stepper = Stepper(network, [], optimizer, settings)
         source = self.train.only(*network.modalities)
         for epoch in range(epochs):

@@ -31,7 +31,7 @@ class RunState:
         self.device = device
         self.methods = config.build_methods(list(shapes))
         self.network = build_network(config, shapes, classes, self.methods, device)
-        self.optimizer = build_optimizer(self.network, config.settings.optimizer, config.settings.speed)
+        self.optimizer = build_optimizer(self.network, config.settings.optimizer)
         self.epoch = self.step = 0  # the next step to train; the step is counted within its epoch
         self.metrics = StepMetrics(list(shapes), self.methods, steps_per_epoch, device)
         self.history: list[dict[str, Any]] = []  # one record per epoch

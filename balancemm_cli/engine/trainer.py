@@ -59,7 +59,7 @@ class Trainer:
         self.mark, self.on_message, self.weights = mark, on_message, weights
         self.folder, self.device, self.on_progress = folder, device, on_progress
         self.config, self.settings, self.data = folder.config, folder.config.settings, folder.data
-        check_speed(self.settings.speed, device)
+        check_speed(self.settings.speed)
         self.config.check_weights()
         if not self.data.counts.get("test"):
             raise InputError(
@@ -186,7 +186,7 @@ class Trainer:
                 self.config.task,
                 total=distributed.total,
             )
-            loss, step = self.stepper(inputs, step)
+            loss = self.stepper(inputs, step)
             samples, _ = drawn.samples(len(labels))
             state.trained_samples += samples
             self.on_progress({"samples": samples})

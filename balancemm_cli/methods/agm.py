@@ -67,10 +67,6 @@ class AGM(Method):
         plain, scaled = (step.mean(step.losses(logits)) for logits in (output, modulated))
         return loss + (scaled - plain)
 
-    def branch(self, step: Step) -> bool:
-        """Whether this step is modulated."""
-        return self.settings.active(step.epoch)
-
     def coefficient(self, scores: Tensor) -> Tensor:
         """κ [M] from this step's scores s [M]. Afterwards the scores are added to the running mean."""
         if self.mean is None or self.steps is None:

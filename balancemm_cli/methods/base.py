@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -130,14 +130,6 @@ class Method:
 
     def on_step_end(self, step: Step) -> None:
         """Called after the optimiser."""
-
-    def branch(self, step: Step) -> Hashable:
-        """What Python decides in this step. Called before the step; steps of one branch launch the same kernels.
-
-        A captured CUDA graph is repeated for its branch alone. So whatever a hook decides by `step.epoch`,
-        `step.streams.chance` or other plain numbers has to be part of the branch.
-        """
-        return None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a hook passes on to later steps, which a resumed run needs."""

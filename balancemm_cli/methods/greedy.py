@@ -75,10 +75,6 @@ class Greedy(Method):
         left = (self.state["left"] - 1).clamp_min(0)
         self.state["left"] = torch.where(begins, self.settings.window, left)
 
-    def branch(self, step: Step) -> bool:
-        """Whether this step may begin to re-balance."""
-        return self.settings.active(step.epoch)
-
     def _begin(self, features: Mapping[str, Tensor]) -> None:
         first = next(iter(features.values()))
         zero = first.detach().new_zeros(())

@@ -83,10 +83,6 @@ class MMPareto(Method):
             ]
             torch._foreach_copy_(gradients, shaped)  # pyright: ignore[reportPrivateImportUsage]
 
-    def branch(self, step: Step) -> bool:
-        """Whether this step blends gradients."""
-        return self.settings.active(step.epoch)
-
 
 def blend(g: Tensor, u: Tensor) -> Tensor:
     """2 a g + 2 (1 − a) u of two gradients [N]: a = ½ where they agree, else that of least norm."""

@@ -64,10 +64,6 @@ class GradientModulation(Method):
                 sigmas = [sigma * ahead for sigma in sigmas]
             torch._foreach_addcmul_(grads, noise[name], sigmas)  # pyright: ignore[reportPrivateImportUsage]
 
-    def branch(self, step: Step) -> bool:
-        """Whether this step is modulated."""
-        return self.settings.active(step.epoch)
-
     def coefficient(self, discrepancy: Discrepancy) -> Tensor:
         """k [M], by which the gradients of each modality's encoder are multiplied."""
         raise NotImplementedError

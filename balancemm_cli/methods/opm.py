@@ -76,10 +76,6 @@ class OPM(Method):
         penalty, self._penalty = self._penalty, None
         return loss if penalty is None else loss + penalty - penalty.detach()
 
-    def branch(self, step: Step) -> bool:
-        """Whether this step drops features."""
-        return self._executes(step)
-
     def drop_probability(self, discrepancy: Discrepancy) -> Tensor:
         """q [M] of Eq. 8."""
         q = self.settings.q_base * (1 + self.settings.lam * discrepancy.z)

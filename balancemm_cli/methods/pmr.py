@@ -106,10 +106,6 @@ class PMR(Method):
         lag = scores.max() / scores.clamp_min(torch.finfo(scores.dtype).tiny) - 1
         return lag.clamp(0, 1) if self.settings.coefficient == "clip" else (lag > 0).to(scores.dtype)
 
-    def branch(self, step: Step) -> tuple[bool, bool, bool]:
-        """Whether the step begins an epoch, has an objective, and raises the entropy."""
-        return self._new_epoch(step), self.settings.active(step.epoch), self._early(step)
-
     def _new_epoch(self, step: Step) -> bool:
         return step.streams.step == 0 and step.epoch > 0
 

@@ -143,7 +143,7 @@ class Training:
         self.network = config.build_network(case.inputs, CLASSES, methods).to(device)
         self.network = arrange(self.network, settings.speed)
         distributed.synchronise_batch_norm(self.network)
-        self.optimizer = build_optimizer(self.network, settings.optimizer, settings.speed)
+        self.optimizer = build_optimizer(self.network, settings.optimizer)
         for method in methods:
             method.on_start(measured_losses)
             method.load_state_dict({name: value.to(device) for name, value in method.state_dict().items()})
@@ -174,9 +174,8 @@ class Training:
         epoch = EPOCHS[index // STEPS_PER_EPOCH % len(EPOCHS)]
         streams = RandomStreams(0, epoch, index, count, distributed.part(count).start)
         progress = torch.full((), index / 12, device=self.device)
-        return self.stepper(
-            inputs, Step(epoch, streams, labels, progress, self.task, total=distributed.total)
-        )
+        step = Step(epoch, streams, labels, progress, self.task, total=distributed.total)
+        return self.stepper(inputs, step), step
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -243,7 +242,7 @@ def trained_together(cases: Sequence[tuple[Case, float]]) -> list[Trained | str]
 
 def _trained_or_why(case: Case, dropped: float) -> Trained | str:
     try:  # of the batch of one sample one of two processes gets nothing
-        return trained(case, steps=7, counts=(7, 6, 1, 5), dropped=dropped)
+        return trained(case, steps=5, counts=(7, 6, 1, 5), dropped=dropped)
     except Exception as error:  # of the class that is tested: the other cases go on
         return f"{type(error).__name__}: {error}"
 

@@ -137,10 +137,9 @@ def test_a_loss_that_is_not_finite_changes_no_weight(method: str) -> None:
 
 @of_each_method
 def test_switches_train_as_eager_float32_does(method: str) -> None:
-    """The other optimiser, channels-last and bf16 change rounding alone."""
+    """Channels-last and bf16 change rounding alone."""
     case = Case("concat", method)
     eager = trained(case, steps=3)
-    assert_close(trained(case, "speed.optimizer=foreach", steps=3), eager, 1e-5)
     assert_close(trained(case, "speed.channels_last=true", steps=3), eager, 1e-3)
     halved = trained(case, "speed.amp=true", steps=2)
     assert_close((halved[0], {}), (eager[0][:2], {}), 0.1)
@@ -158,28 +157,14 @@ def test_it_trains_compiled(method: str) -> None:
     assert_close(trained(case, switch, steps=3), trained(case, steps=3), 1e-3)
 
 
-@in_both_variants
-@of_each_method
-def test_a_captured_step_equals_the_eager_one(method: str, variant: str) -> None:
-    """A step that is launched again does what it would do anew: what hooks make of plain numbers is in `branch`, what
-    they pass on in `state_dict`."""
-    case = Case("concat", method, variant)
-    with guards.captured_on_the_cpu() as recorder:
-        eager = trained(case, steps=14)
-        captured = trained(case, "speed.cuda_graphs=true", steps=14)
-    assert_close(captured, eager, 0)
-    assert recorder.replays > recorder.captures > 0
-
-
 @needs_gpu
 @in_both_variants
 @of_each_method
-def test_cuda_graphs_equal_eager_steps_on_a_gpu(method: str, variant: str) -> None:
-    """The same on a GPU, alone and with all other switches."""
+def test_all_switches_at_once_on_a_gpu(method: str, variant: str) -> None:
+    """Together they change rounding alone."""
     case = Case("concat", method, variant)
     eager = trained(case, steps=14, device="cuda")
-    assert_close(trained(case, "speed.cuda_graphs=true", steps=14, device="cuda"), eager, 1e-3)
-    names = ["amp", "channels_last", "cuda_graphs"] + ["compile"] * (not METHODS[method].two_backwards)
+    names = ["amp", "channels_last"] + ["compile"] * (not METHODS[method].two_backwards)
     together = trained(case, *(f"speed.{name}=true" for name in names), steps=14, device="cuda")
     assert_close((together[0], {}), (eager[0], {}), 0.2)
 

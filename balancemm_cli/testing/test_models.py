@@ -209,16 +209,6 @@ def test_switches_train_as_eager_float32_does(model: str) -> None:
     assert not torch.equal(halved[0][0], eager[0][0]), "bf16 was not in use"
 
 
-@of_each_model
-def test_a_captured_step_equals_the_eager_one(model: str) -> None:
-    """A step that is launched again does what it would do anew."""
-    with guards.captured_on_the_cpu() as recorder:
-        eager = trained(case_of(model), steps=4)
-        captured = trained(case_of(model), "speed.cuda_graphs=true", steps=4)
-    assert_close(captured, eager, 0)
-    assert recorder.replays > 0
-
-
 # ---- checkpoints, evaluation ----------------------------------------------------------------------------------
 
 

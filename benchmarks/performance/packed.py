@@ -10,7 +10,7 @@ switches are named last.
 `input_share` is what the input path takes of a training step, of one run alone (evaluation and writing left out), as
 `bmm train --profile` measures it. The last line is one JSON object.
 
-    python benchmarks/performance/packed.py --switches eager amp+channels_last+cuda_graphs
+    python benchmarks/performance/packed.py --switches eager amp+channels_last
     python benchmarks/performance/packed.py --device cpu --samples 16 --size 32 --bins 33 --at-once 1 2
 """
 
