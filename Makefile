@@ -26,7 +26,7 @@ demo: install
 	$(BIN)/bmm report --suite demo --out runs/demo
 	$(BIN)/bmm report --suite demo --check
 
-# every row of the paper's tables on the built-in synthetic data
+# a smoke test of every row of the paper's tables, on the built-in synthetic data
 mini: install
 	@for suite in $(SUITES); do \
 		$(BIN)/bmm train --suite $$suite-mini --jobs $(JOBS) > /dev/null && \

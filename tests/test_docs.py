@@ -108,6 +108,15 @@ def test_everything_has_a_page():
         assert page.is_file(), command.name
 
 
+def test_no_two_rows_of_a_shown_table_are_the_same():
+    """Rows of other models or methods that agree in every digit compare nothing."""
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    tables = [[line for line in block.splitlines() if line.startswith("| ")] for block in text.split("###")]
+    numbers = [[tuple(row.split("|")[3:]) for row in rows[1:]] for rows in tables]
+    assert sum(map(len, numbers)) > 30
+    assert all(len({*rows}) == len(rows) for rows in numbers)
+
+
 def test_links_lead_somewhere():
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)

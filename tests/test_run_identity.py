@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from run_folders import write_run
 from small_training import CPU, SMALL
 
 from balancemm_cli import resources
@@ -25,7 +26,7 @@ from balancemm_cli.runs.evaluation import RunEvaluation, keep, read_evaluation
 from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_environments
-from balancemm_cli.runs.run import read_run
+from balancemm_cli.runs.run import read_all, read_run
 from balancemm_cli.runs.schema import Metrics
 from balancemm_cli.runs.status import read_status
 
@@ -401,3 +402,13 @@ def test_an_unfinished_run_is_evaluated_as_one(bmm, trained, tmp_path, prepared)
 
 def test_the_config_of_a_run_is_its_own(trained):
     assert read_config(trained.path / "config.toml") == small()
+
+
+def test_configurations_that_differ_in_the_seed_alone_are_read_as_they_are(tmp_path):
+    """One of them is parsed for all."""
+    for seed in (0, 3, 14):
+        write_run(tmp_path, "opm", seed)
+    runs, unreadable = read_all([tmp_path])
+    assert unreadable == [] and sorted(run.result.seed for run in runs) == [0, 3, 14]
+    for run in runs:
+        assert run.config == read_config(run.folder / "config.toml") and run.config.seed == run.result.seed
