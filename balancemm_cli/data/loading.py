@@ -228,8 +228,13 @@ class Source:
     ) -> Iterator[tuple[dict[str, Raw], Tensor]]:
         """Raw inputs and labels [B, …] on `device`, a batch for each entry of `rows` and `streams`.
 
-        The next AHEAD batches are read by a thread of its own while the device works on this one.
+        The next AHEAD batches are read by a thread of its own while the device works on this one, unless all is held in
+        the memory of the CPU that does both.
         """
+        if device.type == "cpu" and all(column.held is not None for column in self.columns.values()):
+            for of_rows, of_streams in zip(rows, streams, strict=False):
+                yield self._serve(of_rows, of_streams, self._read(of_rows, of_streams, pin=False), device)
+            return
         with ThreadPoolExecutor(1) as reader:
             waiting: deque[tuple[np.ndarray, RandomStreams | None, Future[tuple[dict[str, Raw], Tensor]]]] = (
                 deque()
@@ -238,9 +243,10 @@ class Source:
                 coming = reader.submit(self._read, next_rows, next_streams, device.type == "cuda")
                 waiting.append((next_rows, next_streams, coming))
                 if len(waiting) > AHEAD:
-                    yield self._serve(*waiting.popleft(), device)
-            while waiting:
-                yield self._serve(*waiting.popleft(), device)
+                    first_rows, first_streams, read = waiting.popleft()
+                    yield self._serve(first_rows, first_streams, read.result(), device)
+            for last_rows, last_streams, read in waiting:
+                yield self._serve(last_rows, last_streams, read.result(), device)
 
     def _read(
         self, rows: np.ndarray, streams: RandomStreams | None, pin: bool
@@ -257,11 +263,11 @@ class Source:
         self,
         rows: np.ndarray,
         streams: RandomStreams | None,
-        read: Future[tuple[dict[str, Raw], Tensor]],
+        read: tuple[dict[str, Raw], Tensor],
         device: torch.device,
     ) -> tuple[dict[str, Raw], Tensor]:
         """A batch with all its parts on the device, in the columns' order."""
-        raw, labels = read.result()
+        raw, labels = read
         moved = {
             name: _to_device(raw[name], device) if name in raw else column.batch(rows, streams)
             for name, column in self.columns.items()

@@ -1,4 +1,4 @@
-"""What is written of a run: after each epoch history.jsonl and steps.arrow, at its end predictions.arrow, and
+"""What is written of a run: after epochs history.jsonl and steps.arrow, at its end predictions.arrow, and
 result.json whenever its status changes."""
 
 import json
@@ -62,13 +62,15 @@ class RunWriter:
         self.folder.write_environment(self.state.device, distributed.processes())
 
     @_by_the_first
-    def epoch(self) -> None:
-        """Write what the epochs so far recorded, and the weights where `snapshots` asks for them."""
+    def epochs(self) -> None:
+        """Write what the epochs so far recorded."""
         self.folder.write_history(self.state.history)
         self.folder.write_steps(steps_table(self.state.metrics))
-        every, epochs = self.config.settings.snapshots, self.state.epoch
-        if every and epochs % every == 0:
-            checkpoint.save_snapshot(self.folder.checkpoints, epochs, self.state.network.state_dict())
+
+    @_by_the_first
+    def snapshot(self) -> None:
+        """Keep the weights after this epoch."""
+        checkpoint.save_snapshot(self.folder.checkpoints, self.state.epoch, self.state.network.state_dict())
 
     @_by_the_first
     def checkpoint(self) -> None:

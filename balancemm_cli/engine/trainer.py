@@ -1,5 +1,6 @@
 """Training one run: the epochs, their evaluation, and how a run starts, stops and resumes."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.weights import start
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
+
+SAVING = 0.05  # of a run's time, that may go into writing its state
 
 
 class Interrupted(KeyboardInterrupt):
@@ -78,6 +81,7 @@ class Trainer:
         of = self.state
         self.stepper = Stepper(of.network, of.methods, of.optimizer, self.settings, mark)
         self.started = time.monotonic()  # when the time began that is not yet counted in state.seconds
+        self.saved, self.saving = -math.inf, 0.0  # when the state was last written, and how long that took
 
     def run(self) -> None:
         """Train to the end. Raises InputError when the run diverges, and Interrupted when it is asked to stop."""
@@ -94,8 +98,8 @@ class Trainer:
             self._train_pilots()
         with _stop_requests() as asked:
             stopped = distributed.agreed(asked, self.device)
+            self.started = time.monotonic()
             while self.state.epoch < self.settings.epochs:
-                self.started = time.monotonic()
                 for done in self._steps():
                     self.state.step = done
                     if stopped() and done < self.steps_per_epoch:
@@ -210,8 +214,10 @@ class Trainer:
         state.select(evaluations)
         state.metrics.close_epoch(rows)
         state.epoch, state.step = state.epoch + 1, 0
-        self.writer.epoch()  # before the checkpoint, so that a run that is killed between them loses nothing
-        self._save()
+        if self.settings.snapshots and state.epoch % self.settings.snapshots == 0:
+            self.writer.snapshot()
+        if self._is_due():
+            self._save()
         self.on_progress(state.history[-1])
         self.mark("writing")
 
@@ -229,11 +235,23 @@ class Trainer:
 
     # ---- stopping -------------------------------------------------------------------------------------------
 
+    def _is_due(self) -> bool:
+        """Whether the state is written after this epoch. That takes no more than SAVING of the time, so that of small
+        epochs not each one is; the last one is always."""
+        last = self.state.epoch == self.settings.epochs
+        return last or time.monotonic() - self.saved >= self.saving / SAVING
+
     def _save(self) -> None:
+        """Write what the epochs recorded, and the state; in this order, so that a run that is killed in between loses
+        nothing."""
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = now
+        if self.state.history:
+            self.writer.epochs()
         self.writer.checkpoint()
+        self.saved = time.monotonic()
+        self.saving = self.saved - now
 
     def _stop(self) -> NoReturn:
         self._save()
@@ -246,6 +264,8 @@ class Trainer:
         )
 
     def _diverged(self, step: int) -> NoReturn:
+        if self.state.history:
+            self.writer.epochs()
         self.writer.result("diverged", diverged={"epoch": self.state.epoch, "step": step})
         raise distributed.said_once(InputError(diverged_message(self.folder, self.state.epoch, step)))
 
