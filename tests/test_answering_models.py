@@ -146,7 +146,7 @@ def questions(count, seed):
 def test_learns_what_the_question_asks_for(model):
     """Sound and question tell half of the answers and half of the rest: 75 %."""
     network = make(model)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     given, labels = questions(256, 0)
     for index in range(60):
         rows = torch.randperm(256, generator=torch.Generator().manual_seed(index))[:32]

@@ -75,9 +75,8 @@ def evaluate(
     wanted = _wanted(missing, noise, probe is not None, epochs == "all", full, features)
     found = run_folders(runs) or runs
     trained = [run for run in found if checkpoints(run / "checkpoints")]
-    for run in found if trained else []:
-        if run not in trained:
-            say(f"Left out: {run}: it has no checkpoint yet.")
+    for run in [run for run in found if run not in trained] if trained else []:
+        say(f"Left out: {run}: it has no checkpoint yet.")
     for run in trained or found:
         read_evaluation(run)  # refuses a damaged one before the work
         evaluation, table = evaluate_run(run, data, choose_device(device), wanted)
