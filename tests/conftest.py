@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import math
 import signal
 import sys
 from pathlib import Path
@@ -10,10 +11,17 @@ import torch  # noqa: F401 - before a command that reads leaves it out
 from balancemm_cli.cli import main
 from balancemm_cli.data.made import synthetic
 from balancemm_cli.data.preparing.prepare import prepare_dataset
+from balancemm_cli.engine import trainer
 
 # Where the suite itself was started with Ctrl-C ignored, as a script's `make test &` is, the commands that tests
 # interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _each_epoch_is_written(monkeypatch):
+    """However long that takes on this disk, so that tests know what is there."""
+    monkeypatch.setattr(trainer, "SAVING", math.inf)
 
 
 @pytest.fixture(scope="session")

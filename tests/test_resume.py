@@ -13,7 +13,7 @@ import torch
 from media_files import enlarge, small_disk
 
 from balancemm_cli.config.run import resolve
-from balancemm_cli.engine import checkpoint
+from balancemm_cli.engine import checkpoint, trainer
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.trainer import Interrupted
 from balancemm_cli.errors import InputError, os_error_sentence
@@ -236,3 +236,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path):
         with pytest.raises(InputError, match=r"not finite in epoch 0 at step \d.*lower optimizer\.lr"):
             train(wild)
     assert wild.folder().result()["status"] == "diverged"
+
+
+def test_epochs_that_take_less_than_their_writing_are_not_each_written(prepared, tmp_path, monkeypatch):
+    """The first and the last one, and what was done when it is stopped; the run is the same."""
+    whole = job(prepared, tmp_path / "whole")
+    train(whole)
+    monkeypatch.setattr(trainer, "SAVING", 1e-9)
+    seldom, written = job(prepared, tmp_path / "seldom"), []
+
+    def look(_, event):
+        if "epoch" in event:
+            written.append(len((seldom.folder().path / "history.jsonl").read_text().splitlines()))
+        if len(written) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run_job(seldom, look, lambda _: None)
+    assert written == [1, 1, 1]
+    assert len((seldom.folder().path / "history.jsonl").read_text().splitlines()) == 3
+    train(seldom)
+    assert_same_run(seldom.folder().path, whole.folder().path)

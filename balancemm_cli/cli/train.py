@@ -110,6 +110,8 @@ def train(
     """
     if dry_run or status:
         leave_out_torch()
+    elif jobs > 1 and launcher == "local":
+        _begin_to_import()
     from balancemm_cli.config.run import refuse_unused, resolve, settings_in_words
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.runs.places import Places
@@ -175,6 +177,15 @@ def train(
             _train_one(work[0])
         else:
             _train_many(work, jobs)
+
+
+def _begin_to_import() -> None:
+    """Start the process that those of the runs are forked from (see engine.launch), so that it imports torch while this
+    one does."""
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(["balancemm_cli.engine.launch"])
+    forkserver.ensure_running()
 
 
 def refuse_beside_suite(context: typer.Context) -> None:
