@@ -9,6 +9,7 @@ from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models import MODELS, modalities_of
+from balancemm_cli.models.network import Network
 from balancemm_cli.testing import guards
 from balancemm_cli.testing.entries import assert_listed, assert_settings_explained
 from balancemm_cli.testing.processes import Together
@@ -199,10 +200,12 @@ def cases_of_two_processes(model: str) -> list[tuple[Case, float]]:
 @pytest.mark.usefixtures("traced")
 @of_each_model
 def test_switches_train_as_eager_float32_does(model: str) -> None:
-    """Channels-last, bf16 and compiled encoders change rounding alone."""
+    """Channels-last, bf16 and compiled encoders change rounding alone. What is compiled is the encoding, which models
+    that only fuse share."""
     case = case_of(model)
     eager = trained(case, steps=2)
-    for switch in ("channels_last", "compile"):
+    encodes = model == "concat" or issubclass(MODELS[model], Network)
+    for switch in ("channels_last", "compile") if encodes else ("channels_last",):
         assert_close(trained(case, f"speed.{switch}=true", steps=2), eager, 1e-3)
     halved = trained(case, "speed.amp=true", steps=2)
     assert_close((halved[0], {}), (eager[0], {}), 0.15)
