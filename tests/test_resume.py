@@ -13,13 +13,13 @@ import torch
 from media_files import enlarge, small_disk
 
 from balancemm_cli.config.run import resolve
-from balancemm_cli.engine import checkpoint, trainer
+from balancemm_cli.engine import PRELOADED, checkpoint, trainer
 from balancemm_cli.engine.launch import Job, run_job
 from balancemm_cli.engine.trainer import Interrupted
 from balancemm_cli.errors import InputError, os_error_sentence
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def job(prepared, runs):

@@ -184,7 +184,9 @@ def _begin_to_import() -> None:
     one does."""
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(["balancemm_cli.engine.launch"])
+    from balancemm_cli.engine import PRELOADED
+
+    forkserver.set_forkserver_preload(PRELOADED)
     forkserver.ensure_running()
 
 

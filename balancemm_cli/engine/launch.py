@@ -21,6 +21,7 @@ from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set
+from balancemm_cli.engine import PRELOADED
 from balancemm_cli.engine.acceleration import check_speed
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.trainer import Interrupted, train_run
@@ -151,7 +152,7 @@ def run_jobs(
     first, as they do when this process is killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["balancemm_cli.engine.launch"])  # torch is imported once, not once a run
+    context.set_forkserver_preload(PRELOADED)
     waiting, running = list(reversed(jobs)), {}
     outcomes: list[Outcome] = []
     beside = max(1, min(at_once, len(jobs)))

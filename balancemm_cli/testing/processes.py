@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from balancemm_cli.engine import distributed
+from balancemm_cli.engine import PRELOADED, distributed
 from balancemm_cli.errors import BmmError
 from balancemm_cli.testing.small import Case, assert_close, trained_together
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["balancemm_cli.engine.launch"])
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 @contextmanager
