@@ -1,7 +1,6 @@
 """`bmm train`: one run, or every run of a suite."""
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +16,6 @@ from balancemm_cli.errors import InputError, UsageError
 if TYPE_CHECKING:
     from balancemm_cli.config.run import RunConfig
     from balancemm_cli.engine.launch import Job, Outcome
-    from balancemm_cli.runs.places import Places
 
 MOST_SEEDS = 10_000  # of one range
 
@@ -114,6 +112,8 @@ def train(
         _begin_to_import()
     from balancemm_cli.config.run import refuse_unused, resolve, settings_in_words
     from balancemm_cli.config.suites import load_suite
+    from balancemm_cli.data.store import open_set
+    from balancemm_cli.engine import distributed
     from balancemm_cli.runs.places import Places
 
     name = None
@@ -135,18 +135,9 @@ def train(
     file = None
     if weights is not None:
         configs, file = start_from(weights, configs)
-    places = Places(runs)
-    if status:
-        say("\n".join(settings_in_words(configs)))
-        show_status(list(_places(configs, places, data)))
-        return
-    from balancemm_cli.data.store import open_set
-    from balancemm_cli.engine import distributed
-    from balancemm_cli.engine.launch import Job, check_jobs
-
-    if distributed.launched() > 1 and (len(configs) > 1 or launcher == "slurm"):
+    if distributed.launched() > 1 and (len(configs) > 1 or status or launcher == "slurm"):
         raise UsageError(
-            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite or --launcher."
+            "Under torchrun one run is trained at a time. Name one with --seeds, without --suite, --launcher, --status."
         )
     if slurm and launcher != "slurm":
         raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
@@ -154,15 +145,29 @@ def train(
         raise UsageError(
             f"--profile looks at one run, and these are {len(configs)}. Name one seed and method."
         )
+    places = Places(runs)
+    content_hash = cache(
+        lambda prepared: open_set(prepared).content_hash
+    )  # of a data set once, not of each run
+    if status:
+        known = {config.dataset: _folder(config.dataset, data) for config in configs}
+        say("\n".join(settings_in_words(configs)))
+        prepared = [known[config.dataset] for config in configs]
+        show_status(
+            [
+                (config, places.of(config, content_hash(folder)) if folder else None)
+                for config, folder in zip(configs, prepared, strict=True)
+            ]
+        )
+        return
+    from balancemm_cli.engine.launch import Job, check_jobs
+
     device = distributed.device_name(device)
 
     def job(config: "RunConfig", prepared: Path) -> "Job":
         place = places.of(config, content_hash(prepared))
         return Job(config, prepared, runs, name, device, threads, loading, profile, file, place)
 
-    content_hash = cache(
-        lambda prepared: open_set(prepared).content_hash
-    )  # of a data set once, not of each run
     with distributed.joined(device):
         with distributed.first_before_others():
             folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
@@ -230,21 +235,6 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds '{text}' holds a seed twice.")
     return seeds
-
-
-def _places(
-    configs: "list[RunConfig]", places: "Places", data: Path
-) -> "Iterator[tuple[RunConfig, Path | None]]":
-    """Each run with its folder, None where its data are not prepared."""
-    from balancemm_cli.data.store import open_set
-
-    hashes: dict[str, str | None] = {}
-    for config in configs:
-        if config.dataset not in hashes:
-            folder = _folder(config.dataset, data)
-            hashes[config.dataset] = open_set(folder).content_hash if folder else None
-        known = hashes[config.dataset]
-        yield config, places.of(config, known) if known else None
 
 
 def _folder(dataset: str, data: Path) -> Path | None:
