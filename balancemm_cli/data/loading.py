@@ -7,9 +7,10 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,7 @@ AHEAD = 2  # batches that are read before they are needed, which bounds the memo
 PART = 256  # samples that are made ready at a time
 
 Raw = Tensor | FrameBatch
+Read = Callable[[], tuple[dict[str, Raw], Tensor]]  # gives what `Source._read` reads, now or from a thread
 
 
 class Column:
@@ -232,21 +234,19 @@ class Source:
         the memory of the CPU that does both.
         """
         if device.type == "cpu" and all(column.held is not None for column in self.columns.values()):
-            for of_rows, of_streams in zip(rows, streams, strict=False):
-                yield self._serve(of_rows, of_streams, self._read(of_rows, of_streams, pin=False), device)
+            for next_rows, next_streams in zip(rows, streams, strict=False):
+                read = partial(self._read, next_rows, next_streams, pin=False)
+                yield self._serve(next_rows, next_streams, read, device)
             return
         with ThreadPoolExecutor(1) as reader:
-            waiting: deque[tuple[np.ndarray, RandomStreams | None, Future[tuple[dict[str, Raw], Tensor]]]] = (
-                deque()
-            )
+            waiting: deque[tuple[np.ndarray, RandomStreams | None, Read]] = deque()
             for next_rows, next_streams in zip(rows, streams, strict=False):
                 coming = reader.submit(self._read, next_rows, next_streams, device.type == "cuda")
-                waiting.append((next_rows, next_streams, coming))
+                waiting.append((next_rows, next_streams, coming.result))
                 if len(waiting) > AHEAD:
-                    first_rows, first_streams, read = waiting.popleft()
-                    yield self._serve(first_rows, first_streams, read.result(), device)
-            for last_rows, last_streams, read in waiting:
-                yield self._serve(last_rows, last_streams, read.result(), device)
+                    yield self._serve(*waiting.popleft(), device)
+            while waiting:
+                yield self._serve(*waiting.popleft(), device)
 
     def _read(
         self, rows: np.ndarray, streams: RandomStreams | None, pin: bool
@@ -263,11 +263,11 @@ class Source:
         self,
         rows: np.ndarray,
         streams: RandomStreams | None,
-        read: tuple[dict[str, Raw], Tensor],
+        read: Read,
         device: torch.device,
     ) -> tuple[dict[str, Raw], Tensor]:
         """A batch with all its parts on the device, in the columns' order."""
-        raw, labels = read
+        raw, labels = read()
         moved = {
             name: _to_device(raw[name], device) if name in raw else column.batch(rows, streams)
             for name, column in self.columns.items()

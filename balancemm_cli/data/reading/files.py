@@ -2,6 +2,7 @@
 
 import io
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -162,11 +163,11 @@ def _without_name(path: Path) -> Any:  # noqa: ANN401 - a file that FFmpeg reads
 
 
 def _examine(path: Path) -> str | None:
-    if not path.is_file() and path.exists():
-        raise MediaError(
-            "unreadable", "a folder" if path.is_dir() else "a pipe or a device, which is no file"
-        )
-    size = path.stat().st_size
+    entry = path.stat()
+    if not stat.S_ISREG(entry.st_mode):
+        folder = stat.S_ISDIR(entry.st_mode)
+        raise MediaError("unreadable", "a folder" if folder else "a pipe or a device, which is no file")
+    size = entry.st_size
     if size == 0:
         raise MediaError("empty file")
     with path.open("rb") as file:

@@ -13,6 +13,11 @@ OVERWRITTEN = re.compile(rb"\x00\x00\x00[^\x00\x01]")
 ROW = bytes(32)  # zeros; an arithmetic code has them by chance once in 2**256 places
 
 
+def holds_a_row(data: bytes) -> bool:
+    """Whether a row of zeros lies in the data of an arithmetic code; what fills them up behind is none."""
+    return ROW in data.rstrip(b"\0")
+
+
 class Packets:
     """What can be said of the packets of one video stream without decoding them."""
 
@@ -45,7 +50,7 @@ class Packets:
             return b"\0\0\0" in memoryview(packet).tobytes() and any(
                 OVERWRITTEN.search(unit) for unit in self._units(packet)
             )
-        return self._codec in ("vp8", "vp9", "av1") and ROW in bytes(packet).rstrip(b"\0")
+        return self._codec in ("vp8", "vp9", "av1") and holds_a_row(bytes(packet))
 
     def _units(self, packet: Any) -> Iterator[bytes]:  # noqa: ANN401
         data = bytes(packet)

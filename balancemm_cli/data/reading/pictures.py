@@ -17,13 +17,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from balancemm_cli.data.reading import jpeg
 from balancemm_cli.data.reading.files import JPEG, PNG, MediaError, examine
-from balancemm_cli.data.reading.packets import ROW
+from balancemm_cli.data.reading.packets import holds_a_row
 
 JPEG_QUALITY = 95  # with full chroma; the loss is below what a video codec did before
 MAX_PIXELS = 2 * 89_478_485  # of a picture: where Pillow refuses, 0.7 GB as it is decoded
 MAX_BYTES = 2**30  # of a picture file that is checked as a whole
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 ANIMATED = ("PNG", "WEBP")  # the others' further pictures are pages or previews
+WEBP = b"RIFF"  # of the forms that Pillow reads the only one that begins so
 STRIPS, TILES = (273, 279), (324, 325)  # of TIFF: where its parts lie, and their sizes in bytes
 NEW_SUBFILE_TYPE, REDUCED = 254, 1  # of TIFF: a preview, as the first picture of camera raw files
 
@@ -46,7 +47,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")  # what is wrong with its metadata does not matter
         with path.open("rb") as file:
             head = file.read(4)
-        checked = head.startswith((JPEG, PNG))
+        checked = head.startswith((JPEG, PNG, WEBP))
         if checked and path.stat().st_size > MAX_BYTES:
             raise MediaError("too large", f"a picture file of more than {MAX_BYTES:,} bytes")
         data = path.read_bytes() if checked else b""
@@ -54,8 +55,8 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             raise MediaError("truncated", "the JPEG file has no end")
         if head.startswith(PNG):
             _check_sums(data)
-        if head == b"RIFF":
-            _check_webp(path)
+        if head.startswith(WEBP):
+            _check_webp(data)
         with Image.open(io.BytesIO(data) if checked else path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -157,14 +158,12 @@ def _check_sums(data: bytes) -> None:
         image.verify()
 
 
-def _check_webp(path: Path) -> None:
+def _check_webp(data: bytes) -> None:
     """MediaError where a row of zeros lies in the VP8 data of a WebP file, whose decoder takes them for a picture."""
-    with path.open("rb") as file:
-        head = file.read(MAX_BYTES)
     place = 12
-    while place + 8 <= len(head):
-        name, size = struct.unpack("<4sI", head[place : place + 8])
-        if name == b"VP8 " and ROW in head[place + 8 : place + 8 + size].rstrip(b"\0"):
+    while place + 8 <= len(data):
+        name, size = struct.unpack("<4sI", data[place : place + 8])
+        if name == b"VP8 " and holds_a_row(data[place + 8 : place + 8 + size]):
             raise MediaError("damaged", "zeros lie in its data")
         place += 8 + size + size % 2
 
