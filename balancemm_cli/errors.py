@@ -32,6 +32,10 @@ class CheckError(BmmError):
     exit_status = 4
 
 
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop; its state is kept."""
+
+
 class OfFirstProcess(BmmError):
     """An end that the first process of a run explains; the others end with the same status and say nothing."""
 

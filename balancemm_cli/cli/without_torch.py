@@ -45,18 +45,14 @@ class _Module(ModuleType):
     """A module in which each name is a class."""
 
     def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Named(name, (), {})
+        return _named(name)
 
 
 class _Named(type):
     """The class of these classes: they may be derived from, stand in annotations and decorate, and that is all."""
 
     def __getattr__(cls, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Named(name, (), {})
+        return _named(name)
 
     def __call__(cls, *given: Any, **named: Any) -> Callable[[Any], Any]:  # noqa: ANN401
         if given or named:
@@ -64,3 +60,9 @@ class _Named(type):
                 f"A command that only reads called torch's {cls.__name__}, which is left out here."
             )
         return lambda decorated: decorated  # as @torch.no_grad()
+
+
+def _named(name: str) -> type:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Named(name, (), {})

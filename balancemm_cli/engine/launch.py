@@ -24,8 +24,8 @@ from balancemm_cli.data.store import open_set
 from balancemm_cli.engine import PRELOADED
 from balancemm_cli.engine.acceleration import check_speed
 from balancemm_cli.engine.failure import lacks_memory
-from balancemm_cli.engine.trainer import Interrupted, train_run
-from balancemm_cli.errors import BmmError, InputError, UsageError, os_error_sentence
+from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.errors import BmmError, InputError, Interrupted, UsageError, os_error_sentence
 from balancemm_cli.runs.folder import RunFolder
 
 

@@ -63,9 +63,10 @@ class RunWriter:
 
     @_by_the_first
     def epochs(self) -> None:
-        """Write what the epochs so far recorded."""
-        self.folder.write_history(self.state.history)
-        self.folder.write_steps(steps_table(self.state.metrics))
+        """Write what the epochs so far recorded, if there are any."""
+        if self.state.history:
+            self.folder.write_history(self.state.history)
+            self.folder.write_steps(steps_table(self.state.metrics))
 
     @_by_the_first
     def snapshot(self) -> None:

@@ -17,7 +17,7 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from balancemm_cli.data.store import write_json
-from balancemm_cli.errors import BmmError, InputError, UsageError, plain, sentence
+from balancemm_cli.errors import BmmError, InputError, Interrupted, UsageError, plain, sentence
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -156,7 +156,6 @@ class SlurmRun:
         from submitit.core.logger import get_logger
 
         from balancemm_cli.engine.launch import run_job
-        from balancemm_cli.engine.trainer import Interrupted
 
         log = get_logger()
         threads = self.job.threads or int(os.environ.get("SLURM_CPUS_ON_NODE", 1))
@@ -193,8 +192,6 @@ def _log_epoch(log: Any, event: dict[str, Any]) -> None:  # noqa: ANN401 - a log
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    from balancemm_cli.engine.trainer import Interrupted
-
     raise Interrupted("Interrupted before or after training, which takes the signal itself.")
 
 

@@ -27,7 +27,7 @@ from balancemm_cli.engine.profiling import Mark, Profile, no_mark
 from balancemm_cli.engine.recording import RunWriter, epoch_record
 from balancemm_cli.engine.state import RunState
 from balancemm_cli.engine.trial import try_batch
-from balancemm_cli.errors import InputError
+from balancemm_cli.errors import InputError, Interrupted
 from balancemm_cli.methods.base import Step
 from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.weights import start
@@ -35,10 +35,6 @@ from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
 
 SAVING = 0.05  # of a run's time, that may go into writing its state
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop; its state is kept."""
 
 
 class Trainer:
@@ -247,8 +243,7 @@ class Trainer:
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = now
-        if self.state.history:
-            self.writer.epochs()
+        self.writer.epochs()
         self.writer.checkpoint()
         self.saved = time.monotonic()
         self.saving = self.saved - now
@@ -264,8 +259,7 @@ class Trainer:
         )
 
     def _diverged(self, step: int) -> NoReturn:
-        if self.state.history:
-            self.writer.epochs()
+        self.writer.epochs()
         self.writer.result("diverged", diverged={"epoch": self.state.epoch, "step": step})
         raise distributed.said_once(InputError(diverged_message(self.folder, self.state.epoch, step)))
 

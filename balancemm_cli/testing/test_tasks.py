@@ -10,8 +10,8 @@ import torch
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import checkpoint
-from balancemm_cli.engine.trainer import Interrupted, train_run
-from balancemm_cli.errors import UsageError
+from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.errors import Interrupted, UsageError
 from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.tasks import TASKS
 from balancemm_cli.testing import guards, sets
