@@ -6,9 +6,12 @@ import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from balancemm_cli.data.kinds import Features, Frames, Spec, Tokens, Waveform, kind_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPLITS = ("train", "val", "test")
 
@@ -112,6 +115,41 @@ def _together(paths: list[Path], facts: list[str]) -> str:
         return facts[0]
     lines = [f"{path.name}/{fact}" for path, fact in zip(paths, facts, strict=True)]
     return hashlib.sha256("/".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Clip):
+    """Numbers that were read with the lists, as those of a table: `values` are the bytes of float32 [T, …], T steps of
+    the shape that the modality's spec has. `name` says where they stand, for rejected.csv. Made by `held`."""
+
+    has_file: ClassVar[bool] = False
+
+    values: bytes = b""
+
+    def size(self) -> int:
+        """The bytes of the numbers."""
+        return len(self.values)
+
+    def describe(self) -> list[Any]:
+        """The numbers, by their SHA-256; where they stand does not matter."""
+        return [hashlib.sha256(self.values).hexdigest()]
+
+    def read(self, spec: Spec, waived: frozenset[str]) -> "np.ndarray":
+        """float32 [T, …]."""
+        import numpy as np
+
+        return np.frombuffer(self.values, np.float32).reshape(-1, *Features(spec).step)
+
+
+def held(root: Path, name: str, numbers: "np.ndarray") -> Held:
+    """A clip of numbers [D] or [T, D] that are at hand, kept as float32. ValueError for what is not finite there."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(numbers, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds numbers that are not finite, or too large for float32.")
+    return Held(root, name, values=values.tobytes())
 
 
 @dataclass(frozen=True, slots=True)
