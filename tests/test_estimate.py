@@ -38,7 +38,7 @@ def test_what_it_says(source, tmp_path):
         "  test: 10 samples of 2 classes",
         "  train: 20 samples of 2 classes",
         "  audio: sound, 16,000 Hz",
-        "  visual: frames of 256×256, 1 a second",
+        "  visual: frames of at most 256 pixels on the smaller side, 1 a second",
         "Missing: 2 of 60 files",
         "  test: 1 (3.wav)",
         "  train: 1 (4.mp4)",

@@ -18,7 +18,7 @@ import balancemm_cli
 from balancemm_cli.config.recipe import Recipe
 from balancemm_cli.data import store
 from balancemm_cli.data.kinds import KINDS, kind_of
-from balancemm_cli.data.kinds.base import Sequence
+from balancemm_cli.data.kinds.base import Own, Sequence, Storing
 from balancemm_cli.data.loading import make_resident
 from balancemm_cli.data.preparing import prepare
 from balancemm_cli.data.preparing.estimate import dry_run
@@ -42,6 +42,10 @@ class Series(Sequence):
     word = "series"
     extensions = frozenset({".tsv"})
     usual: ClassVar = {"kind": "series", "rate": 4.0, "length": 8, "sensors": 2}
+
+    @classmethod
+    def own(cls, values, storing):
+        return cls.usual, []
 
     def describe(self):
         return f"{self.spec['sensors']} sensors, {self.rate:g} Hz"
@@ -171,7 +175,8 @@ def test_it_is_described_and_estimated(name):
     if kind.word:
         page = (PACKAGE.parent / "docs" / "datasets" / "manifest.md").read_text("utf-8")
         assert kind.name == "series" or f"`name:{kind.word}`" in page
-        assert kind_of(kind.usual).rate > 0
+        spec, notes = kind.own([Own(Path("a-file-that-is-not-there"), True)], Storing())
+        assert spec["kind"] == kind.name and kind_of(spec).describe() and all(map(str.strip, notes))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

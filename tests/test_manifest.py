@@ -73,7 +73,7 @@ def test_two_and_three_modalities_with_times(files):
 def test_the_kind_of_a_modality(files, header, kind):
     path = write_csv(files / "m.csv", f"id,label,split,{header}", "x,a,train,v.mkv")
     if kind is None:
-        with pytest.raises(InputError, match="Write 'x:audio' or 'x:visual'"):
+        with pytest.raises(InputError, match="Write one of 'x:audio', 'x:visual', "):
             manifest.Manifest().plan(path, None, False)
     else:
         (modality,) = manifest.Manifest().plan(path, None, False).modalities.values()
@@ -95,7 +95,7 @@ def test_the_kind_by_extension(files, file, kind):
         ("id,label,split\nx,a,train\n", "no column of a modality"),
         ("id,label,split,audio,audio\nx,a,train,a.wav,a.wav\n", "two of one name"),
         ("id,label,split,b:audio,b:visual\nx,a,train,a.wav,v.mkv\n", "two columns for one modality"),
-        ("id,label,split,b:smell\nx,a,train,a.wav\n", "name:audio or name:visual"),
+        ("id,label,split,b:smell\nx,a,train,a.wav\n", "forms name:audio, name:visual"),
         ("id,label,split,audio\nx,a,train,a.wav\nx,a,train,a.wav\n", "line 3: the id 'x' is that of line 2"),
         ("id,label,split,audio\nx,,train,a.wav\n", "line 2: the cell of 'label' is empty"),
         ("id,label,split,audio\n\nx,a,train,\n", "line 3: the cell of 'audio' is empty"),

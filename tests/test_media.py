@@ -238,7 +238,9 @@ SPARSE = [
 @pytest.mark.parametrize("name", SPARSE)
 def test_decoding_only_what_is_needed_gives_the_frames_of_decoding_everything(name, monkeypatch):
     rates = (0.7, 1.0, 6.0)
-    sparse = [media._read_sparsely(MEDIA / name, 32, 32, fps, lambda picture: picture) for fps in rates]
+    sparse = [
+        media._read_sparsely(MEDIA / name, (32, 32, "stretch"), fps, lambda picture: picture) for fps in rates
+    ]
     monkeypatch.setattr(media, "_read_sparsely", lambda *arguments: [])
     for fps, frames in zip(rates, sparse, strict=True):
         np.testing.assert_array_equal(frames, read_frames(MEDIA / name, 32, 32, fps))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import metrics
+from sklearn.metrics import average_precision_score, f1_score
 from small_training import SMALL
 
 from balancemm_cli.config.run import resolve
@@ -191,12 +192,18 @@ def test_runs_of_each_task(task, method, tmp_path):
     with pa.memory_map(str(folder.path / "predictions.arrow")) as file:
         table = pa.ipc.open_file(file).read_all().to_pandas()
     table = table[table["selection"] == "last"]
-    answers = {"localisation": 120}.get(task, 12)
+    answers = {"localisation": 120, "multi-label": 36}.get(task, 12)
     assert len(table) == answers and table["id"].nunique() == 12
     predicted = np.stack(table["scores"]).argmax(1)
     assert (predicted == table["label"]).mean() == pytest.approx(last["accuracy"])
     if task == "regression":
         assert last["mae"] == pytest.approx(np.abs(table["value"] - table["truth"]).mean())
+    if task == "multi-label":
+        decided = np.stack(table["scores"])[:, 1].reshape(12, 3)
+        labels = table["label"].to_numpy().reshape(12, 3)
+        precisions = [average_precision_score(labels[:, c], decided[:, c]) for c in range(3)]
+        assert last["map"] == pytest.approx(np.mean(precisions))
+        assert last["macro_f1"] == pytest.approx(f1_score(labels, decided > 0.5, average="macro"))
     if task == "question-answering":
         assert last["by_group"]["Audio"]["count"] == 6
     wanted = Wanted(probe=True, full=True, features=True)

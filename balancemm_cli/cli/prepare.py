@@ -72,19 +72,66 @@ def prepare(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="crema-d, ucf-101, ucf-101-three, music-avqa: which of their splits."
+            metavar="NAME",
+            help="crema-d, ucf-101, ucf-101-three, music-avqa: which of their splits; manifest: the shares of train, "
+            "val and test, as 0.7,0.1,0.2.",
         ),
+    ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="manifest: which share of train becomes val, as 0.1."),
     ] = None,
     eval_split: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="kinetics-sounds: evaluate on test or val.", show_default="test"),
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K", help="manifest: cut into folds; a run of seed s is tested on fold 1 + s mod K."
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="cmu-mosi: the classes: non-negative, positive, 3 or 7.",
-            show_default="non-negative",
+            help="cmu-mosi: the classes: non-negative, positive, 3 or 7; manifest: what labels are: classes, numbers "
+            "or sets (several a sample).",
+            show_default="non-negative; by the labels",
+        ),
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="manifest: a modality out of a table (CSV, Parquet, .npy) with a row per id; may be repeated.",
+        ),
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="HZ", help="manifest: the rate at which sound is stored.", show_default="16000"),
+    ] = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="manifest: how many frames a second are stored.", show_default="1"),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS", help="manifest: the size of stored pictures.", show_default="256"),
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="manifest: how pictures are brought to that size: keep (their form, never larger), crop, pad or "
+            "stretch.",
+            show_default="keep",
+        ),
+    ] = None,
+    seconds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S", help="manifest: how much of each clip is stored, from its start.", show_default="all"
         ),
     ] = None,
     flow: Annotated[
@@ -134,6 +181,14 @@ def prepare(
         "split": split,
         "eval_split": eval_split,
         "labels": labels,
+        "val": val,
+        "folds": folds,
+        "table": table or None,
+        "rate": rate,
+        "fps": fps,
+        "size": size,
+        "fit": fit,
+        "seconds": seconds,
         "flow": flow,
         "modalities": modalities,
         "ease": ease,

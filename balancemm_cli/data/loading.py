@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2.functional import center_crop as centre_crop
+from torchvision.transforms.v2.functional import resize
 
 from balancemm_cli.data.store import PreparedSplit
 from balancemm_cli.data.threads import each
@@ -187,6 +189,8 @@ class FramesColumn(Column):
         assert isinstance(picture, Tensor)
         if channels == 2:  # one below the other
             picture = picture.view(2, height, width)
+        if picture.shape[1:] != (height, width):  # of a size of its own: the middle of it
+            picture = resize(centre_crop(picture, [min(picture.shape[1:])]), [height, width])
         return picture.permute(1, 2, 0)
 
 

@@ -36,6 +36,7 @@ EXTRAS = {
     "number": pa.float64(),
     "text": pa.string(),
 }
+LOOKED_AT = 1000  # pictures
 BATCH_BYTES = 64 * 2**20  # a record batch is closed beyond this, which bounds a writer's memory
 
 Row = dict[str, Any]
@@ -64,6 +65,19 @@ class PreparedSplit:
     def frame(self, modality: str, row: int, index: int) -> bytearray:
         """The JPEG file of one frame that a row holds."""
         return bytearray(self._table[modality][row].values[index].as_buffer())
+
+    def smaller_side(self, modality: str, most: int) -> int:
+        """The largest smaller side (pixels, at most `most`) of the pictures of a modality, or of LOOKED_AT of them,
+        evenly spread: what they are all brought to that have sizes of their own."""
+        from PIL import Image
+
+        holders = np.unique(self.holders(modality))
+        chosen = holders[np.linspace(0, len(holders) - 1, min(LOOKED_AT, len(holders))).astype(int)]
+        sizes = [1]
+        for row in chosen.tolist():
+            with Image.open(io.BytesIO(self.frame(modality, row, 0))) as picture:
+                sizes.append(min(picture.size))
+        return min(most, max(sizes))
 
     def lengths(self, modality: str) -> np.ndarray:
         """How many frames or numbers each row holds, int64 [N]; 0 where it holds none of its own."""
@@ -122,6 +136,23 @@ class PreparedSet:
         self.expected: dict[str, int] = {name: own["expected"] for name, own in manifest["splits"].items()}
         self.content_hash: str = manifest["content_hash"]
         self.splits_hash: str = manifest["splits_hash"]
+        self._parts = {name: [name] for name in manifest["splits"]}  # of the manifest, that make up a split
+
+    def for_seed(self, seed: int) -> "PreparedSet":
+        """The set as a run of that seed sees it. Of one that is cut into folds (`fold_name`) the run is tested on
+        fold seed modulo their number, and trained on the others; of any other, all runs see the same."""
+        count = sum(map(is_fold, self.manifest["splits"]))
+        folds = [fold_name(number + 1) for number in range(count)]
+        if not folds:
+            return self
+        seen = PreparedSet(self.folder, self.manifest)
+        tested = folds[seed % len(folds)]
+        seen._parts = {"train": [name for name in folds if name != tested], "test": [tested]}
+        for counts in (seen.counts, seen.expected):
+            found = {split: sum(counts[name] for name in names) for split, names in seen._parts.items()}
+            counts.clear()
+            counts.update(found)
+        return seen
 
     def split(self, name: str) -> PreparedSplit:
         """Open a split. UsageError when there is none of that name, InputError when a shard is damaged, as far as
@@ -130,7 +161,7 @@ class PreparedSet:
             raise UsageError(
                 f"Data set '{self.name}' has no split '{name}'. Its splits: {', '.join(self.counts)}."
             )
-        shards = self.manifest["splits"][name]["shards"]
+        shards = [shard for part in self._parts[name] for shard in self.manifest["splits"][part]["shards"]]
         tables = [self._open_shard(shard) for shard in shards]
         schema = shard_schema(self.modalities, self.extras)
         return PreparedSplit(pa.concat_tables(tables) if tables else schema.empty_table())
@@ -172,6 +203,16 @@ class PreparedSet:
         ):
             raise _damaged(path, "is damaged: it has labels that are no class")
         return table
+
+
+def fold_name(number: int) -> str:
+    """The name of a fold, from 1, among the splits of a set."""
+    return f"fold-{number}"
+
+
+def is_fold(split: str) -> bool:
+    """Whether a split is a fold."""
+    return split.startswith(fold_name(0)[:-1])
 
 
 def open_set(folder: Path) -> PreparedSet:

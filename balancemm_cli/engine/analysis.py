@@ -52,21 +52,28 @@ def linear_probe(
     """Test accuracy of a new linear classifier on each frozen encoder's features (footnote 1, Fig. 1).
 
     The classifier is scikit-learn's logistic regression on standardised features of inputs that are not augmented. In a
-    task with several answers a sample, each answer is predicted from its part of the features.
+    task with segments, each answer is predicted from its part of the features; in one with several labels a sample,
+    each label from all features by a classifier of its own, and the accuracy is over all of these.
     """
     train_features, test_features = (encode(network, source, inputs, device) for source in (train, test))
     train_labels, test_labels = (
-        task.classes_of(source.labels).reshape(-1).numpy() for source in (train, test)
+        task.classes_of(source.labels).numpy().reshape(len(source) * (task.segments or 1), -1)
+        for source in (train, test)
     )
-    if len(np.unique(train_labels)) < 2:
+    told_apart = [place for place, column in enumerate(train_labels.T) if len(np.unique(column)) > 1]
+    if not told_apart:
         raise InputError(
             "A linear probe tells classes apart, and the training samples are all of one. Leave out --probe."
         )
     accuracies = {}
     for name in network.modalities:
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        probe.fit(train_features[name].reshape(len(train_labels), -1), train_labels)
-        accuracies[name] = float(probe.score(test_features[name].reshape(len(test_labels), -1), test_labels))
+        trained = train_features[name].reshape(len(train_labels), -1)
+        tested = test_features[name].reshape(len(test_labels), -1)
+        predicted = np.repeat(train_labels[:1], len(test_labels), 0)  # of a label that all have, or none
+        for place in told_apart:
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+            predicted[:, place] = probe.fit(trained, train_labels[:, place]).predict(tested)
+        accuracies[name] = float((predicted == test_labels).mean())
     return accuracies
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from balancemm_cli.config.recipe import Recipe
+from balancemm_cli.data.datasets.plan import SETS
 from balancemm_cli.data.kinds import Kind, kind_of
 from balancemm_cli.data.loading import Column, Raw, Source
 from balancemm_cli.data.store import PreparedSet, PreparedSplit
@@ -61,6 +62,11 @@ class Inputs:
 
     def _check_task(self, prepared: PreparedSet) -> None:
         """UsageError where the data set or the settings lack what the task needs."""
+        if SETS in prepared.extras and self.task.column != SETS:
+            raise UsageError(
+                f"{prepared.folder} has any number of labels a sample, and task {self.settings.task} takes one. Use "
+                "--set task=multi-label."
+            )
         wanted = {self.task.column, self.task.groups} - {"label", None, *prepared.extras}
         if wanted:
             raise UsageError(

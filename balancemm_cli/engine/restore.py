@@ -67,7 +67,7 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
         raise InputError(f"{run} is no run folder with a checkpoint. Train it with `bmm train` first.")
     config = read_config(run / "config.toml")
     config.check_sources(f"was trained ({run})", "Install that one again, or train the run anew.")
-    prepared = open_set(data / config.dataset)
+    prepared = open_set(data / config.dataset).for_seed(config.seed)
     if prepared.content_hash != result["hashes"]["data"]:
         raise InputError(
             f"{prepared.folder} is not the data that {run} was trained on. Name the other with --data."

@@ -74,7 +74,7 @@ class GBlending(Method):
         if self.weights is None:  # filled on the device: a copy from the host would wait for it
             self.weights = torch.stack([loss.new_full((), weight) for weight in self.settings.weights or ()])
         losses = [
-            step.mean(step.losses(logits)) for logits in self.heads(step.features, step.labels.ndim).values()
+            step.mean(step.losses(logits)) for logits in self.heads(step.features, step.task.axes).values()
         ]
         return self.weights @ torch.stack([*losses, loss])
 

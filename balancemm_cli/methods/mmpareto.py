@@ -58,7 +58,7 @@ class MMPareto(Method):
             found = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
             flat = step.total(torch.cat([gradient.reshape(-1) for gradient in found]))
             self._multimodal = list(flat.split([_size(encoder) for encoder in self._encoders]))
-        for logits in self.heads(step.features, step.labels.ndim).values():
+        for logits in self.heads(step.features, step.task.axes).values():
             loss = loss + step.mean(step.losses(logits))
         return loss
 

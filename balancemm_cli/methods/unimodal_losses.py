@@ -38,7 +38,7 @@ class UnimodalLosses(Method):
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The loss with the weighted losses of the heads added."""
         assert self.heads is not None
-        for logits in self.heads(step.features, step.labels.ndim).values():
+        for logits in self.heads(step.features, step.task.axes).values():
             losses = step.losses(logits)
             loss = loss + self.weight * step.mean(losses)
         return loss

@@ -42,7 +42,7 @@ class RunFolder:
         suite: str | None = None,
         place: Path | None = None,
     ) -> None:
-        self.config, self.data, self.suite = config, data, suite
+        self.config, self.data, self.suite = config, data.for_seed(config.seed), suite
         self.hash = config.hash(data.content_hash)
         self.path = place or Places(root).of(config, data.content_hash)
         self.checkpoints = self.path / "checkpoints"

@@ -22,6 +22,11 @@ class Task:
         True  # whether the scores of the answers are such, which can be calibrated
     )
 
+    @property
+    def axes(self) -> int:
+        """How many axes features and logits have before their last one: 1, or 2 of a task with segments."""
+        return 1 if self.segments is None else 2
+
     def classes(self, classes: Sequence[str]) -> list[str]:
         """The names of the answers, out of the data set's classes; as many as `answers` has scores."""
         return list(classes)

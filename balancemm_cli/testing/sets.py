@@ -48,9 +48,8 @@ def tiny_set(folder: Path, *tasks: str) -> PreparedSet:
 
 
 def _labels(task: str, count: int, generator: torch.Generator) -> Tensor:
-    """Labels of a task: numbers as they are, classes of the set's own."""
-    found = random_labels(TASKS[task], count, generator)
-    return found if found.is_floating_point() else found % len(CLASSES)
+    """Labels of a task, of the set's own classes."""
+    return random_labels(TASKS[task], count, generator, CLASSES)
 
 
 def _further(task: str, label: Tensor, index: int) -> dict[str, tuple[str, Any]]:

@@ -69,15 +69,21 @@ def random_batch(case: Case, count: int, seed: int = 0) -> tuple[dict[str, Tenso
     """Inputs and labels of `count` samples; what a sound or a feature is like depends on the label."""
     generator = torch.Generator().manual_seed(1000 * seed + count)
     labels = random_labels(TASKS[case.of_task], count, generator)
-    return {name: _values(shape, labels, generator) for name, shape in case.inputs.items()}, labels
+    of_samples = labels[:, 0] if TASKS[case.of_task].column == "labels" else labels
+    return {name: _values(shape, of_samples, generator) for name, shape in case.inputs.items()}, labels
 
 
-def random_labels(task: Task, count: int, generator: torch.Generator) -> Tensor:
-    """Labels of the form that a task has: classes [B] or [B, S], or else numbers from -3 to 3 [B]."""
-    if task.segments is None and not task.one_class:
+def random_labels(
+    task: Task, count: int, generator: torch.Generator, classes: Sequence[str] = CLASSES
+) -> Tensor:
+    """Labels of the form that a task has: classes [B] or [B, S], marks of the classes [B, C], or else numbers from -3
+    to 3 [B]."""
+    if not task.probabilities:
         return 6 * torch.rand(count, generator=generator) - 3
+    if task.segments is None and not task.one_class:
+        return torch.randint(2, (count, len(classes)), generator=generator)
     size = (count,) if task.segments is None else (count, task.segments)
-    return torch.randint(len(CLASSES), size, generator=generator)
+    return torch.randint(len(classes), size, generator=generator)
 
 
 def _values(shape: Shape, labels: Tensor, generator: torch.Generator) -> Tensor:

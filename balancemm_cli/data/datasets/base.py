@@ -13,7 +13,8 @@ class Dataset(ABC):
     """A data set. The first line of a subclass's docstring says what it is, for `bmm list datasets`.
 
     `HOW_TO_GET` says in a sentence or two which files to get from where. `OPTIONS` are the data set's own options,
-    the values of each with the default first; `plan` takes them by name. `SPLIT_NAMES` are the names of its splits, of
+    the values of each with the default first, `SETTINGS` the names of those that take any value, which `plan` checks;
+    `plan` takes both by name. `SPLIT_NAMES` are the names of its splits, of
     which a plan has one: numbers of two splits are never compared. `EMBEDDED` data need nothing from elsewhere.
     `PUBLISHED` says whether somebody published the media, so that they can be compared with what was published.
     """
@@ -21,6 +22,7 @@ class Dataset(ABC):
     name: ClassVar[str]
     HOW_TO_GET: ClassVar[str]
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    SETTINGS: ClassVar[frozenset[str]] = frozenset()
     SPLIT_NAMES: ClassVar[tuple[str, ...]] = ("official",)
     EMBEDDED: ClassVar[bool] = False
     PUBLISHED: ClassVar[bool] = True

@@ -1,6 +1,7 @@
 """Split lists and annotation files: read as text, and compared with the official ones."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -75,6 +76,14 @@ def find_file(splits: Path, names: list[str], how_to_get: str) -> Path:
         if (splits / name).is_file():
             return splits / name
     raise InputError(f"{splits} holds no {' nor '.join(names)}. {how_to_get}")
+
+
+def number_in(text: str) -> float:
+    """A number as a person writes it; NaN for anything else."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
 
 
 def no_lists(name: str, splits: Path | None) -> None:

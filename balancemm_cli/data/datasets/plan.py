@@ -4,6 +4,7 @@ import errno
 import hashlib
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 SPLITS = ("train", "val", "test")
+SETS = (
+    "labels"  # the extra of samples with any number of labels: 1 for each class that is one of them, else 0
+)
 
 YOUNG = "young"  # the stamp of a file that changed just now, and may change again unnoticed
 YOUNG_NS = 2 * 10**9  # until when a file is young: file systems keep times to 2 s or better
@@ -141,6 +145,27 @@ class Held(Clip):
         return np.frombuffer(self.values, np.float32).reshape(-1, *Features(spec).step)
 
 
+@dataclass(frozen=True, slots=True)
+class Cell(Clip):
+    """What a cell of a list says itself. `name` says where it stands, for rejected.csv."""
+
+    has_file: ClassVar[bool] = False
+
+    text: str = ""
+
+    def size(self) -> int:
+        """The bytes of the text."""
+        return len(self.text.encode())
+
+    def describe(self) -> list[Any]:
+        """The text; where it stands does not matter."""
+        return [self.text]
+
+    def read(self, spec: Spec, waived: frozenset[str]) -> Any:  # noqa: ANN401 - by kind
+        """What a shard holds of it, by its kind."""
+        return kind_of(spec).parse(self.text)
+
+
 def held(root: Path, name: str, numbers: "np.ndarray") -> Held:
     """A clip of numbers [D] or [T, D] that are at hand, kept as float32. ValueError for what is not finite there."""
     import numpy as np
@@ -169,6 +194,14 @@ class Sample:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
+def labels_of(sample: Sample, classes: Sequence[str]) -> list[str]:
+    """The classes of a sample: its label, or all that its extra SETS marks."""
+    marks = sample.extras.get(SETS)
+    return (
+        [sample.label] if marks is None else [name for name, one in zip(classes, marks, strict=True) if one]
+    )
+
+
 @dataclass(frozen=True)
 class Plan:
     """All samples of a data set in the order of its lists.
@@ -176,7 +209,8 @@ class Plan:
     `modalities` as in the manifest of a prepared set; `classes` in the order of their indices; `split_description`
     says in a few words whose split it is, for every report; `notes` are sentences for the user and the
     manifest; `remedy` says how to get files that are missing. `extras` are further columns of the shards, a
-    name and one of store.EXTRAS each. `clip_seconds` is the usual length of a clip, for estimates.
+    name and one of store.EXTRAS each. `about_classes` says what to do where a class lacks samples; `clip_seconds`
+    is the usual length of a clip, for estimates.
 
     What a number may be compared with depends on three facts: `split_name` is one of the data set's SPLIT_NAMES,
     `official_lists` says whether its lists are those that were published, by SHA-256 or count (None where there are
@@ -191,6 +225,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     remedy: str = ""
     extras: dict[str, str] = field(default_factory=dict)
+    about_classes: str = ""
     clip_seconds: float = 10.0
     split_name: str = ""
     official_lists: bool | None = None

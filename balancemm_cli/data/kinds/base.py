@@ -1,5 +1,6 @@
 """What every kind of modality answers: the class to derive a new one from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +25,39 @@ LARGEST = 2**30
 """Numbers of a row. A batch of Arrow's lists takes 2³¹, of which up to store.BATCH_BYTES may be there already."""
 
 
+@dataclass(frozen=True)
+class Storing:
+    """How media of a user's own are stored: sound at `rate` Hz, pictures of `size` pixels (`pictures.fitted` says how
+    they are brought to it), `fps` a second; of both the first `seconds`, or all."""
+
+    rate: int = 16000
+    fps: float = 1.0
+    size: int = 256
+    fit: str = "keep"
+    seconds: float | None = None
+
+    def limited(self, spec: Spec) -> Spec:
+        """The spec, with the limit where there is one."""
+        return spec if self.seconds is None else {**spec, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a CSV has of a modality in one row: a file, or what the cell itself says; and whether the row is one of the
+    training part."""
+
+    value: Path | str
+    training: bool
+
+
+class CellError(ValueError):
+    """What is wrong with the cell in row `row` of a column."""
+
+    def __init__(self, row: int, what: str) -> None:
+        super().__init__(what)
+        self.row = row
+
+
 class Kind:
     """A kind of modality: how its values are decoded, stored, described, drawn, and made inputs of a network.
 
@@ -37,11 +71,12 @@ class Kind:
     takes_noise: ClassVar[bool] = True  # whether noise can be added to network inputs
 
     # Of a CSV of the user's own: the word for the kind in a header (none: it has no such columns), names by which a
-    # column is known to be of the kind, extensions of files that are of no other, and what is stored of them.
+    # column is known to be of the kind, extensions of files that are of no other, and whether a cell may hold the
+    # value itself in the place of a file's path.
     word: ClassVar[str] = ""
     column_names: ClassVar[frozenset[str]] = frozenset()
     extensions: ClassVar[frozenset[str]] = frozenset()
-    usual: ClassVar[Spec]
+    in_cells: ClassVar[bool] = False
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -51,6 +86,16 @@ class Kind:
         raise NotImplementedError
 
     # From media to a prepared set
+
+    @classmethod
+    def own(cls, values: "list[Own]", storing: Storing) -> tuple[Spec, list[str]]:
+        """The spec of a modality of a user's own, and notes on it. CellError for a cell that can't be used; of files
+        that can't, `decode` says so."""
+        raise NotImplementedError
+
+    def parse(self, cell: str) -> Value:
+        """The value that a cell holds. ValueError, with the end of a sentence, where it holds none."""
+        raise NotImplementedError
 
     @property
     def rate(self) -> float:

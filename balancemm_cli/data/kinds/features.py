@@ -1,8 +1,11 @@
-"""Feature sequences that others computed."""
+"""Features: vectors and sequences of numbers that others computed or measured."""
 
+import re
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balancemm_cli.data.kinds.base import Sequence, Spec
+from balancemm_cli.data.kinds.base import CellError, Own, Sequence, Spec, Storing
 from balancemm_cli.shapes import SequenceShape
 
 if TYPE_CHECKING:
@@ -23,14 +26,44 @@ class Features(Sequence):
     name = "features"
     stored = "float32"
 
+    word = "features"
+    column_names = frozenset({"features", "embedding", "embeddings"})
+    extensions = frozenset({".npy"})
+    in_cells = True
+
     @staticmethod
     def make_spec(length: int, width: int, positions: int = 1) -> Spec:
         """A modality of feature sequences: at most `length` steps of `width` numbers, at each of `positions`."""
         spec: Spec = {"kind": "features", "length": length, "width": width}
         return spec if positions == 1 else {**spec, "positions": positions}
 
+    @classmethod
+    def own(cls, values: list[Own], storing: Storing) -> tuple[Spec, list[str]]:
+        """As wide as the first cell, or as most of the files, and as long as the longest of these."""
+        shapes = [
+            shape for row, own in enumerate(values) if (shape := _shape(row, own.value, values[0].value))
+        ]
+        if not shapes:
+            return cls.make_spec(1, 1), []
+        width = Counter(shape[1] for shape in shapes).most_common(1)[0][0]
+        return cls.make_spec(max(steps for steps, own in shapes if own == width), width), []
+
+    def parse(self, cell: str) -> "np.ndarray":
+        """The numbers of a cell, float32 [1, D]."""
+        return _numbers(cell)[None]
+
+    def decode(
+        self, path: Path, start: float | None, end: float | None, waived: frozenset[str]
+    ) -> "np.ndarray":
+        """float32 [T, width] out of an .npy file with [width] or [T, width] numbers. MediaError for other content."""
+        from balancemm_cli.data.reading.numbers import read_npy
+
+        return read_npy(path, self.spec["width"])
+
     def describe(self) -> str:
         """Its lengths."""
+        if self.spec["length"] == self._positions == 1:
+            return f"features, {self.spec['width']:,} numbers"
         positions = f" at {self._positions:,} positions" if self._positions > 1 else ""
         return f"features, up to {self.spec['length']:,} steps of {self.spec['width']:,} numbers{positions}"
 
@@ -65,3 +98,35 @@ class Features(Sequence):
     def settings_for_parts(self, count: int) -> dict[str, Any] | None:
         """None are needed where the steps can be shared out."""
         return None if self.spec["length"] % count else {}
+
+
+def _shape(row: int, value: Path | str, first: Path | str) -> tuple[int, int] | None:
+    """Steps and width of a file, None where it cannot be used; or those of a cell. CellError for a cell without
+    numbers, or with more or fewer than the first one."""
+    if isinstance(value, Path):
+        from balancemm_cli.data.reading.numbers import shape_of_npy
+
+        return shape_of_npy(value)
+    try:
+        width, expected = len(_numbers(value)), len(_numbers(str(first)))
+    except ValueError as error:
+        raise CellError(row, str(error)) from None
+    if width != expected:
+        raise CellError(row, f"has {width:,} numbers where the first row has {expected:,}")
+    return 1, width
+
+
+def _numbers(cell: str) -> "np.ndarray":
+    """The numbers of a cell, float32 [D], separated by blanks, commas or semicolons, with or without brackets.
+    ValueError, with the end of a sentence, for anything else."""
+    import numpy as np
+
+    try:
+        if "_" in cell:
+            raise ValueError
+        values = np.array([float(word) for word in re.split(r"[\s,;]+", cell.strip(" []()"))], np.float32)
+    except (ValueError, OverflowError):
+        raise ValueError(f"holds '{cell[:40]}', not numbers") from None
+    if not np.isfinite(values).all():
+        raise ValueError(f"holds '{cell[:40]}', of which a number is not finite")
+    return values

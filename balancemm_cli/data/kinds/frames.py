@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from balancemm_cli.data.kinds.base import Kind, Settings, Spec
+from balancemm_cli.data.kinds.base import Kind, Own, Settings, Spec, Storing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,8 @@ class Frames(Kind):
 
     In the manifest `{"kind": "frames", "height": px, "width": px, "fps": Hz, "channels": n}`, for what is no RGB also
     with its "content" (CONTENTS) and its "source". The two channels of flow are stored one below the other, as one
-    grey picture of twice the height.
+    grey picture of twice the height. A "fit" other than stretch says how pictures were brought to that size
+    (`pictures.fitted`); those of "keep" have sizes of their own, and are read as the middle of each, of one size.
     """
 
     name = "frames"
@@ -69,11 +70,15 @@ class Frames(Kind):
     extensions = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"])
 
     @staticmethod
-    def make_spec(height: int, width: int, fps: float) -> Spec:
+    def make_spec(height: int, width: int, fps: float, fit: str = "stretch") -> Spec:
         """A modality of JPEG frames of height × width pixels, `fps` a second."""
-        return {"kind": "frames", "height": height, "width": width, "fps": fps, "channels": 3}
+        spec: Spec = {"kind": "frames", "height": height, "width": width, "fps": fps, "channels": 3}
+        return spec if fit == "stretch" else {**spec, "fit": fit}
 
-    usual: ClassVar[Spec] = make_spec(256, 256, 1.0)
+    @classmethod
+    def own(cls, values: list[Own], storing: Storing) -> tuple[Spec, list[str]]:
+        """Pictures and videos, as `storing` says."""
+        return storing.limited(cls.make_spec(storing.size, storing.size, storing.fps, storing.fit)), []
 
     @property
     def _content(self) -> Content:
@@ -85,8 +90,13 @@ class Frames(Kind):
         return f"{self._content.words}{origin} of {self._size}, {self.rate:g} a second"
 
     @property
+    def _fit(self) -> str:
+        return self.spec.get("fit", "stretch")
+
+    @property
     def _size(self) -> str:
-        return f"{self.spec['height']}×{self.spec['width']}"
+        size = f"{self.spec['height']}×{self.spec['width']}"
+        return f"at most {self.spec['height']} pixels on the smaller side" if self._fit == "keep" else size
 
     @property
     def rate(self) -> float:
@@ -100,7 +110,9 @@ class Frames(Kind):
         from balancemm_cli.data.reading import media
 
         whole = "truncated" not in waived
-        return media.read_jpegs(path, self.spec["height"], self.spec["width"], self.rate, start, end, whole)
+        height, width = self.spec["height"], self.spec["width"]
+        pictures = media.read_jpegs(path, height, width, self.rate, start, end, whole, self._fit)
+        return pictures[: self._count(self.spec["seconds"])] if "seconds" in self.spec else pictures
 
     def _count(self, seconds: float) -> int:
         return max(1, math.ceil(seconds * self.rate))
@@ -134,7 +146,9 @@ class Frames(Kind):
 
         from balancemm_cli.data.kinds.strips import GAP, HEIGHT, STRIP, Strip
 
-        width = round(HEIGHT * self.spec["width"] / self.spec["height"])
+        with Image.open(io.BytesIO(value[0])) as first:
+            stacked = 2 if self.spec.get("content") == "flow" else 1
+            width = min(STRIP, max(1, round(HEIGHT * first.width / (first.height / stacked))))
         count = min(DRAWN, len(value), max(1, (STRIP + GAP) // (width + GAP)))
         places = np.linspace(0, len(value) - 1, count).round().astype(int)
         pictures = [np.asarray(Image.open(io.BytesIO(value[place]))) for place in places]
@@ -184,6 +198,8 @@ class Frames(Kind):
         from balancemm_cli.data.loading import FramesColumn
 
         shape = (self.spec["height"], self.spec["width"], self.spec["channels"])
+        if self._fit == "keep":
+            shape = (*2 * (split.smaller_side(modality, shape[0]),), shape[2])
         return FramesColumn(split, modality, shape, settings.count, settings.choice)
 
     def settings_for_parts(self, count: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from balancemm_cli.data.kinds.base import Numbers, Settings, Spec
+from balancemm_cli.data.kinds.base import Numbers, Own, Settings, Spec, Storing
 from balancemm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ class Waveform(Numbers):
         """A modality of mono int16 waveforms at `rate` Hz."""
         return {"kind": "waveform", "rate": rate}
 
-    usual: ClassVar[Spec] = make_spec(16000)
+    @classmethod
+    def own(cls, values: list[Own], storing: Storing) -> tuple[Spec, list[str]]:
+        """Sound, as `storing` says."""
+        return storing.limited(cls.make_spec(storing.rate)), []
 
     def describe(self) -> str:
         """Its rate."""
@@ -61,7 +64,8 @@ class Waveform(Numbers):
         from balancemm_cli.data.reading import media
 
         whole, audible = "truncated" not in waived, "silent" not in waived
-        return media.read_audio(path, self.rate, start, end, whole, audible)
+        samples = media.read_audio(path, self.rate, start, end, whole, audible)
+        return samples[: round(self.spec["seconds"] * self.rate)] if "seconds" in self.spec else samples
 
     def expected_bytes(self, seconds: float) -> float:
         """Two a sample."""

@@ -110,20 +110,31 @@ def finish(folder: Path, described: SetDescription, records: Records, out: Path)
 
 
 def _check_left(described: SetDescription, records: Records, rejected: Path) -> None:
-    """InputError where rejection left a split without samples, or a class without train samples."""
+    """InputError where rejection left a split without samples, or a class without train samples (of folds: without
+    samples in two of them)."""
+    whole: Counter[str] = Counter()
     for split, own in described["splits"].items():
         labels: Counter[str] = Counter()
         for file in own["shards"]:
             labels.update(records[file]["labels"])
+        whole.update(labels.keys())
         wanted = described["classes"] if split == "train" else []
         empty = [f"class '{label}' has no sample" for label in wanted if not labels[label]]
-        if not labels:
+        if not any(records[file]["rows"] for file in own["shards"]):
             empty = ["no sample is left"]
         if empty:
-            raise InputError(
-                f"In the split '{split}' of '{described['dataset']}', {empty[0]}: the files were rejected, and "
-                f"{rejected} says why. Get them anew and run the same command."
-            )
+            raise _too_little(f"In the split '{split}' of '{described['dataset']}', {empty[0]}", rejected)
+    if any(map(store.is_fold, described["splits"])):
+        for label in described["classes"]:
+            if whole[label] < 2:
+                of = f"class '{label}' of '{described['dataset']}'"
+                raise _too_little(f"Fewer than two folds have a sample of {of}", rejected)
+
+
+def _too_little(what: str, rejected: Path) -> InputError:
+    return InputError(
+        f"{what}: the files were rejected, and {rejected} says why. Get them anew and run the same command."
+    )
 
 
 def _manifest(described: SetDescription, records: Records, rejected: list[dict[str, str]]) -> dict[str, Any]:

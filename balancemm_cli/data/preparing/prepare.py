@@ -21,7 +21,7 @@ from typing import Any
 from balancemm_cli.data import store
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.base import Dataset
-from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec
+from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec, labels_of
 from balancemm_cli.data.made.common import Made
 from balancemm_cli.data.preparing import parts
 from balancemm_cli.data.preparing.finish import (
@@ -61,6 +61,7 @@ from balancemm_cli.extensions import absent, failures_explained
 
 SHARD_SAMPLES = 256
 
+Options = Mapping[str, Any]  # of a data set, by name: texts, or lists of such
 Sizes = dict[Clip, int | None]  # of the clips' files, None where one is missing
 
 
@@ -102,7 +103,7 @@ class Request:
     splits: Path | None = None
     out: Path | None = None
     allow_missing: bool = False
-    options: dict[str, str] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
@@ -116,6 +117,8 @@ class Request:
             )
         for option, value in self.options.items():
             flag = "--" + option.replace("_", "-")
+            if option in self.dataset.SETTINGS:
+                continue
             if option not in self._known:
                 raise UsageError(f"Data set '{self.name}' has no {flag}; leave it away.")
             if value not in self._known[option]:
@@ -163,7 +166,7 @@ def data_set_of(folder: str) -> str | None:
     return next((name for name, _ in _forms(folder)), None)
 
 
-def _forms(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _forms(folder: str) -> Iterator[tuple[str, Options]]:
     """The data set and the options whose prepared folder has that name."""
     for name, dataset in DATASETS.items():
         if folder.casefold().startswith(name.casefold()):
@@ -173,7 +176,7 @@ def _forms(folder: str) -> Iterator[tuple[str, dict[str, str]]]:
                     yield name, options
 
 
-def _folder_name(name: str, known: Mapping[str, tuple[str, ...]], options: Mapping[str, str]) -> str:
+def _folder_name(name: str, known: Mapping[str, tuple[str, ...]], options: Options) -> str:
     """The name, with the values of options that are not the default behind it."""
     given = {option: options.get(option, values[0]) for option, values in known.items()}
     return "-".join([name, *(value for option, value in given.items() if value != known[option][0])])
@@ -194,7 +197,7 @@ def prepare_dataset(
     out: Path | None = None,
     workers: int | None = None,
     allow_missing: bool = False,
-    options: dict[str, str] | None = None,
+    options: Options | None = None,
     on_progress: Progress | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> PreparedSet:
@@ -313,11 +316,13 @@ def files_of(sizes: Sizes) -> dict[str, int | None]:
 
 def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
     """InputError for a plan that cannot give a usable set: missing files, a class without samples."""
-    trained = {sample.label for sample in plan.samples if sample.split == "train"}
-    if not trained:
-        raise InputError(f"Data set '{plan.name}' lists no sample of the split 'train'.")
-    if absent := [label for label in plan.classes if label not in trained]:
-        raise InputError(f"Class '{absent[0]}' of data set '{plan.name}' has no sample in the split 'train'.")
+    for split, samples in _trained(plan).items():
+        if not samples:
+            raise InputError(f"Data set '{plan.name}' lists no sample of the split 'train'.")
+        trained = {label for sample in samples for label in labels_of(sample, plan.classes)}
+        if absent := [label for label in plan.classes if label not in trained]:
+            said = f"Class '{absent[0]}' of data set '{plan.name}' has no sample in {split}."
+            raise InputError(f"{said} {plan.about_classes}".strip())
     files = files_of(sizes)
     missing = [name for name, size in files.items() if size is None]
     if missing and not allow_missing:
@@ -325,6 +330,17 @@ def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
             f"{len(missing):,} of the {len(files):,} files of data set '{plan.name}' are missing (first: "
             f"{missing[0]}). {plan.remedy} Or pass --allow-missing to prepare without them."
         )
+
+
+def _trained(plan: Plan) -> dict[str, list[Sample]]:
+    """The samples that runs are trained on, by what these are called: of folds, all but one in turn."""
+    folds = sorted({sample.split for sample in plan.samples if store.is_fold(sample.split)})
+    if not folds:
+        return {"the split 'train'": [sample for sample in plan.samples if sample.split == "train"]}
+    return {
+        f"the folds beside {fold}": [sample for sample in plan.samples if sample.split != fold]
+        for fold in folds
+    }
 
 
 def _groups(plan: Plan, files: dict[str, list[Sample]], work: Path) -> Iterator[_Group]:
@@ -410,7 +426,7 @@ def _decode_group(group: _Group) -> None:
                 reason = {"file": clip.name, "reason": str(error), "kind": error.kind}
                 rejected.append({"id": sample.id, "split": sample.split, **reason})
             else:
-                prepared[sample.label] += 1
+                prepared.update(labels_of(sample, group.classes))
                 if sample.defect:
                     defects[sample.id] = sample.defect
                 above = sample.clips

@@ -25,6 +25,7 @@ __all__ += ["at_rate", "read_jpegs", "read_pairs", "read_picture", "within"]
 ROUNDING = 1e-3  # seconds; FLV and Matroska round time stamps to milliseconds
 
 T = TypeVar("T")
+Size = tuple[int, int, str]  # height, width and how a picture is brought to them
 
 
 def read_frames(
@@ -35,14 +36,16 @@ def read_frames(
     start: float | None = None,
     end: float | None = None,
     whole: bool = True,
+    fit: str = "stretch",
 ) -> list[np.ndarray]:
-    """Frames of a video (or the one of a picture file), uint8 RGB [height, width, 3], in order of time.
+    """Frames of a video (or the one of a picture file), uint8 RGB [height, width, 3], in order of time; brought to that
+    size as `pictures.fitted` says.
 
     The frames are those shown at start, start + 1/fps, … up to the end (seconds), by their time stamps and
     turned upright by the file's rotation; `fps=None` means every frame, and at least one is always returned.
     `whole=False` accepts a file that ends early. Raises MediaError.
     """
-    return _read_frames(path, height, width, fps, start, end, whole, lambda picture: picture)
+    return _read_frames(path, (height, width, fit), fps, start, end, whole, lambda picture: picture)
 
 
 def read_jpegs(
@@ -53,15 +56,15 @@ def read_jpegs(
     start: float | None = None,
     end: float | None = None,
     whole: bool = True,
+    fit: str = "stretch",
 ) -> list[bytes]:
     """The frames of `read_frames` as JPEG files, each made as it comes: an hour of them fits into the memory."""
-    return _read_frames(path, height, width, fps, start, end, whole, encode_jpeg)
+    return _read_frames(path, (height, width, fit), fps, start, end, whole, encode_jpeg)
 
 
 def _read_frames(
     path: Path,
-    height: int,
-    width: int,
+    size: Size,
     fps: float | None,
     start: float | None,
     end: float | None,
@@ -69,25 +72,24 @@ def _read_frames(
     convert: Callable[[np.ndarray], T],
 ) -> list[T]:
     if is_picture(path):
-        return _read_picture(path, height, width, fps, start, end, convert)
+        return _read_picture(path, size, fps, start, end, convert)
     everything = whole and start is None and end is None
-    if everything and fps and (found := _read_sparsely(path, height, width, fps, convert)):
+    if everything and fps and (found := _read_sparsely(path, size, fps, convert)):
         return found
     with open_media(path, whole) as (container, log):
         stream = Stream(container, "video", path, log)
-        scale = pictures.Scaler(stream.decoder)
+        scale = pictures.Scaler(stream.decoder, stream.pixel)
         if stream.still:
-            return [convert(scale(next(frame for _, _, frame in stream.timed()), height, width))]
+            return [convert(scale(next(frame for _, _, frame in stream.timed()), *size))]
         chosen = _chosen(stream.timed(start or 0.0, end), fps, start, end)
-        found = [convert(scale(frame, height, width)) for frame in chosen]
+        found = [convert(scale(frame, *size)) for frame in chosen]
         _check_frames(stream, len(found), start or 0.0, end, whole)
     return found
 
 
 def _read_picture(
     path: Path,
-    height: int,
-    width: int,
+    size: Size,
     fps: float | None,
     start: float | None,
     end: float | None,
@@ -96,9 +98,9 @@ def _read_picture(
     """The one frame of a picture file, or those of an animated one."""
     with pictures.open_picture(path) as image:
         if not pictures.is_animated(image):
-            return [convert(pictures.scaled(image, height, width))]
+            return [convert(pictures.scaled(image, *size))]
         chosen = _chosen(pictures.timed(image), fps, start, end)
-        if found := [convert(pictures.scaled(frame, height, width)) for frame in chosen]:
+        if found := [convert(pictures.scaled(frame, *size)) for frame in chosen]:
             return found
     raise MediaError("outside", f"the animation ends before {start:.2f} s")
 
@@ -173,9 +175,7 @@ def within(
             yield item
 
 
-def _read_sparsely(
-    path: Path, height: int, width: int, fps: float, convert: Callable[[np.ndarray], T]
-) -> list[T]:
+def _read_sparsely(path: Path, size: Size, fps: float, convert: Callable[[np.ndarray], T]) -> list[T]:
     """As `read_frames` of a whole file, but what the frames are not built from is not decoded.
 
     Empty where the packets' time stamps do not say which frames these are, and where anything is wrong: then
@@ -184,9 +184,9 @@ def _read_sparsely(
     try:
         with open_media(path, True) as (container, log):
             stream = Stream(container, "video", path, log)
-            scale = pictures.Scaler(stream.decoder)
+            scale = pictures.Scaler(stream.decoder, stream.pixel)
             shown = list(at_rate(stream.listed(), fps))
-            found = {frame.pts: convert(scale(frame, height, width)) for frame in stream.only(set(shown))}
+            found = {frame.pts: convert(scale(frame, *size)) for frame in stream.only(set(shown))}
             stream.check(0.0, None, True)
             return [found[pts] for pts in shown]
     except (MediaError, FFmpegError, KeyError):

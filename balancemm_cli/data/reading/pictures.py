@@ -21,6 +21,7 @@ from balancemm_cli.data.reading.packets import holds_a_row
 
 JPEG_QUALITY = 95  # with full chroma; the loss is below what a video codec did before
 MAX_PIXELS = 2 * 89_478_485  # of a picture: where Pillow refuses, 0.7 GB as it is decoded
+MOST_SIDES = 16
 MAX_BYTES = 2**30  # of a picture file that is checked as a whole
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 ANIMATED = ("PNG", "WEBP")  # the others' further pictures are pages or previews
@@ -87,27 +88,68 @@ def timed(image: Image.Image) -> Iterator[tuple[float, float, Image.Image]]:
         time = until
 
 
-def scaled(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """A picture turned upright as its EXIF says, stretched to a size, uint8 RGB [height, width, 3]."""
+def scaled(image: Image.Image, height: int, width: int, fit: str = "stretch") -> np.ndarray:
+    """A picture turned upright as its EXIF says, brought to a size, uint8 RGB [height, width, 3] (see `fitted`)."""
     deep = image.format in ("PNG", "PPM")  # Pillow keeps their 16 bits in 32
     with suppress(Exception):  # metadata that are no EXIF
         image = ImageOps.exif_transpose(image)
-    return np.array(_to_rgb(image, deep).resize((width, height), Image.Resampling.BICUBIC))
+    rows, columns = fitted(image.height, image.width, height, width, fit)
+    pixels = np.array(_to_rgb(image, deep).resize((columns, rows), Image.Resampling.BICUBIC))
+    return _framed(pixels, height, width, fit)
+
+
+def fitted(rows: float, columns: float, height: int, width: int, fit: str) -> tuple[int, int]:
+    """The rows and columns to which a picture is scaled that is to be `height` × `width`.
+
+    "stretch": to these. "crop": until it covers them, its middle is then cut out. "pad": until it lies within them,
+    black is then put around it. "keep": as it is, but for a smaller side of more than the smaller of both, which is
+    brought down to that (and a larger one of more than MOST_SIDES times as much, since JPEG has limits).
+    """
+    if fit == "stretch":
+        return height, width
+    if fit == "keep":
+        size = min(height, width)
+        factor = min(1.0, size / min(rows, columns), MOST_SIDES * size / max(rows, columns))
+    else:
+        factors = height / rows, width / columns
+        factor = max(factors) if fit == "crop" else min(factors)
+    return max(1, round(factor * rows)), max(1, round(factor * columns))
+
+
+def _framed(pixels: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:
+    """Pixels [rows, columns, 3] that were scaled as `fitted` says: cut out or put into the middle of the size."""
+    if fit not in ("crop", "pad"):
+        return pixels
+    top, left = (height - pixels.shape[0]) // 2, (width - pixels.shape[1]) // 2
+    if fit == "crop":
+        return np.ascontiguousarray(pixels[-top : height - top, -left : width - left])
+    framed = np.zeros((height, width, 3), np.uint8)
+    framed[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return framed
 
 
 class Scaler:
-    """Makes frames of a decoder upright RGB of a size. One for all frames keeps the filters that it has computed."""
+    """Makes frames of a decoder upright RGB of a size. One for all frames keeps the filters that it has computed.
 
-    def __init__(self, decoder: str) -> None:
+    `pixel` is the width of a pixel over its height."""
+
+    def __init__(self, decoder: str, pixel: float = 1.0) -> None:
         self._scaler = VideoReformatter()
-        self._by_angle = decoder.startswith(NAMED_PROFILES)
+        self._by_angle, self._pixel = decoder.startswith(NAMED_PROFILES), pixel
 
-    def __call__(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-        """Scale a frame (stretching it), turn it as the video says, as uint8 RGB [height, width, 3]. MediaError for a
-        form of pixels that FFmpeg cannot convert."""
+    def __call__(self, frame: av.VideoFrame, height: int, width: int, fit: str = "stretch") -> np.ndarray:
+        """Bring a frame to a size (see `fitted`), turned as the video says, as uint8 RGB [height, width, 3]. MediaError
+        for a form of pixels that FFmpeg cannot convert."""
         turn = self._turn(frame)
         across = abs(turn[1]) + abs(turn[2]) > abs(turn[0]) + abs(turn[3])
-        size = (height, width) if across else (width, height)
+        shown = (frame.height, frame.width * self._pixel)
+        rows, columns = fitted(*(shown[::-1] if across else shown), height, width, fit)
+        pixels = self._upright(frame, (rows, columns) if across else (columns, rows), turn, across)
+        return _framed(pixels, height, width, fit)
+
+    def _upright(
+        self, frame: av.VideoFrame, size: tuple[int, int], turn: tuple[int, ...], across: bool
+    ) -> np.ndarray:
         try:
             pixels = self._scaler.reformat(
                 frame, *size, "rgb24", interpolation=_SCALING, threads=1

@@ -76,6 +76,12 @@ JUNK = "invalid sync code"  # of FLAC: what lies behind the frame of a packet is
 SAID = {"ogg": "CRC mismatch", "matroska,webm": ""}
 
 
+def _pixel(context: Any) -> float:  # noqa: ANN401 - a decoder of PyAV
+    """The width of a video's pixels over their height; 1 where it does not say, or something odd."""
+    ratio = float(context.sample_aspect_ratio or 1)
+    return ratio if 0.25 <= ratio <= 4 else 1.0
+
+
 class Stream:
     """The best stream of a kind ("video" or "audio"). Times are in seconds from the start of the container."""
 
@@ -94,6 +100,7 @@ class Stream:
         context.options = {"err_detect": strictness, "max_pixels": str(MAX_PIXELS)}
         self.decoder: str = context.name
         self.channels: int = context.layout.nb_channels if kind == "audio" else 0
+        self.pixel = _pixel(context) if kind == "video" else 1.0
         self.decoded = 0.0  # where the decoded frames end
         self._container, self._stream, self._path, self._log = container, stream, path, log
         self._base = stream.time_base.numerator, stream.time_base.denominator
