@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from media_files import tone, write_csv, write_video, write_wav
 from run_folders import write_run
@@ -50,14 +51,39 @@ def matched(pattern):
 
 def write_my_data(folder):
     rows = []
-    for number, (split, label) in enumerate(
-        2 * [("train", "low"), ("train", "high"), ("test", "low"), ("test", "high")]
-    ):
+    of_own = [("train", "low"), ("train", "high"), ("test", "low"), ("test", "high")]
+    for number, (split, label) in enumerate(6 * of_own):
         frequency = 300 if label == "low" else 2000
         write_wav(folder / f"{number}.wav", tone(1.0, frequency=frequency))
         write_video(folder / f"{number}.mkv", [30 * number + 9] * 5)
         rows.append(f"{number},{label},{split},{number}.wav,{number}.mkv")
     write_csv(folder / "my.csv", "id,label,split,audio,video", *rows)
+    ids = range(len(rows))
+    write_csv(folder / "sensors.csv", "id,x,y", *(f"{number},{number},1" for number in ids))
+    np.save(folder / "embeddings.npy", np.random.default_rng(0).normal(size=(len(rows), 3)))
+    (folder / "embeddings.txt").write_text("".join(f"{number}\n" for number in ids))
+    write_csv(
+        folder / "unsplit.csv",
+        "id,label,text,v[0]",
+        *(f"{number},{'ab'[number % 2]},word {number % 3},{number}" for number in range(40)),
+    )
+    write_pets(folder)
+
+
+def write_pets(folder):
+    """What docs/own-data.md begins with, with the header that it shows."""
+    page = (ROOT / "docs" / "own-data.md").read_text()
+    header, collar = re.findall(r"^id,.*$", page, re.M)
+    (folder / "sounds").mkdir()
+    for number in range(40):
+        write_wav(folder / "sounds" / f"{number}.wav", tone(0.5, frequency=300 + 100 * number))
+    label = ["calm", "wild"]
+    write_csv(
+        folder / "pets.csv",
+        header,
+        *(f"pet-{n},{label[n % 2]},house-{n % 20},sounds/{n}.wav,remark {n % 3},{n},1" for n in range(40)),
+    )
+    write_csv(folder / "collar.csv", collar, *(f"pet-{n},{n},2,3" for n in range(40)))
 
 
 def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
@@ -77,7 +103,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             words = words[: words.index(">")]
         if words[1] == "train":
             words += ["--set", "epochs=1", "--device", "cpu"]
-            words += ["--set", "encoder=small"] if "my" in words else []
+            words += ["--set", "encoder=small"] if {"my", "pets"} & {*words} else []
         monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as ended:
             main()

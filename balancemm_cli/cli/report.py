@@ -151,6 +151,8 @@ def report(
             return
         collection = collect(folders, which, suite=of_suite)
         left_out = [*collection.left_out, *collection.twins]
+        if planned and planned.optional_data:
+            left_out += _without_runs(planned, collection.groups)
         for line in left_out:
             say(f"Left out: {line}")
         groups = choose(collection.groups, where or [])
@@ -167,6 +169,13 @@ def report(
             if out:
                 _write(contents, left_out, out, title)
             _print(contents, chosen, figure)
+
+
+def _without_runs(suite: "Suite", groups: "list[Group]") -> list[str]:
+    """A sentence on the data sets of a suite of which there are no runs."""
+    there = {group.first.dataset for group in groups}
+    names = dict.fromkeys(name for part in suite.runs for name in part.datasets if name not in there)
+    return [f"no runs of {', '.join(names)}, which the suite has too."] if names else []
 
 
 def _refuse_contradictions(

@@ -1,6 +1,7 @@
 """`bmm train`: one run, or every run of a suite."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -116,11 +117,12 @@ def train(
     from balancemm_cli.engine import distributed
     from balancemm_cli.runs.places import Places
 
-    name = None
+    name, optional = None, False
     changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
     if suite is not None:
         refuse_beside_suite(context)
         name, loaded = load_suite(suite)
+        optional = loaded.optional_data
         configs, listing = loaded.configs(set_ or []), loaded.listing(set_ or [])
     else:
         configs = [
@@ -170,8 +172,11 @@ def train(
 
     with distributed.joined(device):
         with distributed.first_before_others():
-            folders = {config.dataset: _prepared(config.dataset, data) for config in configs}
-        work = [job(config, folders[config.dataset]) for config in configs]
+            wanted = dict.fromkeys(config.dataset for config in configs)
+            folders = (
+                _prepared_of(wanted, data) if optional else {one: _prepared(one, data) for one in wanted}
+            )
+        work = [job(config, folders[config.dataset]) for config in configs if config.dataset in folders]
         check_jobs(work)
         if launcher == "slurm":
             given = context.get_parameter_source("jobs")
@@ -268,6 +273,19 @@ def _prepared(dataset: str, data: Path) -> Path:
     say(f"{folder} is absent: preparing the built-in synthetic data first.")
     run_prepare(request)
     return folder
+
+
+def _prepared_of(datasets: Iterable[str], data: Path) -> dict[str, Path]:
+    """The folders of those data sets that are prepared, or can be; the others are named. InputError where none is."""
+    found = {}
+    for dataset in datasets:
+        try:
+            found[dataset] = _prepared(dataset, data)
+        except InputError as error:
+            say(f"Left out: {error}")
+    if not found:
+        raise InputError(f"None of the suite's data sets is prepared under {data}. Prepare one of them.")
+    return found
 
 
 def _train_one(job: "Job") -> None:

@@ -100,12 +100,13 @@ class Suite(Section):
     """A suite file: a title, groups of runs, and what they are held against by `bmm report --check`.
 
     That is the table (or figure) of the paper that they fill, where each printed number must be met within `band`
-    (a fraction), and the ranges under `expected`.
+    (a fraction), and the ranges under `expected`. With `optional_data`, data sets that are not prepared are left out.
     """
 
     title: str
     table: str | None = None
     band: float = Field(default=BAND, gt=0, lt=1)
+    optional_data: bool = False
     runs: tuple[RunGroup, ...] = Field(min_length=1)
     expected: tuple[Expected, ...] = ()
 

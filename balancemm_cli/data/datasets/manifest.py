@@ -255,6 +255,7 @@ def _parts(
     else:
         shares = _folds(given["folds"]) if "folds" in given else _shares(given["split"])
         parts = split_by_rule(classes, shares, groups)
+        _check_parts(f"--{min(made)} {given[min(made)]}", parts, shares)
         how = (
             f"{len(shares)} folds, seed s tested on fold 1 + s mod {len(shares)}" if "folds" in given else ""
         )
@@ -276,7 +277,18 @@ def _val(
     if not 0 < share < 1:
         raise UsageError(f"--val is a share of the training part between 0 and 1, as 0.1, not '{text}'.")
     trained = {sample: names for sample, names in classes.items() if parts[sample] == "train"}
-    return split_by_rule(trained, {"train": 1 - share, "val": share}, groups)
+    parts = split_by_rule(trained, {"train": 1 - share, "val": share}, groups)
+    _check_parts(f"--val {text}", parts, ("train", "val"))
+    return parts
+
+
+def _check_parts(option: str, parts: Mapping[str, str], names: Iterable[str]) -> None:
+    """UsageError where a part has no sample."""
+    if empty := [name for name in names if name not in parts.values()]:
+        raise UsageError(
+            f"{option}: there are too few samples or groups for the part '{empty[0]}'. Take larger shares or fewer "
+            "parts."
+        )
 
 
 def _folds(text: str) -> dict[str, float]:
