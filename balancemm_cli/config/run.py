@@ -111,8 +111,8 @@ class RunConfig(Section):
         if self.settings.pretrained and self.weights is None:
             raise UsageError(
                 f"Recipe {self.recipe} of {self.dataset} starts from weights, and none are given. Name a file of "
-                f"{' or '.join(self._of_pictures)} with --weights FILE (ImageNet's: torchvision's IMAGENET1K_V1), or use --set "
-                "pretrained=false."
+                f"{' or '.join(self._of_pictures)} with --weights FILE (ImageNet's: torchvision's IMAGENET1K_V1), or "
+                "use --set pretrained=false."
             )
 
     def check_sources(self, when: str, remedy: str) -> None:
@@ -153,8 +153,8 @@ class RunConfig(Section):
     def modalities(self, available: Sequence[str]) -> list[str]:
         """The modalities that the run uses, out of those of its data set and in that order.
 
-        UsageError for a name of settings or model that is none of them, InputError for a model of another package that is
-        of no use.
+        UsageError where settings or model name one that is none of them, InputError for a model of another package that
+        is of no use.
         """
         for name in self.settings.modalities or ():
             if name not in available:
