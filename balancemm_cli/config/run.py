@@ -163,6 +163,12 @@ class RunConfig(Section):
             if name not in (*available, *ENCODERS):
                 raise unknown("modality", name, [*available, *ENCODERS], f" (encoders.{name})")
         given = self.settings.modalities or available
+        alone = self.model.removeprefix(UNIMODAL)
+        if self.model not in MODELS and alone in available and alone not in given:
+            raise UsageError(
+                f"Model {self.model} is that of '{alone}', which is not among modalities={list(given)}. Name it "
+                "there too."
+            )
         return models.modalities_of(self.model, [name for name in available if name in given])
 
     def build_methods(self, modalities: list[str]) -> list[Method]:
