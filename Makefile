@@ -4,7 +4,7 @@ JOBS ?= 2
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-SUITES = $(filter-out demo,$(patsubst benchmarks/suites/%.toml,%,$(wildcard benchmarks/suites/*.toml)))
+SUITES = $(patsubst benchmarks/suites/%.toml,%,$(wildcard benchmarks/suites/table-*.toml benchmarks/suites/figure-*.toml))
 
 .PHONY: install demo mini test gpu lint docs
 

@@ -21,6 +21,11 @@ def suites() -> dict[str, Path]:
     return {path.stem: path for path in sorted((benchmarks_folder() / "suites").glob("*.toml"))}
 
 
+def suites_of_the_paper() -> dict[str, Path]:
+    """The suites of the paper's tables and figures, which have small forms."""
+    return {name: path for name, path in suites().items() if name.startswith(("table-", "figure-"))}
+
+
 @cache
 def commit() -> str | None:
     """The commit of this program, with `+` behind it where files were changed: of its own checkout, else the one that

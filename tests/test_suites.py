@@ -12,7 +12,7 @@ from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.models import MODELS, UNIMODAL
-from balancemm_cli.resources import benchmarks_folder, suites
+from balancemm_cli.resources import benchmarks_folder, suites_of_the_paper
 from balancemm_cli.results import published
 from balancemm_cli.runs.folder import RunFolder
 
@@ -52,7 +52,7 @@ def test_every_point_of_figure_9_has_a_run():
         assert {(row["dataset"], row["method"]) for row in csv.DictReader(file)} == planned
 
 
-@pytest.mark.parametrize("name", [name for name in suites() if name != "demo"])
+@pytest.mark.parametrize("name", suites_of_the_paper())
 def test_a_suite_resolves_and_its_small_form_has_every_row(name):
     _, suite = load_suite(name)
     _, mini = load_suite(name + MINI)
@@ -95,8 +95,8 @@ def rows_of_all_suites():
     """A run of each kind in all small forms: of those that differ in the values of the same settings, as the points of
     a sweep, the first."""
     runs = {}
-    for name in suites():
-        for config in load_suite(name + MINI)[1].configs(["epochs=1"]) if name != "demo" else []:
+    for name in suites_of_the_paper():
+        for config in load_suite(name + MINI)[1].configs(["epochs=1"]):
             changed = {
                 key: [*settings] if isinstance(settings, dict) else settings
                 for key, settings in config.computed["settings"].items()

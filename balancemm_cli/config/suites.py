@@ -13,7 +13,7 @@ from balancemm_cli.config.run import RunConfig, refuse_unused, resolve
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.methods import method_names
 from balancemm_cli.models import UNIMODAL
-from balancemm_cli.resources import suites
+from balancemm_cli.resources import suites, suites_of_the_paper
 from balancemm_cli.settings import Section
 
 MINI = "-mini"  # `table-2-mini`: the rows of `table-2` on built-in synthetic data
@@ -113,7 +113,7 @@ class Suite(Section):
     @field_validator("table")
     @classmethod
     def _known_table(cls, table: str | None) -> str | None:
-        known = [name.removeprefix("table-").replace("-", " ") for name in suites() if "-" in name]
+        known = [name.removeprefix("table-").replace("-", " ") for name in suites_of_the_paper()]
         if table is not None and table not in known:
             raise unknown("table", table, known)
         return table
@@ -167,7 +167,7 @@ def load_suite(suite: str) -> tuple[str, Suite]:
     UsageError for an unknown name or key, InputError for a file that can't be read.
     """
     known = suites()
-    if suite.endswith(MINI) and suite not in known and suite.removesuffix(MINI) in known:
+    if suite.endswith(MINI) and suite not in known and suite.removesuffix(MINI) in suites_of_the_paper():
         return suite, load_suite(suite.removesuffix(MINI))[1].mini()
     path = known.get(suite) or (Path(suite) if suite.endswith(".toml") else None)
     if path is None:
