@@ -97,7 +97,7 @@ def prepare(
             metavar="NAME",
             help="cmu-mosi: the classes: non-negative, positive, 3 or 7; manifest: what labels are: classes, numbers "
             "or sets (several a sample).",
-            show_default="non-negative; by the labels",
+            show_default="non-negative, or by the labels",
         ),
     ] = None,
     table: Annotated[
