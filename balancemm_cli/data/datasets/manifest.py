@@ -120,6 +120,8 @@ class Manifest(Dataset):
         for name in modalities:
             _check_name(path, name)
         samples = list(_samples(rows, parts, found, groups, modalities))
+        if SPLIT not in header:  # train before val and test, and the folds by their numbers
+            samples.sort(key=lambda sample: [*SPLITS, *_folds(str(MOST_FOLDS))].index(sample.split))
         return Plan(
             path.stem,
             samples,
