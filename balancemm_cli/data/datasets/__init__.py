@@ -4,11 +4,13 @@ from balancemm_cli.data.datasets.ave import AVE
 from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.cmu_mosi import CMUMosi
 from balancemm_cli.data.datasets.crema_d import CremaD
+from balancemm_cli.data.datasets.htad import HTAD
 from balancemm_cli.data.datasets.kinetics_sounds import KineticsSounds
 from balancemm_cli.data.datasets.manifest import Manifest
 from balancemm_cli.data.datasets.music_avqa import MusicAVQA
 from balancemm_cli.data.datasets.ucf_101 import UCF101
 from balancemm_cli.data.datasets.ucf_101_three import UCF101Three
+from balancemm_cli.data.datasets.uci_digits import UCIDigits
 from balancemm_cli.data.datasets.vggsound import VGGSound
 from balancemm_cli.data.made.synthetic import Synthetic
 from balancemm_cli.data.made.synthetic_ave import SyntheticAVE
@@ -34,6 +36,8 @@ _OURS: tuple[Dataset, ...] = (
     CMUMosi(),
     AVE(),
     MusicAVQA(),
+    HTAD(),
+    UCIDigits(),
 )
 _NAMED = {dataset.name: dataset for dataset in _OURS}
 
