@@ -20,7 +20,9 @@ from balancemm_cli.errors import InputError
 
 PACKAGE, WITHIN, NAME = "multiviewstacking", "multiviewstacking/data/htad.csv", "htad.csv"
 CLASSES = ["brush_teeth", "eat_chips", "mop_floor", "sweep", "type_on_keyboard", "wash_hands", "watch_tv"]
-MOVEMENT = """meanX meanY meanZ sdX sdY sdZ maxX maxY maxZ corXY corXZ corYZ meanMagnitude sdMagnitude auc meanDif"""
+MOVEMENT = (
+    """meanX meanY meanZ sdX sdY sdZ maxX maxY maxZ corXY corXZ corYZ meanMagnitude sdMagnitude auc meanDif"""
+)
 COLUMNS = {
     "audio": [f"v1_mfcc{number}" for number in range(1, 37)],
     "movement": [f"v2_{name}" for name in MOVEMENT.split()],
@@ -98,4 +100,3 @@ def installed() -> Path | None:
     except PackageNotFoundError:
         return None
     return path if path.is_file() else None
-

@@ -214,7 +214,9 @@ def _read(root: Path, texts: Mapping[str, tuple[str, str]]) -> tuple[dict[str, "
             raise InputError(f"{table.path} has {len(table):,} rows, not as many of each digit. {HOW_TO_GET}")
         digits = table.classes(facts.width, CLASSES) if written else _in_blocks(len(table))
         if labels and digits != labels:
-            raise InputError(f"{table.path} has other digits in its rows than the tables before it. {HOW_TO_GET}")
+            raise InputError(
+                f"{table.path} has other digits in its rows than the tables before it. {HOW_TO_GET}"
+            )
         views[view], labels = table.numbers(range(facts.width)), digits
     return views, labels
 
