@@ -14,8 +14,8 @@ class Dataset(ABC):
 
     `HOW_TO_GET` says in a sentence or two which files to get from where. `OPTIONS` are the data set's own options,
     the values of each with the default first; `plan` takes them by name. `SPLIT_NAMES` are the names of its splits, of
-    which a plan has one: numbers of two splits are never compared. `EMBEDDED` data need no files of the user's: they are
-    made here, or come with a package that is installed.
+    which a plan has one: numbers of two splits are never compared. `EMBEDDED` data need no files of the user's: they
+    are made here, or come with a package that is installed.
     `PUBLISHED` says whether somebody published the media, so that they can be compared with what was published.
     """
 

@@ -30,8 +30,8 @@ COLUMNS = {
 TEXT_SHA256 = "571e25187e82631bddc100bace195c87adb62be55a835ba156dceeb31ec7938c"  # whatever its line ends are
 SHA256 = "eedeef7290720759a6e4851c18eb6bc93cfc839f563098d5f1588a4e3dc47bce"
 HOW_TO_GET = (
-    f"Install the package that holds it (`pip install {PACKAGE}==0.7.5`, which balancemm-cli[real] asks for), or put its "
-    "data/htad.csv into data/raw/htad, or name the file with --source."
+    f"Install the package that holds it (`pip install {PACKAGE}==0.7.5`, which balancemm-cli[real] asks for), or put "
+    "its data/htad.csv into data/raw/htad, or name the file with --source."
 )
 OFFICIAL = Official("the table of multiviewstacking 0.7.5", 1386, TEXT_SHA256, HOW_TO_GET)
 

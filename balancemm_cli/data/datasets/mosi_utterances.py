@@ -1,13 +1,13 @@
 """CMU-MOSI as one vector of each modality a spoken sentence, by the authors of bc-LSTM (Poria et al., ACL 2017).
 
 `<modality>/<modality>_train0.csv` and `…_test0.csv` for text, audio and video have no header; a row is a sentence, the
-last column 1 for a positive sentence and 0 for a negative one. The rows of the three modalities belong together. Which
-sentence a row is stands in none of them, but follows from transcripts.csv (name, words, number of the video, label): the
-videos with the first numbers are the training part, and in a part the positive sentences come first, each in the order
-of the file. The numbers of the rows in text_train.csv and text_test.csv of the same repository say the same.
+last column 1 for a positive sentence and 0 for a negative one. The rows of the three modalities belong together.
+Which sentence a row is stands in none of them, but follows from transcripts.csv (name, words, number of the video,
+label): the videos with the first numbers are the training part, and in a part the positive sentences come first, each
+in the order of the file. The numbers of the rows in text_train.csv and text_test.csv of the repository say the same.
 
-This is another split than the standard folds of `cmu-mosi`. A validation part is cut out of the training part by a fixed
-rule, by video.
+This is another split than the standard folds of `cmu-mosi`. A validation part is cut out of the training part by a
+fixed rule, by video.
 """
 
 from dataclasses import dataclass

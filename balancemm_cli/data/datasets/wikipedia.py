@@ -1,10 +1,10 @@
 """Wikipedia's featured articles: a picture and a text each, in ten classes (Rasiwasia et al., ACM Multimedia 2010).
 
-Wikipedia.mat and Wikipedia-test.mat, as https://github.com/ChuanbinZhang/Multi-view-datasets has them: cells `X` with
-128 numbers of each picture (SIFT words) and 10 of each text (topics), `y` with the class from 1, and in the former their
-names, `class_meaning`. Its `view_meaning` names the two the other way round. The test rows are in Wikipedia.mat as well;
-they are found there by their numbers and taken out of training, of which a fixed rule then cuts a validation part.
-Where two of its rows have one picture, they stay together.
+Wikipedia.mat and Wikipedia-test.mat, as https://github.com/ChuanbinZhang/Multi-view-datasets has them: cells `X`
+with 128 numbers of each picture (SIFT words) and 10 of each text (topics), `y` with the class from 1, and in the former
+their names, `class_meaning`. Its `view_meaning` names the two the other way round. The test rows are in Wikipedia.mat
+as well; they are found there by their numbers and taken out of training, of which a fixed rule then cuts a validation
+part. Where two of its rows have one picture, they stay together.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import accept_other, no_lists
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, features, held
 from balancemm_cli.data.datasets.published import Facts, Published
-from balancemm_cli.data.datasets.splitting import RULE_SPLIT, split_by_rule
+from balancemm_cli.data.datasets.splitting import RULE_SPLIT, alike, split_by_rule
 from balancemm_cli.data.datasets.tree import files_below, need_folder
 from balancemm_cli.errors import InputError
 
@@ -35,7 +35,10 @@ SHA256 = {
 ROWS = {ALL: 2866, TEST: 693}
 LARGEST = 2**28  # bytes of a file; the larger of the official ones has 1.1 MB
 REPOSITORY = "https://github.com/ChuanbinZhang/Multi-view-datasets"
-HOW_TO_GET = f"Get {ALL} and {TEST} from {REPOSITORY} and put both into data/raw/wikipedia, or name their folder with --source."
+HOW_TO_GET = (
+    f"Get {ALL} and {TEST} from {REPOSITORY} and put both into data/raw/wikipedia, or name their folder "
+    "with --source."
+)
 
 
 @dataclass(frozen=True)
@@ -188,11 +191,8 @@ def _other_form(path: Path, what: str) -> InputError:
 
 def _validation(full: Rows, kept: list[int]) -> dict[int, str]:
     """The split of the rows that are left for training; those with one picture stay together."""
-    first: dict[bytes, str] = {}
     names = {row: f"row-{row:04d}" for row in kept}
-    groups = {
-        name: first.setdefault(full.numbers["visual"][row].tobytes(), name) for row, name in names.items()
-    }
+    groups = alike({name: full.numbers["visual"][row].tobytes() for row, name in names.items()})
     parts = split_by_rule({name: [str(full.labels[row])] for row, name in names.items()}, OF_TRAINING, groups)
     return {row: parts[name] for row, name in names.items()}
 
