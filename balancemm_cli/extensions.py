@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 RESERVED = frozenset(
     [
         *("dataset", "model", "method", "variant", "recipe", "seed", "weights", "settings", "model_settings"),
-        *("methods", "extensions", "task", "encoder", "pretrained", "epochs", "snapshots", "batch_size"),
+        *(
+            "methods",
+            "extensions",
+            "task",
+            "modalities",
+            "encoder",
+            "encoders",
+            "pretrained",
+            "epochs",
+            "snapshots",
+            "batch_size",
+        ),
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
         *("baseline", "g-blending", "greedy", "agm", "pmr", "mmpareto", "opm", "ogm", "ogm-star", "moddrop"),
         *("dropout", "annealed-dropout", "evolutional-dropout", "curriculum-dropout", "unimodal-losses"),

@@ -26,7 +26,7 @@ from balancemm_cli.data.preparing.preview import write_preview
 from balancemm_cli.data.reading.media import MediaError, encode_jpeg
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.errors import InputError, UsageError
-from balancemm_cli.models.encoders import make_encoders
+from balancemm_cli.models.encoders import Choice, make_encoders
 from balancemm_cli.shapes import SequenceShape
 from balancemm_cli.testing.sets import finish
 
@@ -193,7 +193,7 @@ def test_it_is_drawn_and_reaches_an_encoder(name, data):
             ((raw, _),) = source.batches([np.arange(len(written))], [None], CPU)
             batches.append(inputs(raw)["m"])
         assert torch.equal(*batches)
-        encoder = make_encoders("small", inputs.shapes)["m"]
+        encoder = make_encoders(Choice("small"), inputs.shapes)["m"]
         assert encoder(batches[0]).shape == (len(written), encoder.features)
 
 

@@ -94,7 +94,11 @@ class Recipe(Section):
     """All settings of a run that a recipe names; methods' own settings are under `methods`."""
 
     task: str = "classification"
-    encoder: str = "resnet18"
+    modalities: tuple[str, ...] | None = None  # of those that the data set has; None: all
+    encoder: str = "resnet18"  # of pictures and spectrograms
+    encoders: dict[str, str] = Field(
+        default_factory=dict
+    )  # by modality, or for all vectors, series, texts or pictures
     pretrained: bool = False  # encoders of pictures and spectrograms start from the file of --weights
     epochs: int = Field(default=100, gt=0)
     snapshots: int = Field(default=0, ge=0)  # keep the weights after each so many epochs, for Fig. 1; 0: none
@@ -111,6 +115,14 @@ class Recipe(Section):
         if name not in TASKS:
             raise unknown("task", name, TASKS)
         return name
+
+    @field_validator("modalities")
+    @classmethod
+    def _whatever_their_order(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Sorted, each once: the order of a run's modalities is that of its data set."""
+        if names == ():
+            raise ValueError("it takes at least one name")
+        return names and tuple(sorted(set(names)))
 
 
 def recipes(dataset: str) -> dict[str, Path]:
@@ -214,7 +226,7 @@ def _in_words(error: Mapping[str, Any]) -> str:
         case "missing":
             return "it takes more values"
         case "tuple_type":
-            return "it takes a list, as [0.5, 0.5, 0.5]"
+            return 'it takes a list, as [0.5, 0.5, 0.5] or ["audio", "text"]'
         case "model_type" | "model_attributes_type" | "dict_type":
             return "it is a table of settings"
     return error["msg"].removeprefix("Value error, ")
@@ -224,6 +236,12 @@ def all_keys() -> list[str]:
     """All dotted keys that a recipe or --set may hold, those of methods and models included."""
     named = [*METHODS.items(), *MODELS.items()]
     return keys(Recipe) + [key for name, kind in named for key in keys(kind.Settings, f"{name}.")]
+
+
+def is_key(key: str) -> bool:
+    """Whether a recipe or --set may hold a dotted key. A modality's encoder has the key `encoders.<modality>`."""
+    table, _, modality = key.partition(".")
+    return key in all_keys() or (table == "encoders" and bool(modality))
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:

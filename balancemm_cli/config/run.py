@@ -21,6 +21,7 @@ from balancemm_cli.config.recipe import (
     all_keys,
     describe,
     flatten,
+    is_key,
     load_recipe,
     parse_override,
     read_toml,
@@ -31,7 +32,7 @@ from balancemm_cli.errors import InputError, UsageError, unknown
 from balancemm_cli.extensions import absent, source_identity
 from balancemm_cli.methods import METHODS, VARIANTS, Method, method_names
 from balancemm_cli.models import MODELS, UNIMODAL
-from balancemm_cli.models.encoders import Shape
+from balancemm_cli.models.encoders import ENCODERS, Shape
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.settings import Section
@@ -95,16 +96,23 @@ class RunConfig(Section):
     @property
     def starts_from_imagenet(self) -> bool:
         """Whether the encoders start from torchvision's own file of ImageNet weights, by its SHA-256."""
-        digits = IMAGENET.get(self.settings.encoder)
-        return digits is not None and (self.weights or "").startswith(digits)
+        digits = [IMAGENET[name] for name in self._of_pictures if name in IMAGENET]
+        return (self.weights or "").startswith(tuple(digits))
+
+    @property
+    def _of_pictures(self) -> list[str]:
+        """The encoders of pictures and spectrograms that the settings name."""
+        named = self.settings.encoders
+        default = named.get("pictures", self.settings.encoder)
+        return list(dict.fromkeys([default, *(one for one in named.values() if one in ENCODERS["pictures"])]))
 
     def check_weights(self) -> None:
         """UsageError for a run that is to start from weights while no file was named."""
         if self.settings.pretrained and self.weights is None:
             raise UsageError(
                 f"Recipe {self.recipe} of {self.dataset} starts from weights, and none are given. Name a file of "
-                f"{self.settings.encoder} with --weights FILE (ImageNet's: torchvision's IMAGENET1K_V1), or use --set "
-                "pretrained=false."
+                f"{' or '.join(self._of_pictures)} with --weights FILE (ImageNet's: torchvision's IMAGENET1K_V1), or "
+                "use --set pretrained=false."
             )
 
     def check_sources(self, when: str, remedy: str) -> None:
@@ -142,6 +150,27 @@ class RunConfig(Section):
         """What the labels of this run are."""
         return TASKS[self.settings.task]
 
+    def modalities(self, available: Sequence[str]) -> list[str]:
+        """The modalities that the run uses, out of those of its data set and in that order.
+
+        UsageError where settings or model name one that is none of them, InputError for a model of another package that
+        is of no use.
+        """
+        for name in self.settings.modalities or ():
+            if name not in available:
+                raise unknown("modality", name, available, " (modalities)")
+        for name in self.settings.encoders:
+            if name not in (*available, *ENCODERS):
+                raise unknown("modality", name, [*available, *ENCODERS], f" (encoders.{name})")
+        given = self.settings.modalities or available
+        alone = self.model.removeprefix(UNIMODAL)
+        if self.model not in MODELS and alone in available and alone not in given:
+            raise UsageError(
+                f"Model {self.model} is that of '{alone}', which is not among modalities={list(given)}. Name it "
+                "there too."
+            )
+        return models.modalities_of(self.model, [name for name in available if name in given])
+
     def build_methods(self, modalities: list[str]) -> list[Method]:
         """The methods of the run, in the order in which their hooks are called. UsageError for one that needs a class
         a sample, under a task that has none."""
@@ -164,8 +193,8 @@ class RunConfig(Section):
         The weights depend on the seed alone. UsageError where the model can't take the inputs.
         """
         streams, outputs = RandomStreams(self.seed), self.task.outputs(classes)
-        encoder, seed = self.settings.encoder, streams.key("weights")
-        network = models.build(self.model, encoder, shapes, outputs, seed, self.model_settings)
+        encoder, encoders, seed = self.settings.encoder, self.settings.encoders, streams.key("weights")
+        network = models.build(self.model, encoder, shapes, outputs, seed, self.model_settings, encoders)
         for name, method in zip(self.methods, methods, strict=True):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(streams.key(f"weights/{name}"))
@@ -229,7 +258,7 @@ def resolve(
     name, content, source = load_recipe(dataset, recipe)
     for override in overrides:
         key, value = parse_override(override) if isinstance(override, str) else override
-        if key not in all_keys():
+        if not is_key(key):
             raise unknown("key", key, all_keys())
         set_key(content, key, value)
     of_methods = {part: content.pop(part) for part in METHODS if part in content}

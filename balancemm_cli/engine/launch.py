@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from balancemm_cli import models
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
@@ -132,8 +131,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     data = {job.data: open_set(job.data) for job in jobs}
     for job in jobs:
         job.config.check_weights()
-        available = list(data[job.data].modalities)
-        used = models.modalities_of(job.config.model, available)
+        used = job.config.modalities(list(data[job.data].modalities))
         if len(used) < 2 and job.config.method != "baseline":
             raise UsageError(
                 f"Method {job.config.method} balances modalities, but model {job.config.model} on "

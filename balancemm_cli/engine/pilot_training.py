@@ -13,7 +13,7 @@ from balancemm_cli.engine.acceleration import Stepper
 from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
-from balancemm_cli.engine.state import build_network
+from balancemm_cli.engine.state import build_network, fit_encoders
 from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Losses, Step
 from balancemm_cli.models import UNIMODAL
@@ -58,6 +58,7 @@ class PilotTraining:
         """
         network, name = self._network(modalities), " and ".join(modalities)
         epochs = self.config.settings.epochs if epochs is None else epochs
+        fit_encoders(network, self.train, self.inputs, self.device)
         before = self._losses(network)
         self._train(network, epochs)
         after = self._losses(network)

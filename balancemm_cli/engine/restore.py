@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from balancemm_cli import models
 from balancemm_cli.config.run import read_config
 from balancemm_cli.data.loading import Source, make_resident
 from balancemm_cli.data.store import PreparedSet, file_hash, open_set
@@ -72,7 +71,7 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
         raise InputError(
             f"{prepared.folder} is not the data that {run} was trained on. Name the other with --data."
         )
-    modalities = models.modalities_of(config.model, list(prepared.modalities))
+    modalities = config.modalities(list(prepared.modalities))
     inputs = Inputs(prepared, modalities, config.settings)
     methods = config.build_methods(modalities)
     network = config.build_network(inputs.shapes, prepared.classes, methods).to(device)

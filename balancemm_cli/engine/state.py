@@ -1,19 +1,22 @@
 """What a run is at a step boundary. A checkpoint holds all of it, so a resumed run is exact to the bit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from balancemm_cli.config.run import RunConfig
+from balancemm_cli.data.loading import Source
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.acceleration import arrange
-from balancemm_cli.engine.evaluator import Evaluation
+from balancemm_cli.engine.evaluator import Evaluation, in_order
+from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step_metrics import StepMetrics
 from balancemm_cli.methods.base import Method
-from balancemm_cli.models.encoders import Shape
+from balancemm_cli.models.encoders import Encoder, Shape
 from balancemm_cli.models.network import Network
 
 
@@ -100,3 +103,15 @@ def build_network(
     network = arrange(config.build_network(shapes, classes, methods).to(device), config.settings.speed)
     distributed.synchronise_batch_norm(network)
     return network
+
+
+def fit_encoders(network: Network, train: Source, inputs: Inputs, device: torch.device) -> None:
+    """Let encoders learn from the training inputs before the first step; most of them learn nothing."""
+
+    def batches(modality: str) -> Iterator[Tensor]:
+        return (values[modality] for values in in_order(train.only(modality), inputs, device))
+
+    for name, encoder in network.encoders.items():
+        if isinstance(encoder, Encoder):
+            encoder.fit(partial(batches, name))
+            distributed.of_first(encoder.buffers())

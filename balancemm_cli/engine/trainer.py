@@ -5,31 +5,27 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from balancemm_cli import models
 from balancemm_cli.data.loading import Loading, Room, make_resident
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, check_speed
 from balancemm_cli.engine.batches import training_batches
-from balancemm_cli.engine.evaluator import Evaluation, evaluate, in_order
+from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.failure import failures_kept
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import learning_rate, set_learning_rate
 from balancemm_cli.engine.pilot_training import PilotTraining
 from balancemm_cli.engine.profiling import Mark, Profile, no_mark
 from balancemm_cli.engine.recording import RunWriter, epoch_record
-from balancemm_cli.engine.state import RunState
+from balancemm_cli.engine.state import RunState, fit_encoders
 from balancemm_cli.engine.trial import try_batch
 from balancemm_cli.errors import InputError, Interrupted
 from balancemm_cli.methods.base import Step
-from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.weights import start
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
@@ -64,7 +60,7 @@ class Trainer:
             raise InputError(
                 f"{self.data.folder} has no test split to evaluate on. Add one and prepare it again."
             )
-        modalities = models.modalities_of(self.config.model, list(self.data.modalities))
+        modalities = self.config.modalities(list(self.data.modalities))
         self.inputs = Inputs(self.data, modalities, self.settings)
         splits = [name for name in ("train", "val", "test") if self.data.counts.get(name)]
         self.sources = {name: self.inputs.source(self.data.split(name)) for name in splits}
@@ -87,7 +83,7 @@ class Trainer:
             if distributed.processes() == 1:
                 try_batch(self.state.network, self.sources["train"], self.inputs, self.config, self.device)
             self._start_from_weights()
-            self._fit()
+            fit_encoders(self.state.network, self.sources["train"], self.inputs, self.device)
         self.writer.environment()
         self.writer.result("running")
         if not resumed:
@@ -134,17 +130,6 @@ class Trainer:
                 )
             )
         self.on_message(start(self.state.network, self.weights, expected))
-
-    def _fit(self) -> None:
-        """Let encoders learn from the training inputs before the first step; most of them learn nothing."""
-        for name, encoder in self.state.network.encoders.items():
-            if isinstance(encoder, Encoder):
-                encoder.fit(partial(self._training_inputs, name))
-                distributed.of_first(encoder.buffers())
-
-    def _training_inputs(self, modality: str) -> Iterator[Tensor]:
-        alone = self.sources["train"].only(modality)
-        return (values[modality] for values in in_order(alone, self.inputs, self.device))
 
     def _train_pilots(self) -> None:
         """Let the methods measure what they need on other trainings; a resumed run has it from its checkpoint."""

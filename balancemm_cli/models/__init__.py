@@ -11,7 +11,7 @@ from balancemm_cli.models.avga import AVGA
 from balancemm_cli.models.avsd import AVSD
 from balancemm_cli.models.avsdn import AVSDN
 from balancemm_cli.models.centralnet import CentralNet
-from balancemm_cli.models.encoders import SegmentShape, Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, SegmentShape, Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, ModelSettings, Sum
 from balancemm_cli.models.gated import Gated
@@ -83,23 +83,26 @@ def build(
     classes: int,
     seed: int,
     settings: Mapping[str, Any] | None = None,
+    encoders: Mapping[str, str] | None = None,
 ) -> Network:
     """A network with weights that depend on `seed` alone.
 
     `inputs` says of each modality in use how many channels its pictures or spectrograms have, which then get
-    the encoder of that name, or the shape of its sequences, which get a transformer. `settings` are the model's
-    own. UsageError for an unknown model or encoder, and for modalities that the model can't take.
+    the encoder of that name, or the shape of its sequences, which get a transformer. `encoders` names others, see
+    Choice. `settings` are the model's own. UsageError for an unknown model or encoder, for an encoder that does not fit
+    its modality, and for modalities that the model can't take.
     """
     if not inputs:
         raise UsageError("A model needs at least one modality.")
     kind = MODELS.get(model, Concat)
+    choice = Choice(encoder, encoders or {})
     of_model = kind.Settings.model_validate(settings or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if issubclass(kind, Network):
             _check_segments(model, kind, inputs)
-            return kind.assemble(encoder, inputs, classes, of_model)
-        encoders = make_encoders(encoder, inputs)
+            return kind.assemble(choice, inputs, classes, of_model)
+        encoders = make_encoders(choice, inputs)
         return Network(encoders, kind(widths(encoders), classes, of_model))
 
 

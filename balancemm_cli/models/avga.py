@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Shape, widths
+from balancemm_cli.models.encoders import Choice, Shape, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings
 from balancemm_cli.models.guided_attention import GuidedAttention, both_ways, encoders_with_maps
 from balancemm_cli.models.heads import linear_head
@@ -40,11 +40,11 @@ class AVGA(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "AVGA":
         """UsageError unless there are two modalities, one of which has pictures or one vector per segment."""
         assert isinstance(settings, cls.Settings)
-        encoders, guide = encoders_with_maps("avga", encoder, inputs, settings.guide)
+        encoders, guide = encoders_with_maps("avga", choice, inputs, settings.guide)
         return cls(encoders, ResidualFusion(widths(encoders), classes, settings, guide))
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
@@ -38,10 +38,10 @@ class AVSD(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "AVSD":
         """UsageError for one modality alone, and for an unknown encoder."""
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         return cls(encoders, FactorGraphAttention(widths(encoders), classes, settings))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
@@ -36,10 +36,10 @@ class AVSDN(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "AVSDN":
         """UsageError for one modality alone."""
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         need_several("avsdn", widths(encoders))
         return cls(encoders, SequenceToSequence(widths(encoders), classes, settings))
 

@@ -24,7 +24,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Encoder, Shape, make_encoders
+from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
@@ -88,10 +88,10 @@ class CentralNet(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "CentralNet":
         """The model for these inputs. UsageError for a single one, and for an unknown encoder."""
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         return cls(encoders, Central(encoders, classes, settings))
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models.encoders import (
+    Choice,
     Encoder,
     FrameEncoder,
     SegmentEncoder,
@@ -44,7 +45,7 @@ class MapEncoder(Encoder):
 
 
 def encoders_with_maps(
-    model: str, encoder: str, inputs: Mapping[str, Shape], guide: str | None
+    model: str, choice: Choice, inputs: Mapping[str, Shape], guide: str | None
 ) -> tuple[dict[str, Encoder], str]:
     """The usual encoder for the guide, one that keeps positions for the other modality; and the guide's name.
 
@@ -56,7 +57,7 @@ def encoders_with_maps(
             f"{', '.join(inputs)}. Use concat."
         )
     guide = one_of(f"{model}.guide", guide, dict.fromkeys(inputs, 0))
-    encoders = make_encoders(encoder, inputs)
+    encoders = make_encoders(choice, inputs)
     (other,) = inputs.keys() - {guide}
     inner = encoders[other]
     assert isinstance(inner, SegmentEncoder)

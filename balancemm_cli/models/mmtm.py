@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Encoder, Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, Fusion, ModelSettings, need_several
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.stages import Course, levels
@@ -74,11 +74,11 @@ class MMTM(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "MMTM":
         """The model for these inputs. UsageError for a single one, and for an unknown encoder."""
         assert isinstance(settings, MMTMSettings)
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         need_several("mmtm", widths(encoders))
         return cls(encoders, Concat(widths(encoders), classes, settings), settings.ratio)
 

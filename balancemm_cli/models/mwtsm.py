@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from balancemm_cli.models.encoders import (
+    Choice,
     Encoder,
     FrameEncoder,
     SequenceShape,
@@ -48,14 +49,14 @@ class MWTSM(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "MWTSM":
         """The model for these inputs. UsageError where all are sequences, and for an unknown encoder."""
         assert isinstance(settings, MWTSMSettings)
         check_pictures("mwtsm", inputs)
         encoders = {
             name: WindowEncoder(one, settings.windows) if isinstance(one, FrameEncoder) else one
-            for name, one in make_encoders(encoder, inputs).items()
+            for name, one in make_encoders(choice, inputs).items()
         }
         return cls(encoders, Concat(widths(encoders), classes, settings))
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Encoder, Shape
+from balancemm_cli.models.encoders import Choice, Encoder, Shape
 from balancemm_cli.models.fusion import Fusion, ModelSettings
 
 
@@ -28,9 +28,9 @@ class Network(nn.Module):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "Network":
-        """The model for these inputs; `encoder` is the recipe's. UsageError for inputs that it can't take."""
+        """The model for these inputs, with the run's encoders. UsageError for inputs that it can't take."""
         raise NotImplementedError
 
     @property

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
@@ -49,11 +49,11 @@ class PanoAVQA(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "PanoAVQA":
         """UsageError for one modality alone, and for an unknown encoder."""
         assert isinstance(settings, PanoAVQASettings)
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         return cls(encoders, CrossLayers(widths(encoders), lengths(inputs, GRID), classes, settings))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Shape, widths
+from balancemm_cli.models.encoders import Choice, Shape, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings
 from balancemm_cli.models.guided_attention import GuidedAttention, both_ways, encoders_with_maps
 from balancemm_cli.models.network import Network
@@ -43,11 +43,11 @@ class PSP(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "PSP":
         """UsageError unless there are two modalities, one of which has pictures or one vector per segment."""
         assert isinstance(settings, cls.Settings)
-        encoders, guide = encoders_with_maps("psp", encoder, inputs, settings.guide)
+        encoders, guide = encoders_with_maps("psp", choice, inputs, settings.guide)
         return cls(encoders, Propagation(widths(encoders), classes, settings, guide))
 
 

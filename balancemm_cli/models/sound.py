@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.models.encoders import Encoder, Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
 
@@ -20,7 +20,7 @@ class SoundNetwork(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "SoundNetwork":
         """The model for these inputs. UsageError without a modality of one channel, and for an unknown encoder."""
         sounds = [name for name, shape in inputs.items() if shape == 1]
@@ -29,7 +29,12 @@ class SoundNetwork(Network):
                 f"Model {cls.name} needs a modality of sound as spectrograms, and {', '.join(inputs)} are not. "
                 "Take concat."
             )
-        others = make_encoders(encoder, {name: shape for name, shape in inputs.items() if name not in sounds})
+        if named := [name for name in sounds if name in choice.named]:
+            raise UsageError(
+                f"Model {cls.name} has an encoder of its own for sound, and encoders.{named[0]} names another. Leave "
+                "it out, or take concat."
+            )
+        others = make_encoders(choice, {name: shape for name, shape in inputs.items() if name not in sounds})
         encoders = {name: others.get(name) or cls.sound(settings) for name in inputs}
         return cls(encoders, Concat(widths(encoders), classes, settings))
 

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from balancemm_cli.models.encoders import (
     FrameEncoder,
     SequenceShape,
-    SequenceTransformer,
     Shape,
-    VectorEncoder,
+    StepEncoder,
 )
 
 
@@ -18,13 +17,13 @@ def tokens(encoder: nn.Module, inputs: Tensor, grid: int) -> Tensor:
     """Inputs (see encoders) to tokens [B, T, D].
 
     Of pictures and spectrograms the positions of the encoder's last map, averaged over frames and pooled to grid ×
-    grid; of sequences the steps of their transformer, with zeros for padding; of sequences of one step that step.
+    grid; of sequences the steps that their encoder makes, with zeros for padding; one where it makes none, as of a
+    vector or a bag of words.
     """
-    if isinstance(encoder, VectorEncoder):
-        return encoder(inputs)[:, None]
-    if isinstance(encoder, SequenceTransformer):
+    if isinstance(encoder, StepEncoder):
         return encoder.steps(inputs)[0]
-    assert isinstance(encoder, FrameEncoder)
+    if not isinstance(encoder, FrameEncoder):
+        return encoder(inputs)[:, None]
     if inputs.ndim == 4:
         maps = encoder.maps(inputs)
     else:
@@ -34,7 +33,7 @@ def tokens(encoder: nn.Module, inputs: Tensor, grid: int) -> Tensor:
 
 
 def lengths(inputs: Mapping[str, Shape], grid: int) -> dict[str, int]:
-    """The largest number of tokens of each modality."""
+    """No modality has more tokens."""
     return {
         name: shape.length if isinstance(shape, SequenceShape) else grid**2 for name, shape in inputs.items()
     }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from balancemm_cli.models.encoders import Encoder, FrameEncoder, Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Encoder, FrameEncoder, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsn import check_pictures
@@ -29,11 +29,11 @@ class TSM(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "TSM":
         """The recipe's encoder with shifts. UsageError without a modality of pictures, and for an unknown encoder."""
         check_pictures("tsm", inputs)
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         for one in encoders.values():
             if isinstance(one, FrameEncoder):
                 ShiftedFrames(one)

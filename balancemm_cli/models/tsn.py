@@ -16,7 +16,7 @@ consensus, the average, joins the K scores. Which frames they are is a matter of
 from collections.abc import Mapping
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.models.encoders import Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
 
@@ -26,11 +26,11 @@ class TSN(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "TSN":
         """The recipe's encoder for pictures and spectrograms. UsageError without any, and for an unknown one."""
         check_pictures("tsn", inputs)
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         return cls(encoders, Concat(widths(encoders), classes, settings))
 
 

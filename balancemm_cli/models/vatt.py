@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Encoder, Shape, make_encoders, widths
+from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
@@ -90,11 +90,11 @@ class VATT(Network):
 
     @classmethod
     def assemble(
-        cls, encoder: str, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
+        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "VATT":
         """The model for these inputs. UsageError for a single one, and for an unknown encoder."""
         assert isinstance(settings, VATTSettings)
-        encoders = make_encoders(encoder, inputs)
+        encoders = make_encoders(choice, inputs)
         fusion = CrossAttention(widths(encoders), lengths(inputs, settings.grid), classes, settings)
         return cls(encoders, fusion, settings.grid)
 

@@ -102,7 +102,7 @@ def _fill(encoder: FrameEncoder, given: Mapping[str, Tensor], path: Path) -> Non
         others = f" ({len(differences) - 1} more such)" if len(differences) > 1 else ""
         raise InputError(
             f"{path} does not fit {type(encoder).__name__}: {differences[0]}{others}. "
-            "Name the file of that encoder, or the encoder of that file with --set encoder."
+            "Name the file of that encoder, or the encoder of that file with --set encoder or encoders.<modality>."
         )
     encoder.trunk.load_state_dict({**own, **given})
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
-from balancemm_cli.config.recipe import WITHOUT_EFFECT, all_keys, describe
+from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe, is_key
 from balancemm_cli.config.run import RunConfig, not_installed, resolve
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.groups import Group
@@ -21,8 +21,8 @@ def beyond_recipe(group: Group) -> dict[str, object]:
     run = group.runs[0]
     if not run.settings:
         raise InputError(f"{run.folder}: config.toml is missing or damaged.")
-    given, known = _of_recipe(group.names), set(all_keys())
-    return {key: value for key, value in run.settings.items() if given.get(key) != value and key in known}
+    given = _of_recipe(group.names)
+    return {key: value for key, value in run.settings.items() if given.get(key) != value and is_key(key)}
 
 
 @cache
