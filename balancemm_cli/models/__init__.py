@@ -102,8 +102,8 @@ def build(
         if issubclass(kind, Network):
             _check_segments(model, kind, inputs)
             return kind.assemble(choice, inputs, classes, of_model)
-        encoders = make_encoders(choice, inputs)
-        return Network(encoders, kind(widths(encoders), classes, of_model))
+        made = make_encoders(choice, inputs)
+        return Network(made, kind(widths(made), classes, of_model))
 
 
 def _check_segments(model: str, kind: type[Network], inputs: Mapping[str, Shape]) -> None:
