@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
+from balancemm_cli.runs.schema import Discrepancy
 
 LN3 = math.log(3)
 # Two samples of class 0 and two classes: softmax gives 3/4 (audio) and 1/2 (visual) to the true class.
@@ -21,6 +23,17 @@ def test_by_hand():
     assert found.rho.tolist() == pytest.approx([1.5, 2 / 3])
     assert found.ahead.tolist() == [True, False]
     assert found.z.tolist() == pytest.approx([math.tanh(0.5), math.tanh(-1 / 3)])
+
+
+def test_a_result_takes_the_largest_there_is():
+    """Features that are not standardised can give it: the other modality's score of a whole batch vanishes."""
+    logits = {"audio": torch.tensor([[999.0, 0.0]]), "visual": torch.tensor([[-999.0, 0.0]])}
+    found = measure(
+        {name: own.expand(4096, 2) for name, own in logits.items()},
+        torch.zeros(4096, dtype=int),
+        DiscrepancySettings(),
+    )
+    assert 1e15 < found.rho[0] == TypeAdapter(Discrepancy).validate_python(found.rho[0].item())
 
 
 def test_difference_and_sigmoid_by_hand():

@@ -23,7 +23,7 @@ from balancemm_cli.models.encoders import ENCODERS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Their media can't be had here; the command says where they are.
-NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED}
+NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED and not dataset.EMBEDDED}
 # What the program says where they, or what was trained on them, are absent.
 ABSENT = {"prepare": "data/raw/", "train": "Prepare it first", "report": "There are no runs in"}
 OTHER_TABLES = ("sensors", "unsplit", "pets", "collar")  # beside my.csv, which a folder has alone

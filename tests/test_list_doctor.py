@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from media_files import tone, write_csv, write_wav
 
+from balancemm_cli.data.datasets import htad
 from balancemm_cli.data.preparing.prepare import prepare_dataset
 from balancemm_cli.errors import InputError, UsageError
 
@@ -285,6 +286,16 @@ def test_the_doctor_without_programs_and_opencv(tmp_path, monkeypatch, capsys):
     for what in ("git is not here", "git-lfs is not here", "sbatch is not here", "opencv, for ucf-101"):
         assert any(line.startswith(f"optional  {what}") for line in lines), what
     assert "optional  no data set is prepared in data/prepared: `bmm prepare`" in lines
+
+
+def test_the_doctor_names_the_package_with_real_data(monkeypatch):
+    check = doctor_module._real()
+    assert check.state == "ok" and re.fullmatch(
+        r"multiviewstacking [\d.]+: the real data of htad", check.text
+    )
+    monkeypatch.setattr(htad, "PACKAGE", "no-such-package")
+    check = doctor_module._real()
+    assert check.state == "optional" and check.text.endswith("pip install 'balancemm-cli[real]'")
 
 
 def test_in_a_terminal_no_word_is_split(bmm, monkeypatch, capsys):

@@ -168,7 +168,7 @@ def test_train_prepares_what_is_absent(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "COUNTS", {"train": 8, "test": 4})
     folder = _prepared("synthetic-modalities-5-equal", tmp_path)
     assert list(open_set(folder).modalities) == ["m1", "m2", "m3", "m4", "m5"]
-    assert "is absent: preparing the built-in synthetic data first." in capsys.readouterr().err
+    assert "is absent: preparing synthetic-modalities first." in capsys.readouterr().err
     assert _prepared("synthetic-modalities-5-equal", tmp_path) == folder
 
 

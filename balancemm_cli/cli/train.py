@@ -259,7 +259,7 @@ def _folder(dataset: str, data: Path) -> Path | None:
 
 
 def _prepared(dataset: str, data: Path) -> Path:
-    """The folder of a prepared data set; built-in ones are prepared when they are absent."""
+    """The folder of a prepared data set; those that need no files of the user's are prepared when they are absent."""
     from balancemm_cli.data.preparing.prepare import embedded
 
     if folder := _folder(dataset, data):
@@ -270,7 +270,7 @@ def _prepared(dataset: str, data: Path) -> Path:
         raise InputError(f"{folder} is absent. Prepare it first: bmm prepare {dataset}.")
     from balancemm_cli.cli.prepare import run_prepare
 
-    say(f"{folder} is absent: preparing the built-in synthetic data first.")
+    say(f"{folder} is absent: preparing {request.name} first.")
     run_prepare(request)
     return folder
 

@@ -137,7 +137,7 @@ def load_recipe(dataset: str, recipe: str | None) -> tuple[str, dict[str, Any], 
     """A recipe's name, content and file, by name, by the path of a TOML file, or (None) the default one."""
     known = recipes(dataset)
     if recipe is None:
-        recipe = "paper" if "paper" in known else next(iter(known))
+        recipe = next(name for name in ("paper", "default", *known) if name in known)
     path = known.get(recipe) or (Path(recipe) if recipe.endswith(".toml") else None)
     if path is None:
         raise unknown("recipe", recipe, known, f" for {dataset}")

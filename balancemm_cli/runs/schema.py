@@ -8,6 +8,8 @@ from balancemm_cli.errors import unknown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[FiniteFloat, Field(ge=-1e15, le=1e15)]
+Discrepancy = Annotated[FiniteFloat, Field(ge=-1e25, le=1e25)]
+"""ρ: as large as a batch times 10^19, where the scores of the others vanish (features that are not standardised)."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 # Of one line without control characters: texts go to a terminal, names into those of files and columns too.
 Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -93,7 +95,7 @@ class Result(BaseModel):
     epochs: Count | None = None
     error: Text | None = None  # of a run that failed
     selections: dict[Selection, Selected] = {}
-    rho: dict[Name, Number | None] = {}
+    rho: dict[Name, Discrepancy | None] = {}
     time: dict[Name, Number | None] = {}  # seconds, samples_per_second
     split: Text = ""  # whose split it is, in words
     samples: dict[Name, tuple[Count, Count]] = {}

@@ -4,12 +4,17 @@ from balancemm_cli.data.datasets.ave import AVE
 from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.cmu_mosi import CMUMosi
 from balancemm_cli.data.datasets.crema_d import CremaD
+from balancemm_cli.data.datasets.htad import HTAD
 from balancemm_cli.data.datasets.kinetics_sounds import KineticsSounds
 from balancemm_cli.data.datasets.manifest import Manifest
+from balancemm_cli.data.datasets.mosi_utterances import MosiUtterances
 from balancemm_cli.data.datasets.music_avqa import MusicAVQA
+from balancemm_cli.data.datasets.spoken_digits import SpokenDigits
 from balancemm_cli.data.datasets.ucf_101 import UCF101
 from balancemm_cli.data.datasets.ucf_101_three import UCF101Three
+from balancemm_cli.data.datasets.uci_digits import UCIDigits
 from balancemm_cli.data.datasets.vggsound import VGGSound
+from balancemm_cli.data.datasets.wikipedia import Wikipedia
 from balancemm_cli.data.made.synthetic import Synthetic
 from balancemm_cli.data.made.synthetic_ave import SyntheticAVE
 from balancemm_cli.data.made.synthetic_cmu_mosi import SyntheticCMUMosi
@@ -34,6 +39,11 @@ _OURS: tuple[Dataset, ...] = (
     CMUMosi(),
     AVE(),
     MusicAVQA(),
+    HTAD(),
+    UCIDigits(),
+    SpokenDigits(),
+    MosiUtterances(),
+    Wikipedia(),
 )
 _NAMED = {dataset.name: dataset for dataset in _OURS}
 

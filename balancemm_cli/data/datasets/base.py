@@ -14,8 +14,9 @@ class Dataset(ABC):
 
     `HOW_TO_GET` says in a sentence or two which files to get from where. `OPTIONS` are the data set's own options,
     the values of each with the default first, `SETTINGS` the names of those that take any value, which `plan` checks;
-    `plan` takes both by name. `SPLIT_NAMES` are the names of its splits, of
-    which a plan has one: numbers of two splits are never compared. `EMBEDDED` data need nothing from elsewhere.
+    `plan` takes both by name. `SPLIT_NAMES` are the names of its splits, of which a plan has one: numbers of two
+    splits are never compared. `EMBEDDED` data need no files of the user's: they are made here, or come with a package
+    that is installed.
     `PUBLISHED` says whether somebody published the media, so that they can be compared with what was published.
     """
 
@@ -26,6 +27,11 @@ class Dataset(ABC):
     SPLIT_NAMES: ClassVar[tuple[str, ...]] = ("official",)
     EMBEDDED: ClassVar[bool] = False
     PUBLISHED: ClassVar[bool] = True
+
+    @property
+    def usual_source(self) -> Path:
+        """Where the media are looked for when nobody names a place."""
+        return Path("data/raw") / self.name
 
     @abstractmethod
     def plan(

@@ -28,9 +28,15 @@ class Official:
 def read_text(path: Path) -> str:
     """A UTF-8 text file without byte order mark and carriage returns. InputError where it is absent or no text."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return decode_text(path, path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is no file {path}.") from None
+
+
+def decode_text(path: Path, content: bytes) -> str:
+    """As `read_text`, of the content of a file, which may lie within another one."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     if text.startswith("version https://git-lfs"):

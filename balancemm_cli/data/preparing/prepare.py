@@ -138,7 +138,7 @@ class Request:
     @property
     def media(self) -> Path:
         """The folder of the media."""
-        return self.source or Path("data/raw") / self.name
+        return self.source or self.dataset.usual_source
 
     def folder(self, name: str) -> Path:
         """The folder to make of a set of that name."""
@@ -183,7 +183,8 @@ def _folder_name(name: str, known: Mapping[str, tuple[str, ...]], options: Optio
 
 
 def embedded(folder: Path) -> Request | None:
-    """What to prepare for a folder of that name to hold built-in synthetic data; None where the name is another."""
+    """What to prepare for a folder of that name to hold data that need no files of the user's; None where the name is
+    another."""
     for name, options in _forms(folder.name):
         if DATASETS[name].EMBEDDED:
             return Request(name, out=folder, options=options)
