@@ -40,10 +40,10 @@ def accuracies(data: Path, settings: list[str], seed: int, epochs: list[int]) ->
     return [found[count - 1] for count in epochs]
 
 
-def rows(data: Path, epochs: list[int], seeds: int) -> Iterator[tuple[str, list[str]]]:
+def rows(data: Path, optimizers: list[str], epochs: list[int], seeds: int) -> Iterator[tuple[str, list[str]]]:
     """Of each setting its name and its cells."""
-    for name, rates in RATES.items():
-        for rate in rates:
+    for name in optimizers:
+        for rate in RATES[name]:
             settings = [f"optimizer.name={name}", f"optimizer.lr={rate}"]
             each = zip(*(accuracies(data, settings, seed, epochs) for seed in range(seeds)), strict=True)
             yield f"{name} {rate:g}", [f"{100 * mean(own):.1f} ± {100 * stdev(own):.1f}" for own in each]
@@ -56,12 +56,13 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("data/prepared"), help="the folder of prepared sets"
     )
+    parser.add_argument("--optimizers", nargs="+", choices=RATES, default=list(RATES))
     parser.add_argument("--epochs", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     print(f"| {given.dataset} | " + " | ".join(f"{count} epochs" for count in given.epochs) + " |")
     print("|---" * (1 + len(given.epochs)) + "|")
-    for name, cells in rows(given.data / given.dataset, given.epochs, given.seeds):
+    for name, cells in rows(given.data / given.dataset, given.optimizers, given.epochs, given.seeds):
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
