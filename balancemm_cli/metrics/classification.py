@@ -1,7 +1,7 @@
 """Classification metrics: accuracy, mAP (Eq. 19) and macro-F1 (Eq. 20), fractions in 0–1.
 
-`scores` is [N, C] floats (softmax), `labels` is [N] integers in 0 … C − 1. The values are those of scikit-learn to the bit
-(accuracy_score, average_precision_score, f1_score), whose checks take most of the time where the samples are few.
+`scores` is [N, C] floats (softmax), `labels` is [N] integers in 0 … C − 1. The values are those of scikit-learn's
+accuracy_score, average_precision_score and f1_score to the bit; its checks take most of the time of few samples.
 """
 
 from collections.abc import Mapping, Sequence
