@@ -3,6 +3,7 @@
 import math
 import signal
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,13 @@ import torch  # noqa: F401 - before a command that reads leaves it out
 
 from balancemm_cli.cli import main
 from balancemm_cli.data.made import synthetic
+from balancemm_cli.data.preparing import workers
 from balancemm_cli.data.preparing.prepare import prepare_dataset
-from balancemm_cli.engine import trainer
+from balancemm_cli.engine import PRELOADED, trainer
+
+# What processes are forked from, whichever test comes first: those of runs and those that decode.
+forkserver.set_forkserver_preload([*PRELOADED, *workers.PRELOADED])
+forkserver.ensure_running()
 
 # Where the suite itself was started with Ctrl-C ignored, as a script's `make test &` is, the commands that tests
 # interrupt would inherit that.

@@ -57,7 +57,7 @@ def test_prepare_prints_how_much_faster_it_is(tmp_path):
     write_video(tmp_path / "b.mkv", [0, 60, 120, 180, 240])
     write_wav(tmp_path / "b.wav", tone(1.0))
     for options, clips in (["--media", str(tmp_path), "--clips", "0"], 2), (["--seconds", "1"], 3):
-        command = [SCRIPTS / "prepare.py", "--rounds", "1", "--clips", "3", *options]
+        command = [SCRIPTS / "prepare.py", "--rounds", "1", "--clips", "3", "--workers", "1", *options]
         done = python(*command)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
@@ -68,13 +68,16 @@ def test_prepare_prints_how_much_faster_it_is(tmp_path):
 
 def test_input_prints_how_much_faster_it_is():
     pytest.importorskip("librosa", reason="needs the extra 'bench'")
-    command = [SCRIPTS / "input.py", "--samples", "40", "--rounds", "1"]
+    command = [SCRIPTS / "input.py", "--samples", "40", "--rounds", "1", "--shorter", "90", "--workers", "1"]
     done = python(*command)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     rates = found["samples_a_second"]
-    assert set(rates) == {"resident", "streaming", "dataloader"}
+    smaller = {"streaming of smaller", "dataloader of smaller"}
+    assert set(rates) == {"resident", "streaming", "dataloader", *smaller}
     assert found["ratios"]["resident"] == rates["resident"] / rates["dataloader"] > 0
+    compared = rates["streaming of smaller"] / rates["dataloader of smaller"]
+    assert found["ratios"]["streaming of smaller"] == compared > 0
     assert 20_000 < found["jpeg_bytes"] < 90_000  # as its first lines say
     assert min(found["cpu_ms"].values()) > 0
 

@@ -13,7 +13,7 @@ import time
 import pyarrow as pa
 import pytest
 import torch
-from test_resume import assert_same_run
+from test_resume import SMALL, assert_same_run
 from torch import nn
 
 from balancemm_cli.config.run import resolve
@@ -61,7 +61,7 @@ UNEVEN = ["epochs=4", "batch_size=19", "frames.flip=true", "frames.crop=random-r
 
 
 def job(prepared, runs, overrides=("epochs=3", "frames.flip=true"), **given):
-    config = resolve("synthetic", method="opm+ogm", overrides=overrides, **given)
+    config = resolve("synthetic", method="opm+ogm", overrides=[*overrides, *SMALL], **given)
     return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
 
 
@@ -128,7 +128,7 @@ def kill_and_finish(prepared, runs, uninterrupted, times):
     print(f"moments drawn with seed {seed}")
     chance.seed(seed)
     for _ in range(times):
-        pair = Pair(train, killed, 0.03)
+        pair = Pair(train, killed, 0.1)
         pair.wait_until_joined()
         victim = chance.randrange(2)
         time.sleep(chance.uniform(0, 1.2))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media_files import contents, enlarge, small_disk, tone, write_csv, write_video, write_wav
+from warm_python import python
 
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, waveform
@@ -327,10 +328,8 @@ def test_the_names_are_cheap():
 
 def bmm(folder, *words):
     """Run the command in a folder."""
-    command = [sys.executable, "-m", "balancemm_cli", "prepare", *map(str, words)]
-    return subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return python("-m", "balancemm_cli", "prepare", *words, folder=folder, environment=environment)
 
 
 def test_the_command(source, tmp_path):

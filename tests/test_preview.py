@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from media_files import contents, tone, write_csv, write_video
 from PIL import Image
+from warm_python import python
 
 from balancemm_cli.data import store
 from balancemm_cli.data.kinds import kind_of
@@ -175,23 +174,11 @@ def test_the_command_with_media_and_without(tmp_path):
         write_video(tmp_path / f"{index}.mkv", [60 * index + 9] * 5, samples=tone(1.0))
         lines.append(f"{index},{'ab'[index % 2]},{'train' if index < 2 else 'test'},{index}.mkv,{index}.mkv")
     table = write_csv(tmp_path / "my.csv", "id,label,split,audio,visual", *lines)
-    command = [
-        "-m",
-        "balancemm_cli",
-        "prepare",
-        "manifest",
-        "--preview",
-        "--out",
-        "set",
-        "--source",
-        "my.csv",
-    ]
+    words = ["prepare", "manifest", "--preview", "--out", "set", "--source", "my.csv"]
 
     def run():
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        done = python("-m", "balancemm_cli", *words, folder=tmp_path, environment=environment)
         assert done.returncode == 0 and done.stdout == "set\n", done.stderr
         assert "A picture of each class is in set-preview." in done.stderr
         return done.stderr

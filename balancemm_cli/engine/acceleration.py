@@ -8,6 +8,7 @@ Evaluation is always float32 and uncompiled, so that `bmm eval` of a checkpoint 
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -55,7 +56,7 @@ class Encode:
             inputs = {name: channels_last(values) for name, values in inputs.items()}
         encode = self._compiled if compiled else self.network.encode
         device = next(iter(inputs.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.speed.amp):
+        with torch.autocast(device, torch.bfloat16) if self.speed.amp else nullcontext():
             features = encode(inputs)
         return {name: feature.to(torch.get_default_dtype()) for name, feature in features.items()}
 

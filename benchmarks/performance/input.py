@@ -13,11 +13,15 @@ turns, each for one epoch after an epoch of warming up; the median over rounds c
 seconds that the processor worked, of all processes (Linux), which other programs on the machine disturb less. The
 last line is one JSON object.
 
+With --shorter N two more contenders read the same pictures stored smaller, their shorter side of N pixels: streaming
+and the DataLoader. Each stands beside the DataLoader that reads its pictures.
+
 With --flat N the cost per sample of a streaming epoch over N samples is measured instead, beside that over 2,000:
 small pictures, in shards of 2,000 samples. The process's own memory (Linux) is given without the pages of the mapped
 files, which the operating system takes back as it needs.
 
     python benchmarks/performance/input.py
+    python benchmarks/performance/input.py --shorter 256
     python benchmarks/performance/input.py --flat 200000
 """
 
@@ -54,7 +58,9 @@ DISTINCT = 32  # pictures that are made; samples share them
 SHARD = 2000  # samples
 BATCH = 32
 CPU = torch.device("cpu")
-CONTENDERS = ("resident", "streaming", "dataloader")
+Epochs = dict[
+    str, Callable[[int], Iterator[dict[str, torch.Tensor]]]
+]  # of each contender, by the epoch's number
 
 
 def main() -> None:
@@ -67,8 +73,42 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """Resident, streaming and the DataLoader on the same samples."""
-    size = HEIGHT, WIDTH
-    samples = list(make_samples(options.samples, size, RATE * SECONDS, FRAMES, options.exponent))
+    epochs, prepared_in, jpeg = make_contenders(options, folder, (HEIGHT, WIDTH))
+    if options.shorter:
+        size = options.shorter, round(options.shorter * WIDTH / HEIGHT)
+        smaller, _, _ = make_contenders(options, folder / "smaller", size)
+        epochs |= {f"{name} of smaller": smaller[name] for name in ("streaming", "dataloader")}
+    rates, work = ({name: [] for name in epochs} for _ in range(2))
+    for epoch in range(options.rounds + 1):
+        for name, batches in epochs.items():
+            worked = cpu_seconds()
+            taken = seconds_of(batches(epoch), options.samples)
+            if epoch:
+                work[name].append(1000 * (cpu_seconds() - worked) / options.samples)
+                rates[name].append(options.samples / taken)
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    cpu = {name: statistics.median(found) for name, found in work.items()}
+    beside = {
+        name: "dataloader" + name.partition("streaming")[2] for name in epochs if "dataloader" not in name
+    }
+    ratios = {name: medians[name] / medians[other] for name, other in beside.items()}
+    cpu_ratios = {name: cpu[other] / cpu[name] for name, other in beside.items()}
+    for name, rate in medians.items():
+        print(f"{name:21} {rate:8.0f} samples a second, {cpu[name]:6.2f} ms of processor a sample")
+    for name, other in beside.items():
+        print(f"{name} is {ratios[name]:.1f} times as fast as {other}, by processor {cpu_ratios[name]:.1f}")
+    print(f"Decoding all once took {prepared_in:.1f} s.")
+    found = {"ratios": ratios, "cpu_ratios": cpu_ratios, "samples_a_second": medians, "cpu_ms": cpu}
+    found |= {"all_rates": rates, "decoding_seconds": prepared_in, "jpeg_bytes": jpeg}
+    print(json.dumps({**found, **vars(options)}))
+
+
+def make_contenders(
+    options: argparse.Namespace, folder: Path, size: tuple[int, int]
+) -> tuple[Epochs, float, int]:
+    """All three on pictures stored at a size; the seconds that decoding all once took, and a picture's bytes."""
+    made = HEIGHT, WIDTH
+    samples = list(make_samples(options.samples, made, RATE * SECONDS, FRAMES, options.exponent, size))
     prepared = write_set(folder / "prepared", {"train": samples}, size, RATE)
     config = resolve("crema-d")
     inputs = Inputs(prepared, list(prepared.modalities), config.settings)
@@ -80,35 +120,16 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     print(make_resident([sources["streaming"]], "streaming"))
     batch = config.settings.batch_size
     loader = make_loader(write_files(folder / "files", samples), batch, options.workers)
-    epochs: dict[str, Callable[[int], Iterator[dict[str, torch.Tensor]]]] = {
+    epochs: Epochs = {
         name: lambda epoch, source=source: ours(source, inputs, batch, epoch)
         for name, source in sources.items()
     }
     epochs["dataloader"] = lambda _: iter(loader)
-    rates, work = ({name: [] for name in CONTENDERS} for _ in range(2))
-    for epoch in range(options.rounds + 1):
-        for name in CONTENDERS:
-            worked = cpu_seconds()
-            taken = seconds_of(epochs[name](epoch), options.samples)
-            if epoch:
-                work[name].append(1000 * (cpu_seconds() - worked) / options.samples)
-                rates[name].append(options.samples / taken)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    cpu = {name: statistics.median(found) for name, found in work.items()}
-    modes = CONTENDERS[:2]
-    ratios = {name: medians[name] / medians["dataloader"] for name in modes}
-    cpu_ratios = {name: cpu["dataloader"] / cpu[name] for name in modes}
-    for name, rate in medians.items():
-        print(f"{name:10} {rate:8.0f} samples a second, {cpu[name]:6.2f} ms of processor a sample")
-    for name in modes:
-        print(
-            f"{name} is {ratios[name]:.1f} times as fast as the DataLoader, by processor {cpu_ratios[name]:.1f}"
-        )
-    print(f"Decoding all once took {prepared_in:.1f} s.")
-    jpeg = statistics.mean(len(frame) for sample in samples for frame in sample["visual"])
-    found = {"ratios": ratios, "cpu_ratios": cpu_ratios, "samples_a_second": medians, "cpu_ms": cpu}
-    found |= {"all_rates": rates, "decoding_seconds": prepared_in, "jpeg_bytes": round(jpeg)}
-    print(json.dumps({**found, **vars(options)}))
+    return (
+        epochs,
+        prepared_in,
+        round(statistics.mean(len(frame) for sample in samples for frame in sample["visual"])),
+    )
 
 
 def measure_flat(options: argparse.Namespace, folder: Path) -> None:
@@ -223,11 +244,18 @@ def make_loader(folders: list[Path], batch: int, workers: int) -> DataLoader:
 
 
 def make_samples(
-    count: int, size: tuple[int, int], length: int, frames: int, exponent: float
+    count: int,
+    size: tuple[int, int],
+    length: int,
+    frames: int,
+    exponent: float,
+    stored: tuple[int, int] | None = None,
 ) -> Iterator[store.Row]:
-    """Rows for a shard, made from DISTINCT pictures."""
+    """Rows for a shard, made from DISTINCT pictures of `size`, (height, width), which are scaled to `stored`."""
     generator = np.random.default_rng(0)
-    jpegs = [encode_jpeg(natural(generator, size, exponent)) for _ in range(DISTINCT)]
+    height, width = stored or size
+    pictures = (Image.fromarray(natural(generator, size, exponent)) for _ in range(DISTINCT))
+    jpegs = [encode_jpeg(np.array(picture.resize((width, height)))) for picture in pictures]
     swell = 1 + np.sin(np.linspace(0, 20, length))
     for number in range(count):
         sound = generator.normal(0, 0.05, length) * swell
@@ -256,7 +284,7 @@ def write_set(
     folder: Path, splits: Mapping[str, Iterable[store.Row]], size: tuple[int, int], rate: int
 ) -> store.PreparedSet:
     """A prepared set."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     height, width = size
     modalities = {
         "audio": {"kind": "waveform", "rate": rate},
@@ -324,6 +352,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes of the DataLoader, threads of bmm")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--exponent", type=float, default=1.8, help="how the detail of pictures falls off")
+    parser.add_argument(
+        "--shorter",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also with pictures whose shorter side is N pixels",
+    )
     parser.add_argument(
         "--flat", type=int, default=0, metavar="N", help="measure a streaming epoch over N samples"
     )

@@ -32,6 +32,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from itertools import cycle, islice
+from multiprocessing import forkserver
 from pathlib import Path
 
 import av
@@ -90,6 +91,7 @@ def prepare(table: Path, out: Path, workers: int) -> dict:
         raise SystemExit(f"Some clips cannot be used: {prepared.manifest['rejected']}")
     status = Path("/proc/self/status").read_text()  # getrusage would count what this process was forked from
     parent = int(status.partition("VmHWM:")[2].split()[0])
+    forkserver._forkserver._stop()  # waited for, it hands on the peak of the workers that it has waited for
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {"seconds": seconds, "parent_mib": parent / 1024, "worker_mib": worker / 1024}
 

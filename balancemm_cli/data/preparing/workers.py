@@ -15,6 +15,9 @@ from balancemm_cli.errors import InputError, UsageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+PRELOADED = ["balancemm_cli.cli", "balancemm_cli.data.preparing.prepare"]
+"""What the process imports once from which the workers are forked."""
+
 _ticks: Any = None  # in a worker: the counter that it shares with its parent
 
 
@@ -34,12 +37,13 @@ def run(
     workers: int,
     on_ticks: Callable[[int], None] | None = None,
 ) -> list[Result]:
-    """Call `function` on each task in spawned processes; the results in the order of the tasks.
+    """Call `function` on each task in processes of their own; the results in the order of the tasks.
 
     `on_ticks` gets the number of calls of `tick` in all workers so far. The first error ends all workers and
     is raised here; so does KeyboardInterrupt. A worker that dies raises InputError.
     """
-    context = get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)  # without effect where bmm train has started it for its runs
     ticks = context.Value("Q", 0)  # also starts Python's resource tracker, which resets the signal mask
     others = set(active_children())
     pool = ProcessPoolExecutor(
