@@ -153,9 +153,8 @@ def stored(prepared: PreparedSet, split: str, modality: str) -> np.ndarray:
     return np.stack([part.array(modality, row) for row in part.holders(modality)])
 
 
+@pytest.mark.parametrize("prepared", READ, indirect=True)
 def test_a_linear_model_has_the_accuracy_that_it_has_on_the_files(prepared) -> None:
-    if prepared.name not in READ:
-        pytest.skip("it holds media: see below")
     features, labels = READ[prepared.name]()
     row = row_of(prepared.name)
     rows = {part: [row(sample) for sample in prepared.split(part).ids] for part in COUNTS[prepared.name]}
@@ -173,9 +172,8 @@ def test_a_linear_model_has_the_accuracy_that_it_has_on_the_files(prepared) -> N
     assert list(features) == list(prepared.modalities)
 
 
+@pytest.mark.parametrize("prepared", ["spoken-digits"], indirect=True)
 def test_sound_and_pictures_are_those_of_the_files(prepared) -> None:
-    if prepared.name != "spoken-digits":
-        pytest.skip("it holds features: see above")
     digits = load_digits()
     pairs = {
         sample.id: int(sample.clips["visual"].name.partition("#")[2])
