@@ -96,9 +96,7 @@ class Recipe(Section):
     task: str = "classification"
     modalities: tuple[str, ...] | None = None  # of those that the data set has; None: all
     encoder: str = "resnet18"  # of pictures and spectrograms
-    encoders: dict[str, str] = Field(
-        default_factory=dict
-    )  # by modality, or for all vectors, series, texts or pictures
+    encoders: dict[str, str] = Field(default_factory=dict)  # by modality or by what it is, see ENCODERS
     pretrained: bool = False  # encoders of pictures and spectrograms start from the file of --weights
     epochs: int = Field(default=100, gt=0)
     snapshots: int = Field(default=0, ge=0)  # keep the weights after each so many epochs, for Fig. 1; 0: none
