@@ -27,7 +27,7 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="A prepared data set, a folder under --data; those that need no files of yours are prepared when absent.",
+            help="A prepared data set, a folder under --data; those that need no files are prepared if absent.",
         ),
     ] = "synthetic",
     model: Annotated[str, typer.Option(metavar="NAME", help="A model of `bmm list models`.")] = "concat",

