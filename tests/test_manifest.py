@@ -237,7 +237,7 @@ def test_the_names_that_torch_has_are_known():
 def test_a_csv_whose_name_is_no_text_is_refused(tmp_path):
     table = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))
     write_csv(table, "id,label,split,audio", "1,a,train,a.wav")
-    with pytest.raises(InputError, match="is no plain text, and it names the data set"):
+    with pytest.raises(InputError, match="is no plain text, or begins with a dot, and it names the data set"):
         manifest.Manifest().plan(table, None, False)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -157,10 +158,14 @@ def test_tables_joined_by_id(tmp_path):
         ("id,p\nx,1\n", "line 3: the id 'y' has no row in"),
         ("name,p\nx,1\n", "has no column 'id'"),
         ("id\nx\n", "no column of numbers beside 'id'"),
-        ("id,p\nx,1\ny,two\n", "column 'p' holds 'two' in the row of 'y'"),
-        ("id,p\nx,1\ny,\n", "the row of 'y' has a number that is missing"),
+        ("id,p\nx,1\ny,two\n", "line 3: the cell of 'p' holds 'two', no finite number"),
+        ("id,p\nx,1\ny,\n", "line 3: the cell of 'p' is empty"),
         ("id,p\nx,1\ny,2\nx,3\n", "has the id 'x' more than once"),
-        ("", "can't be read as a table"),
+        ("", "is empty"),
+        ("id,p\nx,7,1\ny,8,2\n", "line 2: 3 cells where the header has 2"),
+        ("id,p\n,1\ny,2\n", "a row with an empty id"),
+        ("id;p\nx;1\n", "no column 'id'.* Its cells are parted by semicolons"),
+        (",id,p\n0,x,1\n1,y,2\n", "a column without a name"),
         (None, "There is no file"),
     ],
 )
@@ -192,12 +197,69 @@ def test_a_table_has_a_name_and_a_file(tmp_path, text):
         ("text", "", "line 3: the cell of 'text' is empty"),
         ("age", "1", "it is not clear what column 'age' holds"),
         ("group.x", "1", "'group' can't be the name of a modality"),
+        ("labels", "1", "'labels' can't be the name of a modality"),
+        ("a[1]", "1", "it needs each number from 0 once"),
+        ("v:features", "1,,2", "holds '1,,2', not numbers"),
+        ("v:features", "1,5 2,5", "holds '1,5 2,5', not numbers"),
     ],
 )
 def test_bad_cells(tmp_path, header, row, said):
-    path = table_of(tmp_path, f"{HEADER},{header}", "x,a,train,1", f"y,b,train,{row}")
+    path = table_of(tmp_path, f"{HEADER},{header}", "x,a,train,1", f'y,b,train,"{row}"')
     with pytest.raises(InputError, match=said):
         plan(path)
+
+
+def test_ids_are_read_as_they_stand(tmp_path):
+    """Whatever pandas would take for a missing value or a number."""
+    path = table_of(tmp_path, f"{HEADER},text", "NA,a,train,one", "007,b,train,two", "nan,b,train,two")
+    (tmp_path / "t.csv").write_text("id,p\n007,1\nnan,2\nNA,3\n")
+    split = prepare(path, table=[f"t={tmp_path / 't.csv'}"]).split("train")
+    assert [split.array("t", row)[0] for row in range(3)] == [3, 1, 2]
+
+
+def test_columns_of_parquet_that_are_no_numbers_are_refused(tmp_path):
+    path = table_of(tmp_path, f"{HEADER},text", "x,a,train,one", "y,b,train,two")
+    for column in (pd.to_datetime(["2020-01-01", None]), ["a", "b"], pd.to_timedelta([1, 2])):
+        pd.DataFrame({"id": ["x", "y"], "when": column}).to_parquet(tmp_path / "t.parquet")
+        with pytest.raises(InputError, match="column 'when' holds .*, not numbers"):
+            plan(path, table=[f"t={tmp_path / 't.parquet'}"])
+
+
+@pytest.mark.parametrize("shape", [(10**30, 3), (20, 10**12), (2, 0)])
+def test_a_header_that_says_more_than_there_is(tmp_path, shape):
+    with (tmp_path / "c.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+    (tmp_path / "c.txt").write_text("x\ny\n")
+    np.save(tmp_path / "a.npy", np.ones(2))
+    rows = ["x,a,train,a.npy", "y,a,train,c.npy"]
+    prepared = prepare(table_of(tmp_path, f"{HEADER},f:features", *rows))
+    assert prepared.counts == {"train": 1}
+    path = table_of(tmp_path, f"{HEADER},text", "x,a,train,one", "y,a,train,two")
+    with pytest.raises(InputError, match=r"c\.npy "):
+        plan(path, table=[f"t={tmp_path / 'c.npy'}"])
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "p.txt")
+    os.mkfifo(tmp_path / "t.csv")
+    (tmp_path / "a.txt").write_text("one")
+    path = table_of(tmp_path, f"{HEADER},text", "x,a,train,a.txt", "y,a,train,p.txt")
+    assert pd.read_csv(prepare(path).folder / "rejected.csv")["reason"][0].startswith(
+        "unreadable: a folder, a pipe"
+    )
+    with pytest.raises(InputError, match="There is no file"):
+        plan(path, table=[f"t={tmp_path / 't.csv'}"])
+
+
+def test_a_text_of_any_length_fits_a_cell(tmp_path):
+    found = plan(table_of(tmp_path, f"{HEADER},text", f"x,a,train,{'word ' * 50_000}"))
+    assert found.modalities["text"]["length"] == 512
+
+
+def test_cells_that_look_like_files_are_noted(tmp_path):
+    notes = plan(table_of(tmp_path, f"{HEADER},text", "x,a,train,a.txt", "y,a,train,one two")).notes
+    assert any("1 cell(s) look like the paths of files" in note for note in notes)
 
 
 # ---- how media are stored -------------------------------------------------------------------------------------
@@ -409,6 +471,26 @@ def test_whole_numbers_are_classes_that_can_be_estimated_too(tmp_path):
         prepare(table_of(tmp_path, f"{HEADER},v[0]", *rows))
 
 
+@pytest.mark.parametrize("odd", ["nan", "inf", "1e999", "1e200", "unknown"])
+def test_one_odd_label_among_numbers_is_named(tmp_path, odd):
+    rows = [f"s{n},{odd if n == 7 else n + 0.5},{n}" for n in range(20)]
+    with pytest.raises(InputError, match=f"line 9: the label '{odd}' is no number"):
+        plan(table_of(tmp_path, "id,label,v[0]", *rows), split="0.5,0.5")
+
+
+def test_labels_that_are_all_equal_leave_nothing_to_estimate(tmp_path):
+    rows = [f"s{n},1.5,{n}" for n in range(20)]
+    with pytest.raises(InputError, match=r"are 1\.5: there is nothing to estimate"):
+        plan(table_of(tmp_path, "id,label,v[0]", *rows), split="0.5,0.5")
+
+
+def test_tiny_differences_of_labels_are_kept(tmp_path):
+    rows = [f"s{n},{n}e-320,train,{n}" for n in range(8)]
+    found = plan(table_of(tmp_path, f"{HEADER},v[0]", *rows), labels="numbers")
+    values = [sample.extras["regression"] for sample in found.samples]
+    assert np.std(values) == pytest.approx(1, abs=1e-2)
+
+
 def test_several_labels_a_sample(tmp_path):
     rows = ["x,dog|rain,train,1", "y,rain,train,2", "z,|,train,3", "t,cat|dog,test,4", "u,cat,train,5"]
     prepared = prepare(table_of(tmp_path, f"{HEADER},v[0]", *rows))
@@ -421,7 +503,7 @@ def test_several_labels_a_sample(tmp_path):
 
 def test_numbers_that_are_none_are_named(tmp_path):
     path = table_of(tmp_path, f"{HEADER},v[0]", "x,1.5,train,1", "y,much,train,2")
-    with pytest.raises(InputError, match="line 3: the label 'much' is no finite number"):
+    with pytest.raises(InputError, match="line 3: the label 'much' is no number"):
         plan(path, labels="numbers")
 
 

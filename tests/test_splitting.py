@@ -3,11 +3,13 @@
 import hashlib
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balancemm_cli.data.datasets.splitting import in_two_parts, split_by_rule
 
+FOLDS = {"1": 1.0, "2": 1.0, "3": 1.0}
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
@@ -58,3 +60,25 @@ def test_groups_are_never_parted(rows: list[tuple[str, int]], count: int) -> Non
 def test_groups_in_two_parts_are_found() -> None:
     groups = {"a": "x", "b": "x", "c": "y"}
     assert in_two_parts(groups, {"a": "train", "b": "test", "c": "test"}) == {"x": ["test", "train"]}
+
+
+@pytest.mark.parametrize(
+    ("samples", "groups", "shares"),
+    [
+        ({f"s{n}": [f"c{n % 100}"] for n in range(400)}, None, SHARES),
+        ({f"s{n}": [f"c{n % 100}"] for n in range(300)}, None, SHARES),
+        ({f"s{n}": ["ab"[n % 2]] for n in range(20)}, None, {str(fold): 1.0 for fold in range(20)}),
+        ({f"s{n}": [f"d{n % 20}"] for n in range(200)}, {f"s{n}": f"p{n % 40}" for n in range(200)}, FOLDS),
+        (
+            {f"s{n}": ["ab"[n % 2]] for n in range(8)},
+            {f"s{n}": f"p{n % 2}" for n in range(8)},
+            {"1": 1, "2": 1},
+        ),
+    ],
+)
+def test_many_small_classes_leave_no_part_empty(samples, groups, shares) -> None:
+    sizes = Counter(split_by_rule(samples, shares, groups).values())
+    assert set(sizes) == set(shares)
+    total = sum(shares.values())
+    for part, share in shares.items():
+        assert abs(sizes[part] - share / total * len(samples)) <= max(5, 0.08 * len(samples))

@@ -28,6 +28,12 @@ NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tel
 ON_DEMAND = {"interval", "gain-new-samples"}  # of --columns
 COMPARED = {"published", "delta", "verdict", "printed-gain"}  # columns of what was printed
 
+SENTIMENT = "Sentiment from −3 to 3: MAE and correlation of the scores, accuracy-7 of the rounded ones, the others of their sign."
+OWN_NUMBERS = (
+    "Numbers: MAE in standard deviations of the training labels (manifest.json says their mean and deviation), "
+    "correlation of the estimates; the others say whether an estimate is on the right side of the mean."
+)
+
 SELECTION_NOTES: dict[Selection, str] = {
     "last": "the last epoch of each run",
     "best-test": "the epoch with the best test accuracy (as the authors do; optimistic: the test set chose)",
@@ -96,7 +102,8 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
     if any(one.regression for one in rows):
         columns["MAE"] = [format_summary(one.regression.get("mae"), 1, 3) for one in rows]
         columns["Correlation"] = [format_summary(one.regression.get("correlation"), 1, 3) for one in rows]
-        columns["Accuracy-7"] = [_percent(one.regression.get("accuracy_7")) for one in rows]
+        if not own_data(rows):
+            columns["Accuracy-7"] = [_percent(one.regression.get("accuracy_7")) for one in rows]
     with_rho = [name for name in modalities if any(name in one.rho for one in rows)]
     columns |= {f"ρ {name}": [format_summary(one.rho.get(name), 1, 2) for one in rows] for name in with_rho}
     if any(one.gain for one in rows):
@@ -224,10 +231,7 @@ def _notes(
             "seed Wilson's over the test samples, which knows nothing of other seeds."
         )
     if "MAE" in columns:
-        notes.append(
-            "Sentiment from −3 to 3: MAE and correlation of the scores, accuracy-7 of the rounded ones, the others "
-            "of their sign."
-        )
+        notes.append(OWN_NUMBERS if own_data(rows) else SENTIMENT)
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
     if "Gain" in columns:
         notes += gain_notes([one.gain for one in rows if one.gain])
@@ -249,6 +253,11 @@ def _notes(
         notes.append(NOTE)
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
+
+
+def own_data(rows: Sequence[Row]) -> bool:
+    """Whether the numbers that were estimated are those of a user's own data."""
+    return all(one.group.first.data.reader == "manifest" for one in rows)
 
 
 def samples_note(one: Result) -> str:

@@ -1,6 +1,8 @@
 """Split lists and annotation files: read as text, and compared with the official ones."""
 
+import csv
 import hashlib
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from balancemm_cli.errors import InputError, UsageError
 
+BINARY = {b"PAR1": "Parquet file", b"PK": "zip archive, or a spreadsheet"}  # by their first bytes
 OTHER_LISTS = "other lists than the official ones"  # the split of a plan that uses such
 
 
@@ -38,7 +41,10 @@ def decode_text(path: Path, content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+        other = next(
+            (f", but a {what}" for head, what in BINARY.items() if path.read_bytes().startswith(head)), ""
+        )
+        raise InputError(f"{path} is not UTF-8 text{other} (byte {error.start}). Save it as UTF-8.") from None
     if text.startswith("version https://git-lfs"):
         raise InputError(f"{path} is a git-LFS pointer, not the file itself. Run `git lfs pull` there.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -82,6 +88,43 @@ def find_file(splits: Path, names: list[str], how_to_get: str) -> Path:
         if (splits / name).is_file():
             return splits / name
     raise InputError(f"{splits} holds no {' nor '.join(names)}. {how_to_get}")
+
+
+def read_rows(path: Path, required: Iterable[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The header of a CSV file, and the cells of each row that is not blank by header, with its line number.
+
+    InputError, with the line, where it is no CSV with the `required` columns, plain names and as many cells a row.
+    """
+    csv.field_size_limit(2**31 - 1)  # a cell may be a whole text
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    if not lines:
+        raise InputError(f"{path} is empty. Write a header and a row a sample.")
+    header = lines[0][1]
+    if missing := [column for column in required if column not in header]:
+        signs = [name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if sign in header[0]]
+        remedy = f"Its cells are parted by {signs[0]}; save it with commas." if signs else "Add it."
+        raise InputError(
+            f"{path} has no column '{missing[0]}'; its header is {', '.join(header)[:200]}. {remedy}"
+        )
+    for column in header:
+        if not column or header.count(column) > 1:
+            raise InputError(
+                f"{path} has a column without a name or two of one name ('{column}'). Rename it, or leave it out."
+            )
+    if len(lines) == 1:
+        raise InputError(f"{path} has a header, but no sample. Write a row a sample.")
+    for number, cells in lines[1:]:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}. "
+                "Put quotes around cells with commas."
+            )
+    return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
 
 
 def number_in(text: str) -> float:

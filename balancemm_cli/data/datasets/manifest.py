@@ -7,8 +7,6 @@ that of its header (`speech:audio`, `front:visual`), else known by its name, els
 Further modalities come from tables beside the CSV, joined by id.
 """
 
-import csv
-import io
 import math
 import re
 import unicodedata
@@ -19,8 +17,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from balancemm_cli.data.datasets.base import Dataset
-from balancemm_cli.data.datasets.lists import no_lists, number_in, read_text
+from balancemm_cli.data.datasets.lists import no_lists, number_in, read_rows
 from balancemm_cli.data.datasets.own_labels import Labels, labels_from
+from balancemm_cli.data.datasets.own_tables import read_table
 from balancemm_cli.data.datasets.plan import SPLITS, Cell, Clip, Plan, Sample, Spec, features, held
 from balancemm_cli.data.datasets.splitting import in_two_parts, split_by_rule
 from balancemm_cli.data.kinds import KINDS, Kind
@@ -51,8 +50,9 @@ OF_TORCH = tuple(
 )
 
 HOW_TO_GET = (
-    "Write a CSV with the columns id, label, split (train, val or test) and for each modality one with the path of a "
-    "file, relative to the CSV, a text or numbers; then name it: `bmm prepare manifest --source my.csv`."
+    "Write a CSV with the columns id, label, split (train, val or test; or pass --split 0.7,0.1,0.2) and for each "
+    "modality one with the path of a file, relative to the CSV, a text or numbers; then name it: `bmm prepare manifest "
+    "--source my.csv`."
 )
 
 Row = tuple[int, dict[str, str]]  # line number, and the cells by header
@@ -99,11 +99,13 @@ class Manifest(Dataset):
         no_lists("manifest", splits)
         stored = _storing(storing)
         path = _find(source)
-        if not path.name.isprintable():
+        if not path.name.isprintable() or path.stem.startswith("."):
             raise InputError(
-                f"{str(path)!a}: the name of this file is no plain text, and it names the data set. Rename it."
+                f"{str(path)!a}: the name of this file is no plain text, or begins with a dot, and it names the data "
+                "set. Rename it."
             )
-        header, rows = _read(path)
+        header, rows = read_rows(path, REQUIRED)
+        _check_ids(path, rows)
         found = labels_from(path, [(number, row["label"]) for number, row in rows], labels)
         groups = {row["id"]: row[GROUP] for _, row in rows} if GROUP in header else None
         asked = {"split": split, "val": val, "folds": folds}
@@ -112,13 +114,12 @@ class Manifest(Dataset):
         found = found.measured(training)
         modalities = _modalities(path, header, rows, training, stored)
         for name, modality in _tables(path, table, rows).items():
-            if name in modalities:
+            _check_name(path, name)
+            if name.casefold() in map(str.casefold, modalities):
                 raise InputError(f"{path} and --table have two modalities '{name}'. Rename one.")
             modalities[name] = modality
         if not modalities:
             raise InputError(f"{path} has no column of a modality beside {', '.join(header)}. {HOW_TO_GET}")
-        for name in modalities:
-            _check_name(path, name)
         samples = list(_samples(rows, parts, found, groups, modalities))
         if SPLIT not in header:  # train before val and test, and the folds by their numbers
             samples.sort(key=lambda sample: [*SPLITS, *_folds(str(MOST_FOLDS))].index(sample.split))
@@ -175,40 +176,6 @@ def _storing(given: Mapping[str, str]) -> Storing:
 
 
 # ---- reading the CSV --------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> tuple[list[str], list[Row]]:
-    """The header and the rows that are not blank, each with its line number; their ids are checked."""
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    if not lines:
-        raise InputError(f"{path} is empty. {HOW_TO_GET}")
-    header = lines[0][1]
-    missing = [column for column in REQUIRED if column not in header]
-    if missing:
-        raise InputError(
-            f"{path} has no column '{missing[0]}'; its header is {', '.join(header)}. {HOW_TO_GET}"
-        )
-    for column in header:
-        if not column or header.count(column) > 1:
-            raise InputError(
-                f"{path} has a column without a name or two of one name ('{column}'). Rename it."
-            )
-    if len(lines) == 1:
-        raise InputError(f"{path} has a header, but no sample. {HOW_TO_GET}")
-    for number, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}. "
-                "Put quotes around cells with commas."
-            )
-    rows = [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
-    _check_ids(path, rows)
-    return header, rows
 
 
 def _check_ids(path: Path, rows: list[Row]) -> None:
@@ -344,8 +311,9 @@ def _modalities(
         name = match[1].strip() if match else column.partition(":")[0].strip()
         if match and name in found and column != groups[name][0]:
             continue  # taken with the first of its group
-        if name in found:
-            raise InputError(f"{path} has two columns for one modality ({name}). Rename one.")
+        _check_name(path, name)
+        if alike := [one for one in found if one.casefold() == name.casefold()]:
+            raise InputError(f"{path} has two columns for one modality ({alike[0]}, {name}). Rename one.")
         found[name] = (
             _numbers(path, rows, groups[name])
             if match
@@ -355,7 +323,13 @@ def _modalities(
 
 
 def _numbers(path: Path, rows: list[Row], columns: list[str]) -> Modality:
-    """A modality of the numbers in a group of columns."""
+    """A modality of the numbers in a group of columns. InputError for one with gaps, or of both forms."""
+    numbered = [int(match[1]) for column in columns if (match := re.search(r"\[(\d+)\]$", column))]
+    if numbered and (len(numbered) < len(columns) or sorted(numbered) != list(range(len(columns)))):
+        raise InputError(
+            f"{path}: the columns {', '.join(columns)} are of one modality; it needs each number from 0 once, and no "
+            "other columns. Rename them."
+        )
     clips = []
     for number, row in rows:
         values = [number_in(row[column]) for column in columns]
@@ -363,7 +337,8 @@ def _numbers(path: Path, rows: list[Row], columns: list[str]) -> Modality:
             if not math.isfinite(value):
                 said = f"holds '{row[column]}', no finite number" if row[column] else "is empty"
                 raise InputError(
-                    f"{path}, line {number}: the cell of '{column}' {said}. Fill it, or delete the line."
+                    f"{path}, line {number}: the cell of '{column}' {said}. Fill it, or delete the line; a header with "
+                    "a dot or brackets is one of numbers, so rename the column if it holds something else."
                 )
         clips.append(_held(path, f"{path.name}, line {number}", values))
     return Modality(features(1, len(columns)), clips, [])
@@ -387,7 +362,9 @@ def _of_kind(
             raise InputError(
                 f"{path}, line {number}: the cell of '{column}' is empty. Fill it or delete the line."
             )
-    files = not kind.in_cells or _suffixes(rows, column) <= kind.extensions
+    suffixes = [Path(row[column]).suffix.lower() for _, row in rows]
+    like_files = sum(suffix in kind.extensions for suffix in suffixes)
+    files = not kind.in_cells or like_files == len(rows)
     values = [
         Own(path.parent / row[column] if files else row[column], train)
         for (_, row), train in zip(rows, training, strict=True)
@@ -405,6 +382,8 @@ def _of_kind(
             clips.append(Clip(path.parent, row[column], start, end))
         else:
             clips.append(Cell(path.parent, f"{path.name}, line {number}", text=row[column]))
+    if like_files and not files:
+        notes = [*notes, f"{like_files:,} cell(s) look like the paths of files, and are taken as they are."]
     return Modality(spec, clips, notes)
 
 
@@ -436,8 +415,6 @@ def _kind(path: Path, column: str, rows: list[Row]) -> type[Kind]:
 
 def _tables(path: Path, tables: Sequence[str], rows: list[Row]) -> dict[str, Modality]:
     """The modalities of `name=file`, a row of the table for each of the CSV."""
-    from balancemm_cli.data.reading.numbers import read_table
-
     found: dict[str, Modality] = {}
     for text in tables:
         name, equals, file = text.partition("=")
@@ -450,13 +427,20 @@ def _tables(path: Path, tables: Sequence[str], rows: list[Row]) -> dict[str, Mod
         for number, row in rows:
             if row["id"] not in places:
                 raise InputError(
-                    f"{path}, line {number}: the id '{row['id']}' has no row in {file}. Add it, or delete the line."
+                    f"{path}, line {number}: the id '{row['id']}' has no row in {file}, whose first id is "
+                    f"'{ids[0]}'. Add it, or delete the line."
                 )
         clips = [_held(path, f"{Path(file).name}, {row['id']}", values[places[row["id"]]]) for _, row in rows]
         shape = (1, values.shape[1]) if values.ndim == 2 else values.shape[1:]
         left = len(places.keys() - {row["id"] for _, row in rows})
-        notes = [f"{left:,} row(s) of {file} have ids that {path} does not have, and are left out."]
-        found[name] = Modality(features(*shape), clips, notes if left else [])
+        notes = [f"{left:,} row(s) of {file} have ids that {path} does not have, and are left out."] * bool(
+            left
+        )
+        if shape[0] > 1 and (empty := int((~values.any(2)).sum())):
+            notes.append(
+                f"{empty:,} steps hold zeros alone, which the encoders take for the end of a series."
+            )
+        found[name] = Modality(features(*shape), clips, notes)
     return found
 
 

@@ -13,6 +13,8 @@ from balancemm_cli.errors import InputError, UsageError
 KINDS_OF_LABELS = ("classes", "numbers", "sets")
 BETWEEN = "|"  # the labels of a sample that has several; alone: it has none
 NUMBER = "regression"  # the extra that holds a label as a number
+LARGEST = 1e30  # of a label that is a number
+FEW = 0.1  # of the labels: so many that are no numbers, beside fractions, are taken for mistakes
 SIDES = ["below the mean", "above the mean"]
 
 
@@ -74,37 +76,46 @@ class Labels:
         if not trained:
             return self
         mean = math.fsum(trained) / len(trained)
-        deviation = math.sqrt(math.fsum((number - mean) ** 2 for number in trained) / len(trained)) or 1.0
+        farthest = max(abs(number - mean) for number in trained)
+        if not farthest:
+            raise InputError(
+                f"All labels of the training part are {trained[0]:g}: there is nothing to estimate. Correct the column "
+                "'label' or the split."
+            )
+        squares = math.fsum(((number - mean) / farthest) ** 2 for number in trained)
+        deviation = farthest * math.sqrt(squares / len(trained))
         note = (
             f"The labels are numbers, from {min(self.numbers):g} to {max(self.numbers):g}. For task regression each is "
             f"stored as (label − {mean:.6g}) / {deviation:.6g}, by the mean and the deviation of the training part, so "
             "that errors are in these deviations."
         )
         if self.kind == "numbers":
-            note += " Their classes are below and above that mean."
+            note += " Their classes, which task classification tells apart, are below and above that mean."
         return replace(self, mean=mean, deviation=deviation, notes=[*self.notes, note])
 
 
 def labels_from(path: Path, cells: list[tuple[int, str]], kind: str | None) -> Labels:
     """The labels in the cells of a column, each with its line, as of a `kind`.
 
-    None: sets where a label has a BETWEEN, numbers where all are numbers and not all whole, else classes. UsageError
-    for another kind, InputError for cells that are not of it.
+    None: sets where a label has a BETWEEN, numbers where all are numbers (or all but FEW, which are mistakes) and not
+    all whole, else classes. UsageError for another kind, InputError for cells that are not of it.
     """
     if kind is not None and kind not in KINDS_OF_LABELS:
         raise UsageError(f"--labels is one of {', '.join(KINDS_OF_LABELS)}, not '{kind}'.")
     texts = [text for _, text in cells]
     numbers = [number_in(text) for text in texts]
-    numeric = all(map(math.isfinite, numbers))
-    if kind is None:
-        several = any(BETWEEN in text for text in texts)
-        fractions = numeric and not all(number == int(number) for number in numbers)
-        kind = "sets" if several else "numbers" if fractions else "classes"
-    if kind == "numbers" and not numeric:
-        place = next(place for place, number in enumerate(numbers) if not math.isfinite(number))
+    wrong = [place for place, number in enumerate(numbers) if not abs(number) <= LARGEST]
+    right = [number for number in numbers if abs(number) <= LARGEST]
+    fractions = any(number != int(number) for number in right)
+    if kind is None and any(BETWEEN in text for text in texts):
+        kind = "sets"
+    if kind == "numbers" or (kind is None and fractions):
+        kind = "classes" if kind is None and len(wrong) > FEW * len(numbers) else "numbers"
+    if kind == "numbers" and wrong:
+        line, text = cells[wrong[0]]
         raise InputError(
-            f"{path}, line {cells[place][0]}: the label '{texts[place]}' is no finite number. Correct it, or leave "
-            "--labels numbers away."
+            f"{path}, line {line}: the label '{text}' is no number, or none within ±{LARGEST:g}. Correct it; where "
+            "labels are names of classes, pass --labels classes."
         )
     if kind == "sets":
         sets = [[name for part in text.split(BETWEEN) if (name := part.strip())] for text in texts]
@@ -115,5 +126,5 @@ def labels_from(path: Path, cells: list[tuple[int, str]], kind: str | None) -> L
         middle = sorted(numbers)[len(numbers) // 2]
         # for a split by our rule: as many of the upper as of the lower half in each part
         return Labels(kind, [[SIDES[number >= middle]] for number in numbers], numbers)
-    estimable = numeric and len(set(numbers)) > 2
-    return Labels(kind, [[text] for text in texts], numbers if estimable else None)
+    estimable = not wrong and len(set(numbers)) > 2
+    return Labels("classes", [[text] for text in texts], numbers if estimable else None)

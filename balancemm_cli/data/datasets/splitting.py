@@ -8,7 +8,9 @@ the part with the smallest
     Σ_c [(h_p(c) + g(c) − t_p(c))² − (h_p(c) − t_p(c))²] / t_p(c),
 
 the first of equal ones. So each class is shared out as nearly as its groups allow. Where every sample is a group of
-its own, no part misses its share of a class by more than one sample or two.
+its own, no part misses its share of a class by more than one sample or two. Where classes of few groups leave a part
+empty, or with MISSED of all samples more or fewer than its share, it is done once more with all samples as one class
+beside the others.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 RULE = 1  # raised when a line below changes where a sample goes; part of what is hashed
 RULE_SPLIT = f"rule-{RULE}"  # the name of a split by it, so that numbers of two rules are never compared
+MISSED = 0.05
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}  # where nobody published a split
 
 
@@ -31,18 +34,38 @@ def split_by_rule(
     together: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         together[groups[sample] if groups else sample].append(sample)
+    labels = {sample: list(of_sample) for sample, of_sample in samples.items()}
+    found = _shared_out(labels, shares, together)
+    sizes, total = Counter(found.values()), sum(shares.values())
+    if any(
+        not sizes[part] or abs(sizes[part] - share / total * len(labels)) > MISSED * len(labels)
+        for part, share in shares.items()
+    ):
+        everything = {
+            sample: [*(f"class {name}" for name in names), "all"] for sample, names in labels.items()
+        }
+        found = _shared_out(everything, shares, together)
+    return {sample: found[sample] for sample in samples}
+
+
+def _shared_out(
+    samples: Mapping[str, list[str]], shares: Mapping[str, float], together: Mapping[str, list[str]]
+) -> dict[str, str]:
+    """The part of each sample; `together` are the samples of each group."""
     whole, total = Counter(label for labels in samples.values() for label in labels), sum(shares.values())
     wanted = {
-        part: {label: share / total * n for label, n in whole.items()} for part, share in shares.items()
+        part: {label: share / total * count for label, count in whole.items()}
+        for part, share in shares.items()
     }
     has: dict[str, Counter[str]] = {part: Counter() for part in shares}
     found: dict[str, str] = {}
     for group in sorted(together, key=lambda name: (-len(together[name]), _hash(name))):
         brings = Counter(label for sample in together[group] for label in samples[sample])
-        part = min(shares, key=lambda part: _cost(brings, has[part], wanted[part]))
+        costs = {part: _cost(brings, has[part], wanted[part]) for part in shares}
+        part = min(costs, key=lambda part: costs[part])
         has[part].update(brings)
         found.update(dict.fromkeys(together[group], part))
-    return {sample: found[sample] for sample in samples}
+    return found
 
 
 def _cost(brings: Mapping[str, int], has: Mapping[str, int], wanted: Mapping[str, float]) -> float:

@@ -1,6 +1,5 @@
 """Features: vectors and sequences of numbers that others computed or measured."""
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +62,7 @@ class Features(Sequence):
     def describe(self) -> str:
         """Its lengths."""
         if self.spec["length"] == self._positions == 1:
-            return f"features, {self.spec['width']:,} numbers"
+            return f"features, {self.spec['width']:,} number{'s' if self.spec['width'] > 1 else ''}"
         positions = f" at {self._positions:,} positions" if self._positions > 1 else ""
         return f"features, up to {self.spec['length']:,} steps of {self.spec['width']:,} numbers{positions}"
 
@@ -124,7 +123,10 @@ def _numbers(cell: str) -> "np.ndarray":
     try:
         if "_" in cell:
             raise ValueError
-        values = np.array([float(word) for word in re.split(r"[\s,;]+", cell.strip(" []()"))], np.float32)
+        inner = cell.strip(" []()")
+        sign = next((sign for sign in ",;" if sign in inner), None)  # else blanks
+        with np.errstate(over="ignore"):
+            values = np.array([float(word) for word in inner.split(sign)], np.float32)
     except (ValueError, OverflowError):
         raise ValueError(f"holds '{cell[:40]}', not numbers") from None
     if not np.isfinite(values).all():

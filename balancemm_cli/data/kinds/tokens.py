@@ -86,6 +86,8 @@ class Tokens(Sequence):
         """The text of a UTF-8 file, as `parse`. MediaError where it is none, or empty."""
         from balancemm_cli.data.reading.files import MediaError
 
+        if path.exists() and not path.is_file():  # reading a pipe would never end
+            raise MediaError("unreadable", "a folder, a pipe or a device, which is no file")
         try:
             text = path.read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
@@ -132,6 +134,8 @@ def _text(value: Path | str) -> str | None:
     """What a cell or a file says; None for a file that `decode` refuses."""
     if isinstance(value, str):
         return value
+    if not value.is_file():
+        return None
     try:
         return value.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
