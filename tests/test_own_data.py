@@ -221,7 +221,7 @@ def test_columns_of_parquet_that_are_no_numbers_are_refused(tmp_path):
     path = table_of(tmp_path, f"{HEADER},text", "x,a,train,one", "y,b,train,two")
     for column in (pd.to_datetime(["2020-01-01", None]), ["a", "b"], pd.to_timedelta([1, 2])):
         pd.DataFrame({"id": ["x", "y"], "when": column}).to_parquet(tmp_path / "t.parquet")
-        with pytest.raises(InputError, match="column 'when' holds .*, not numbers"):
+        with pytest.raises(InputError, match=r"column 'when' holds .*, not numbers"):
             plan(path, table=[f"t={tmp_path / 't.parquet'}"])
 
 

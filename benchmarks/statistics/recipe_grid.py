@@ -1,6 +1,6 @@
 """How the recipes of the small real data sets were chosen: by the validation accuracy of joint training alone.
 
-    python benchmarks/statistics/recipe_grid.py htad --data data/prepared
+    python benchmarks/statistics/recipe_grid.py htad --data data/prepared          # some minutes on one core
 
 trains the baseline by the data set's recipe with each optimiser and learning rate of the grid over three seeds, as long
 as the longest number of epochs, and prints the mean validation accuracy after each number of them: without a schedule a
