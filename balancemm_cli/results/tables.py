@@ -28,7 +28,10 @@ NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tel
 ON_DEMAND = {"interval", "gain-new-samples"}  # of --columns
 COMPARED = {"published", "delta", "verdict", "printed-gain"}  # columns of what was printed
 
-SENTIMENT = "Sentiment from −3 to 3: MAE and correlation of the scores, accuracy-7 of the rounded ones, the others of their sign."
+SENTIMENT = (
+    "Sentiment from −3 to 3: MAE and correlation of the scores, accuracy-7 of the rounded ones, the rest of their "
+    "sign."
+)
 OWN_NUMBERS = (
     "Numbers: MAE in standard deviations of the training labels (manifest.json says their mean and deviation), "
     "correlation of the estimates; the others say whether an estimate is on the right side of the mean."
