@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from balancemm_cli.data.datasets.lists import number_in
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Table:
         import numpy as np
 
         places = list(places)
-        values = np.array([[_number(row[place]) for place in places] for row in self.rows], np.float64)
+        values = np.array([[number_in(row[place]) for place in places] for row in self.rows], np.float64)
         with np.errstate(over="ignore"):
             wrong = ~np.isfinite(values.astype(np.float32))
         if wrong.any():
@@ -103,10 +104,3 @@ def read_table(
             )
     names = found.pop(0)[1] if header else []
     return Table(path, names, [number for number, _ in found], [row for _, row in found], how_to_get)
-
-
-def _number(cell: str) -> float:
-    try:
-        return float("nan") if "_" in cell else float(cell)
-    except ValueError:
-        return float("nan")
