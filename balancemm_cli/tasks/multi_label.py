@@ -67,7 +67,7 @@ class MultiLabel(Task):
         if present.any():
             scores, truth = predictions[:, present, 1], labels[:, present]
             found["map"] = float(average_precision_score(truth, scores, average="macro"))
-            found["macro_f1"] = float(f1_score(truth, chosen[:, present], average="macro", zero_division=0))
+            found["macro_f1"] = float(f1_score(truth, chosen[:, present], average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
         if not present.all():
             found["map_classes_left_out"] = int((~present).sum())
         return found

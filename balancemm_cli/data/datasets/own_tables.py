@@ -99,7 +99,7 @@ def _parquet(path: Path) -> "tuple[list[str], np.ndarray]":
     if ID not in frame:
         names = ", ".join(map(str, frame.columns))[:100]
         raise InputError(f"{path} has no column '{ID}'; it has {names}. Add it.")
-    if frame[ID].isna().any():
+    if any(value is None or value != value for value in frame[ID]):  # NaN and NaT differ from themselves
         raise InputError(f"{path} has a row with an empty id. Fill it, or leave the row out.")
     ids = [str(value).strip() for value in frame.pop(ID)]
     for name, column in frame.items():

@@ -197,9 +197,10 @@ class Frames(Kind):
         """The frames that FramesSettings choose."""
         from balancemm_cli.data.loading import FramesColumn
 
-        shape = (self.spec["height"], self.spec["width"], self.spec["channels"])
+        height, width = self.spec["height"], self.spec["width"]
         if self._fit == "keep":
-            shape = (*2 * (split.smaller_side(modality, shape[0]),), shape[2])
+            height = width = split.smaller_side(modality, height)
+        shape = height, width, self.spec["channels"]
         return FramesColumn(split, modality, shape, settings.count, settings.choice)
 
     def settings_for_parts(self, count: int) -> dict[str, Any]:

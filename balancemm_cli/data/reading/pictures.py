@@ -142,14 +142,15 @@ class Scaler:
         for a form of pixels that FFmpeg cannot convert."""
         turn = self._turn(frame)
         across = abs(turn[1]) + abs(turn[2]) > abs(turn[0]) + abs(turn[3])
-        shown = (frame.height, frame.width * self._pixel)
-        rows, columns = fitted(*(shown[::-1] if across else shown), height, width, fit)
+        high, wide = frame.height, frame.width * self._pixel
+        rows, columns = fitted(wide if across else high, high if across else wide, height, width, fit)
         pixels = self._upright(frame, (rows, columns) if across else (columns, rows), turn, across)
         return _framed(pixels, height, width, fit)
 
     def _upright(
         self, frame: av.VideoFrame, size: tuple[int, int], turn: tuple[int, ...], across: bool
     ) -> np.ndarray:
+        """A frame of that width and height, then turned."""
         try:
             pixels = self._scaler.reformat(
                 frame, *size, "rgb24", interpolation=_SCALING, threads=1
