@@ -234,10 +234,8 @@ def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
 def test_status_and_dry_run_prepare_nothing(bmm, tmp_path):
     places = ["--data", tmp_path / "data", "--runs", tmp_path / "runs"]
     status, out, _ = bmm("train", "--suite", "demo", "--status", *places)
-    assert status == 0 and len(out.splitlines()) == 18
-    assert all(
-        line.startswith("waiting") and "(synthetic is not prepared)" in line for line in out.splitlines()
-    )
+    assert status == 0 and len(out.splitlines()) == 36
+    assert all(line.startswith("waiting") and " is not prepared)" in line for line in out.splitlines())
     status, out, _ = bmm("train", "--suite", "demo", "--dry-run", *places)
     assert status == 0 and "# synthetic (default): task=classification, encoder=" in out
     assert not list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from balancemm_cli.data.folds import fold_name, is_fold
 from balancemm_cli.data.kinds import Kind, kind_of
 from balancemm_cli.errors import InputError, UsageError
 
@@ -139,7 +140,7 @@ class PreparedSet:
         self._parts = {name: [name] for name in manifest["splits"]}  # of the manifest, that make up a split
 
     def for_seed(self, seed: int) -> "PreparedSet":
-        """The set as a run of that seed sees it. Of one that is cut into folds (`fold_name`) the run is tested on
+        """The set as a run of that seed sees it. Of one that is cut into folds (data.folds) the run is tested on
         fold seed modulo their number, and trained on the others; of any other, all runs see the same."""
         count = sum(map(is_fold, self.manifest["splits"]))
         folds = [fold_name(number + 1) for number in range(count)]
@@ -203,16 +204,6 @@ class PreparedSet:
         ):
             raise _damaged(path, "is damaged: it has labels that are no class")
         return table
-
-
-def fold_name(number: int) -> str:
-    """The name of a fold, from 1, among the splits of a set."""
-    return f"fold-{number}"
-
-
-def is_fold(split: str) -> bool:
-    """Whether a split is a fold."""
-    return split.startswith(fold_name(0)[:-1])
 
 
 def open_set(folder: Path) -> PreparedSet:

@@ -39,11 +39,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from balancemm_cli.data.kinds import Frames, Waveform
+from balancemm_cli.data.kinds.base import Storing
 from balancemm_cli.data.preparing.prepare import prepare_dataset
 
-RATE = Waveform.usual["rate"]
-SIZE = Frames.usual["width"], Frames.usual["height"]
+RATE = Storing().rate
+SIZE = Storing().size, Storing().size
 VIDEOS = {".mp4", ".mkv", ".webm", ".avi", ".flv", ".mov"}
 DISTINCT = 4  # clips that are encoded; the others are copies
 FRAME_RATE, SOUND_RATE = 25, 44100

@@ -17,6 +17,7 @@ import PIL
 from balancemm_cli import __version__
 from balancemm_cli.data import store
 from balancemm_cli.data.datasets.plan import COMPUTED, Plan, Spec
+from balancemm_cli.data.folds import is_fold
 from balancemm_cli.data.reading import media
 from balancemm_cli.data.reading.flow import load_opencv
 from balancemm_cli.data.store import open_set
@@ -124,7 +125,7 @@ def _check_left(described: SetDescription, records: Records, rejected: Path) -> 
             empty = ["no sample is left"]
         if empty:
             raise _too_little(f"In the split '{split}' of '{described['dataset']}', {empty[0]}", rejected)
-    if any(map(store.is_fold, described["splits"])):
+    if any(map(is_fold, described["splits"])):
         for label in described["classes"]:
             if whole[label] < 2:
                 of = f"class '{label}' of '{described['dataset']}'"

@@ -22,6 +22,7 @@ from balancemm_cli.data import store
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, Spec, labels_of
+from balancemm_cli.data.folds import is_fold
 from balancemm_cli.data.made.common import Made
 from balancemm_cli.data.preparing import parts
 from balancemm_cli.data.preparing.finish import (
@@ -335,7 +336,7 @@ def check(plan: Plan, sizes: Sizes, allow_missing: bool) -> None:
 
 def _trained(plan: Plan) -> dict[str, list[Sample]]:
     """The samples that runs are trained on, by what these are called: of folds, all but one in turn."""
-    folds = sorted({sample.split for sample in plan.samples if store.is_fold(sample.split)})
+    folds = sorted({sample.split for sample in plan.samples if is_fold(sample.split)})
     if not folds:
         return {"the split 'train'": [sample for sample in plan.samples if sample.split == "train"]}
     return {
