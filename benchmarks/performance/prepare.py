@@ -85,7 +85,7 @@ def bmm(table: Path, out: Path, options: argparse.Namespace) -> dict:
 def prepare(table: Path, out: Path, workers: int) -> dict:
     """As `bmm`, in this process. No clip may be rejected."""
     started = time.perf_counter()
-    prepared = prepare_dataset("manifest", table, out=out, workers=workers)
+    prepared = prepare_dataset("manifest", table, out=out, workers=workers, options={"fit": "stretch"})
     seconds = time.perf_counter() - started
     if prepared.manifest["rejected"]:
         raise SystemExit(f"Some clips cannot be used: {prepared.manifest['rejected']}")
