@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Their media can't be had here; the command says where they are.
 NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED and not dataset.EMBEDDED}
 # What the program says where they, or what was trained on them, are absent.
-ABSENT = {"prepare": "data/raw/", "train": "Prepare it first", "report": "There are no runs in"}
+ABSENT = {"prepare": "data/raw/", "train": "Prepare it first", "report": "There are no runs "}
 OTHER_TABLES = ("sensors", "unsplit", "pets", "collar")  # beside my.csv, which a folder has alone
 ORDER = ["prepare", "train", "eval", "report", "list", "show", "doctor"]  # each needs what comes before it
 
