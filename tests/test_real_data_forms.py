@@ -12,9 +12,10 @@ from scipy.io import savemat
 
 from balancemm_cli.data.datasets import DATASETS, htad, spoken_digits, uci_digits
 from balancemm_cli.data.datasets import mosi_utterances as mosi
+from balancemm_cli.data.datasets.lists import decode_text
 from balancemm_cli.data.datasets.plan import Plan
 from balancemm_cli.data.preparing.prepare import prepare_dataset
-from balancemm_cli.errors import BmmError
+from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.testing.small import assert_sentence
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
@@ -328,3 +329,9 @@ def test_without_the_package_it_is_said_how_to_get_it(tmp_path, monkeypatch) -> 
     monkeypatch.setattr(htad, "PACKAGE", "no-such-package")
     with pytest.raises(BmmError, match=r"There is no folder data/raw/htad\. Install the package"):
         planned("htad", DATASETS["htad"].usual_source)
+
+
+def test_a_table_within_an_archive_that_is_no_text_is_named(tmp_path) -> None:
+    """Its path leads to no file of its own."""
+    with pytest.raises(InputError, match="mor is not UTF-8 text, but a zip archive"):
+        decode_text(tmp_path / "digits.zip" / "mor", b"PK\xff")

@@ -41,9 +41,7 @@ def decode_text(path: Path, content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        other = next(
-            (f", but a {what}" for head, what in BINARY.items() if path.read_bytes().startswith(head)), ""
-        )
+        other = next((f", but a {what}" for head, what in BINARY.items() if content.startswith(head)), "")
         raise InputError(f"{path} is not UTF-8 text{other} (byte {error.start}). Save it as UTF-8.") from None
     if text.startswith("version https://git-lfs"):
         raise InputError(f"{path} is a git-LFS pointer, not the file itself. Run `git lfs pull` there.")
@@ -95,13 +93,7 @@ def read_rows(path: Path, required: Iterable[str]) -> tuple[list[str], list[tupl
 
     InputError, with the line, where it is no CSV with the `required` columns, plain names and as many cells a row.
     """
-    csv.field_size_limit(2**31 - 1)  # a cell may be a whole text
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
-    lines = [(number, cells) for number, cells in lines if any(cells)]
+    lines = csv_lines(path, read_text(path))
     if not lines:
         raise InputError(f"{path} is empty. Write a header and a row a sample.")
     header = lines[0][1]
@@ -125,6 +117,19 @@ def read_rows(path: Path, required: Iterable[str]) -> tuple[list[str], list[tupl
                 "Put quotes around cells with commas."
             )
     return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
+
+
+def csv_lines(path: Path, text: str, separator: str = ",", remedy: str = "") -> list[tuple[int, list[str]]]:
+    """The cells of each row of a CSV text that is not blank, with its line number. InputError, with the line and the
+    `remedy`, where it is none."""
+    csv.field_size_limit(2**31 - 1)  # a cell may be a whole text
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        said = f"{path}, line {reader.line_num}: this is no CSV ({error}). {remedy}"
+        raise InputError(said.strip()) from None
+    return [(number, cells) for number, cells in lines if any(cells)]
 
 
 def number_in(text: str) -> float:

@@ -122,7 +122,8 @@ class Manifest(Dataset):
             raise InputError(f"{path} has no column of a modality beside {', '.join(header)}. {HOW_TO_GET}")
         samples = list(_samples(rows, parts, found, groups, modalities))
         if SPLIT not in header:  # train before val and test, and the folds by their numbers
-            samples.sort(key=lambda sample: [*SPLITS, *_folds(str(MOST_FOLDS))].index(sample.split))
+            order = [*SPLITS, *map(fold_name, range(1, MOST_FOLDS + 1))]
+            samples.sort(key=lambda sample: order.index(sample.split))
         return Plan(
             path.stem,
             samples,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Labels:
     deviation: float = 1.0
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property  # each row asks for it
     def classes(self) -> list[str]:
         """The names of the classes, in the order of their indices."""
         if self.kind == "numbers":

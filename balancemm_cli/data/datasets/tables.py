@@ -1,13 +1,11 @@
 """Tables of numbers as others publish them: cells in a text file, checked, with one sentence for every fault."""
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from balancemm_cli.data.datasets.lists import number_in
+from balancemm_cli.data.datasets.lists import csv_lines, number_in
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,16 +82,10 @@ def read_table(
     """The table in a text, whose cells lie between separators (None: blanks), the first line a header or not.
     InputError for one without rows, and for a row of another width than `width`, by default that of the first."""
     if separator is None:
-        found = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
+        parted = [(number, line.split()) for number, line in enumerate(text.split("\n"), 1)]
+        found = [(number, row) for number, row in parted if row]
     else:
-        reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
-        try:
-            found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, line {reader.line_num}: this is no CSV ({error}). {how_to_get}"
-            ) from None
-    found = [(number, row) for number, row in found if any(row)]
+        found = csv_lines(path, text, separator, how_to_get)
     if len(found) <= header:
         raise InputError(f"{path} has no rows. {how_to_get}")
     width = width or len(found[0][1])

@@ -39,9 +39,10 @@ class Features(Sequence):
     @classmethod
     def own(cls, values: list[Own], storing: Storing) -> tuple[Spec, list[str]]:
         """As wide as the first cell, or as most of the files, and as long as the longest of these."""
-        shapes = [
-            shape for row, own in enumerate(values) if (shape := _shape(row, own.value, values[0].value))
-        ]
+        shapes = [shape for row, own in enumerate(values) if (shape := _shape(row, own.value))]
+        for row, (_, width) in enumerate(shapes):
+            if isinstance(values[0].value, str) and width != shapes[0][1]:
+                raise CellError(row, f"has {width:,} numbers where the first row has {shapes[0][1]:,}")
         if not shapes:
             return cls.make_spec(1, 1), []
         width = Counter(shape[1] for shape in shapes).most_common(1)[0][0]
@@ -99,20 +100,17 @@ class Features(Sequence):
         return None if self.spec["length"] % count else {}
 
 
-def _shape(row: int, value: Path | str, first: Path | str) -> tuple[int, int] | None:
+def _shape(row: int, value: Path | str) -> tuple[int, int] | None:
     """Steps and width of a file, None where it cannot be used; or those of a cell. CellError for a cell without
-    numbers, or with more or fewer than the first one."""
+    numbers."""
     if isinstance(value, Path):
         from balancemm_cli.data.reading.numbers import shape_of_npy
 
         return shape_of_npy(value)
     try:
-        width, expected = len(_numbers(value)), len(_numbers(str(first)))
+        return 1, len(_numbers(value))
     except ValueError as error:
         raise CellError(row, str(error)) from None
-    if width != expected:
-        raise CellError(row, f"has {width:,} numbers where the first row has {expected:,}")
-    return 1, width
 
 
 def _numbers(cell: str) -> "np.ndarray":
