@@ -1,17 +1,14 @@
 """Step for step, the official variants compute what the authors' two code bases computed (float64).
 
-The trajectories and the way weights and batches are filled come from tests/official_trajectories.json and the
-functions below. Of its eight steps the first four are compared; all of those of a file of the same form that BMM_GOLDEN
-names, which may be that one.
+Weights and batches are filled as golden.py says. Of the eight steps the first four are compared; all of those of a file
+of the same form that BMM_GOLDEN names, which may be that one.
 """
 
-import json
-import math
 import os
-from pathlib import Path
 
 import pytest
 import torch
+from golden import cases, fill_encoder, fill_linear, make_batch, wave
 
 from balancemm_cli.config.recipe import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
@@ -22,8 +19,7 @@ from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.random_streams import RandomStreams
 
-GOLDEN = Path(os.environ.get("BMM_GOLDEN") or Path(__file__).with_name("official_trajectories.json"))
-CASES = json.loads(GOLDEN.read_text())
+CASES = cases("official_trajectories.json", "BMM_GOLDEN")
 STEPS = None if "BMM_GOLDEN" in os.environ else 4
 
 
@@ -32,34 +28,6 @@ def _float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def wave(shape, phase):
-    n = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(phase + 0.7310 * n).reshape(shape).float().double()
-
-
-@torch.no_grad()
-def fill_encoder(encoder, phase):
-    kernels = (weight for weight in encoder.parameters() if weight.ndim == 4)
-    for k, weight in enumerate(kernels):
-        weight.copy_(wave(tuple(weight.shape), phase + 1.37 * k) * (2 / weight[0].numel()) ** 0.5 * 2**0.5)
-
-
-@torch.no_grad()
-def fill_linear(layer, phase):
-    layer.weight.copy_(wave(tuple(layer.weight.shape), phase) / layer.weight.shape[1] ** 0.5)
-    layer.bias.copy_(0.1 * wave(tuple(layer.bias.shape), phase + 0.5))
-
-
-def make_batch(step, case):
-    size = case["batch_size"]
-    labels = torch.tensor([(7 * step + 3 * i) % case["classes"] for i in range(size)])
-    audio = [wave(case["audio_shape"], 0.9 * int(y) + 0.01 * (step * size + i)) for i, y in enumerate(labels)]
-    visual = [
-        wave(case["visual_shape"], 0.05 * int(y) + 0.77 * (step * size + i)) for i, y in enumerate(labels)
-    ]
-    return {"audio": torch.stack(audio)[:, None], "visual": torch.stack(visual)}, labels
 
 
 def make_network(case):

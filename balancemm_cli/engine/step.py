@@ -42,8 +42,7 @@ def train_step(
         features = method.on_features(features, step)
     mark("modulation")
     loss, skip = _loss(network.classify(features), step)
-    for logits in network.auxiliary_logits(features):
-        loss = loss + step.mean(step.losses(logits))
+    loss = network.objective(loss, features, step)
     mark("forward")
     for method in methods:
         loss = method.on_loss(loss, step)

@@ -20,6 +20,7 @@ learned. The loss is CE(f, y) + Σ_m CE(U^m v_S^m + d^m, y). Left open by the so
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_se
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.stages import Course, levels, stage_widths
+
+if TYPE_CHECKING:
+    from balancemm_cli.methods.base import Step
 
 
 class Central(Fusion):
@@ -61,9 +65,11 @@ class Central(Fusion):
             central = [layer(_weighted(self.alphas[level], values + central))]
         return _weighted(self.alphas[-1], self._predictions(stages) + central)
 
-    def auxiliary_logits(self, features: Features) -> list[Tensor]:
-        """Each modality's own prediction [B, C]."""
-        return self._predictions(self._stages(features))
+    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+        """The loss with those of each modality's own prediction added."""
+        for logits in self._predictions(self._stages(features)):
+            loss = loss + step.mean(step.losses(logits))
+        return loss
 
     def _stages(self, features: Features) -> dict[str, tuple[Tensor, ...]]:
         return {name: feature.split(self.stages[name], 1) for name, feature in features.items()}

@@ -4,7 +4,7 @@ A fusion owns its head, for whether the logits split exactly over the modalities
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch.func import functional_call
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models.heads import linear_head, mlp_head
 from balancemm_cli.settings import Section
+
+if TYPE_CHECKING:
+    from balancemm_cli.methods.base import Step
 
 Features = Mapping[str, Tensor]
 
@@ -34,9 +37,10 @@ class Fusion(nn.Module):
     def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
         super().__init__()
 
-    def auxiliary_logits(self, features: Features) -> list[Tensor]:
-        """Logits [B, C] of further predictions, whose cross-entropies the model's own paper adds to the loss."""
-        return []
+    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+        """The loss that training minimises (0-dim), from that of the prediction: a model whose own paper trains it by
+        more than that adds the rest, of the features [B, …] that were fused and of the labels."""
+        return loss
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""

@@ -1,12 +1,15 @@
 """A network: an encoder a modality, a fusion with its head, and the logits of each modality alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
 from balancemm_cli.models.encoders import Choice, Encoder, Shape
 from balancemm_cli.models.fusion import Fusion, ModelSettings
+
+if TYPE_CHECKING:
+    from balancemm_cli.methods.base import Step
 
 
 class Network(nn.Module):
@@ -52,9 +55,9 @@ class Network(nn.Module):
         """Features [B, D_m] a modality to logits [B, C], or [B, S, C] of a task with segments."""
         return self.fusion(features)
 
-    def auxiliary_logits(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Logits [B, C] of further predictions of the model, whose cross-entropies are added to the loss."""
-        return self.fusion.auxiliary_logits(features)
+    def objective(self, loss: Tensor, features: Mapping[str, Tensor], step: "Step") -> Tensor:
+        """The loss that training minimises (0-dim), from that of `classify`, as the model's own paper has it."""
+        return self.fusion.objective(loss, features, step)
 
     def unimodal_logits(
         self, features: Mapping[str, Tensor], bias_split: Sequence[float] | None = None

@@ -8,8 +8,10 @@ import torch
 from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import checkpoint
 from balancemm_cli.errors import UsageError
+from balancemm_cli.methods.base import Step
 from balancemm_cli.models import MODELS, modalities_of
 from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.testing import guards
 from balancemm_cli.testing.entries import assert_listed, assert_settings_explained
 from balancemm_cli.testing.processes import Together
@@ -171,9 +173,9 @@ def test_a_process_without_samples_takes_part(model: str) -> None:
     loss, _ = training.train(0, empty, labels[:0])
     assert loss == 0 and all(weight.isfinite().all() for weight in network.parameters())
     network.zero_grad()
-    (
-        network(empty).sum() + sum(one.sum() for one in network.auxiliary_logits(network.encode(empty)))
-    ).backward()
+    features = network.encode(empty)
+    step = Step(0, RandomStreams(0, batch=4), labels[:0], task=training.task)
+    network.objective(network.classify(features).sum(), features, step).backward()
     without = [
         name
         for name, weight in network.named_parameters()
