@@ -13,6 +13,7 @@ from media_files import tone, write_csv, write_video, write_wav
 from PIL import Image
 
 from balancemm_cli.config.run import resolve
+from balancemm_cli.data.datasets.lists import read_text
 from balancemm_cli.data.datasets.manifest import Manifest
 from balancemm_cli.data.kinds.tokens import split_words
 from balancemm_cli.data.preparing.prepare import prepare_dataset
@@ -250,6 +251,8 @@ def test_a_pipe_is_not_read(tmp_path):
     )
     with pytest.raises(InputError, match="There is no file"):
         plan(path, table=[f"t={tmp_path / 't.csv'}"])
+    with pytest.raises(InputError, match="is a folder, a pipe or a device"):
+        read_text(tmp_path / "p.txt")
 
 
 def test_a_text_of_any_length_fits_a_cell(tmp_path):
@@ -329,6 +332,13 @@ def test_each_fit_does_what_it_says(media, fit, means):
 def test_odd_ways_to_store_are_refused(media, option, value):
     with pytest.raises(UsageError, match=f"--{option} is .*, not '{value}'"):
         plan(media, **{option: value})
+
+
+@pytest.mark.parametrize("option", ["rate", "fps", "size", "fit", "seconds"])
+def test_an_option_that_changes_nothing_is_refused(tmp_path, option):
+    value = {"fit": "crop"}.get(option, "100")
+    with pytest.raises(UsageError, match=f"--{option} would change nothing"):
+        plan(table_of(tmp_path, f"{HEADER},text", "x,a,train,one", "y,a,train,two"), **{option: value})
 
 
 # ---- splits and groups ----------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ class Official:
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file without byte order mark and carriage returns. InputError where it is absent or no text."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a folder, a pipe or a device, not a file of text. Name a file.")
     try:
         return decode_text(path, path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -118,6 +118,7 @@ class Manifest(Dataset):
             if name.casefold() in map(str.casefold, modalities):
                 raise InputError(f"{path} and --table have two modalities '{name}'. Rename one.")
             modalities[name] = modality
+        _check_used(path, storing, modalities)
         if not modalities:
             raise InputError(f"{path} has no column of a modality beside {', '.join(header)}. {HOW_TO_GET}")
         samples = list(_samples(rows, parts, found, groups, modalities))
@@ -174,6 +175,15 @@ def _storing(given: Mapping[str, str]) -> Storing:
             raise UsageError(f"--{key} is {kind} from {low} to {high:,}, not '{text}'.")
         values[key] = int(number) if key in whole else number
     return Storing(**values)  # pyright: ignore[reportArgumentType]
+
+
+def _check_used(path: Path, given: Iterable[str], modalities: Mapping[str, Modality]) -> None:
+    """UsageError for an option that would change how none of the modalities is stored."""
+    used = frozenset().union(*(KINDS[modality.spec["kind"]].storing for modality in modalities.values()))
+    if unused := sorted({*given} - used):
+        raise UsageError(
+            f"--{unused[0]} would change nothing: no column of {path} holds media that it is for. Leave it away."
+        )
 
 
 # ---- reading the CSV --------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class Kind:
     column_names: ClassVar[frozenset[str]] = frozenset()
     extensions: ClassVar[frozenset[str]] = frozenset()
     in_cells: ClassVar[bool] = False
+    storing: ClassVar[frozenset[str]] = frozenset()  # which fields of Storing have an effect on it
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec

@@ -66,6 +66,7 @@ class Frames(Kind):
     time_axis: ClassVar[int | None] = 2
 
     word = "visual"
+    storing = frozenset({"fps", "size", "fit", "seconds"})
     column_names = frozenset({"visual", "video", "image", "rgb", "frames", "face"})
     extensions = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"])
 

@@ -33,6 +33,7 @@ class Waveform(Numbers):
     time_axis: ClassVar[int | None] = 3
 
     word = "audio"
+    storing = frozenset({"rate", "seconds"})
     column_names = frozenset({"audio", "sound", "speech"})
     extensions = frozenset(
         [".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma"]
