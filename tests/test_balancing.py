@@ -13,7 +13,7 @@ from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.agm import AGM, ratios, shapley, shapley_weights
-from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.base import Epoch, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.g_blending import GBlending, blend_weights
 from balancemm_cli.methods.greedy import Greedy, speeds
@@ -285,6 +285,7 @@ def test_prototypes_are_class_means_with_momentum():
         [([0, 1], [[0.0], [0.0]])],
     ]
     for epoch, steps in enumerate(epochs):
+        of.on_epoch_start(None, Epoch(epoch, None))
         for index, (labels, values) in enumerate(steps):
             features = {"audio": torch.tensor(values), "visual": -torch.tensor(values)}
             assert of.on_features(features, step_of(labels, epoch, index)) is features

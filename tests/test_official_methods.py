@@ -13,9 +13,10 @@ from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.agm import ratios
-from balancemm_cli.methods.base import Method, MethodSettings, Step
+from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.mmpareto import share
+from balancemm_cli.methods.pmr import similarities
 from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
@@ -159,6 +160,36 @@ def test_agm(case):
         mean = of.mean
         if (index + 1) % case["steps_per_epoch"] == 0:
             assert mean.tolist() == close(pair(case, "running", training.epoch))
+    training.assert_weights()
+
+
+@of("pmr")
+def test_pmr(case):
+    case = CASES[case]
+    settings = {"alpha": case["alpha"], "momentum": case["momentum"]}
+    settings |= {"first_epoch": case["modulation_starts"], "last_epoch": case["modulation_ends"]}
+    training = Training(case, "pmr", **settings)
+    of = training.method
+    for number, looked_at in enumerate(case["prototype_batches"]):
+        batches = [make_batch(index, case) for index in looked_at]
+        of.on_epoch_start(training.network, Epoch(number, lambda *_, batches=batches: iter(batches)))
+        for name, found in zip(MODALITIES, of.prototypes, strict=True):
+            expected = case["prototypes"][number][name]
+            assert checked(found) == close(expected["check"])
+            assert found[number % case["classes"]].tolist() == close(expected["row"])
+        training.epoch, steps = number, case["steps_per_epoch"] * (number < case["epochs"])
+        for index in range(training.done, training.done + steps):
+            loss, step = training.step()
+            assert loss == close(case["loss"][index]), f"loss at step {index}"
+            unimodal = [step.losses(logits).mean().item() for logits in step.unimodal.values()]
+            assert unimodal == close(pair(case, "loss", index))
+            logits = [similarities(*both) for both in zip(step.features.values(), of.prototypes, strict=True)]
+            assert [step.losses(one).mean().item() for one in logits] == close(
+                pair(case, "loss_prototype", index)
+            )
+            scores = [(-step.losses(one)).exp().sum().item() for one in logits]
+            assert scores == close(pair(case, "score", index))
+            assert (case["alpha"] * step.metrics["beta"]).tolist() == close(pair(case, "beta", index))
     training.assert_weights()
 
 
