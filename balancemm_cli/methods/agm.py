@@ -73,8 +73,7 @@ class AGM(Method):
 
     def on_inputs(self, inputs: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Keep the inputs, from which those of the subsets are made."""
-        if self.settings.zeroed == "inputs":
-            self._inputs = inputs
+        self._inputs = inputs
         return inputs
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
@@ -85,11 +84,10 @@ class AGM(Method):
             step.metrics["kappa"] = loss.new_ones(len(self.modalities))
             return loss
         assert self.network is not None
-        output, responses = (
-            shapley(self.network, step.features)
-            if not inputs
-            else shapley_of_inputs(self.network, inputs, step)
-        )
+        if self.settings.zeroed == "inputs":
+            output, responses = shapley_of_inputs(self.network, inputs, step)
+        else:
+            output, responses = shapley(self.network, step.features)
         found = self.coefficient(self._scores(responses.detach(), step))
         if active or self.kappa is None:
             self.kappa = found if active else torch.ones_like(found)
