@@ -13,7 +13,7 @@ from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.agm import AGM, ratios, shapley, shapley_weights
-from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.base import Epoch, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.g_blending import GBlending, blend_weights
 from balancemm_cli.methods.greedy import Greedy, speeds
@@ -72,13 +72,14 @@ def cross_entropy(logits, labels):
 
 
 def test_blend_weights_by_hand():
-    """G = 1.0, 0.5, −0.1; O = 0.5, 0.25, …: w ∝ 1 / 0.25 = 4, 0.5 / 0.0625 = 8, 0."""
+    """G = 1.0, 0.5, −0.1; O = 0.5, 0.25, …: w ∝ 1 / 0.25 = 4, 0.5 / 0.0625 = 8, 0, above the least."""
     measured = [
         ((2.0, 2.0), (0.5, 1.0)),
         ((2.0, 2.1), (1.25, 1.6)),
         ((2.0, 2.0), (1.0, 2.1)),
     ]
-    assert blend_weights(measured) == pytest.approx([1 / 3, 2 / 3, 0])
+    shared = 1 - 3 * 0.009
+    assert blend_weights(measured) == pytest.approx([0.009 + shared / 3, 0.009 + shared * 2 / 3, 0.009])
     assert blend_weights([((1.0, 1.0), (1.0, 1.0))] * 2) == [0.5, 0.5]
 
 
@@ -106,8 +107,9 @@ def test_weights_are_measured_on_each_modality_and_on_all():
     of = method(GBlending, THREE, epochs=7)
     of.on_start(train_pilot)
     assert asked == [(["audio"], 7), (["visual"], 7), (["text"], 7), (["audio", "visual", "text"], 7)]
-    # G = 0.5 (1.5 for all), O = 0.5 (−0.5 for all)
-    assert list(of.measured().values()) == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    # G = 0.5 (1.5 for all), O = 0.5 (−0.5 for all); of what the least weights leave
+    shares = [0.009 + (1 - 4 * 0.009) * share for share in (1 / 6, 1 / 6, 1 / 6, 1 / 2)]
+    assert list(of.measured().values()) == pytest.approx(shares)
     again = method(GBlending, THREE)
     again.load_state_dict(of.state_dict())
     assert again.measured() == of.measured()
@@ -285,6 +287,7 @@ def test_prototypes_are_class_means_with_momentum():
         [([0, 1], [[0.0], [0.0]])],
     ]
     for epoch, steps in enumerate(epochs):
+        of.on_epoch_start(None, Epoch(epoch, None))
         for index, (labels, values) in enumerate(steps):
             features = {"audio": torch.tensor(values), "visual": -torch.tensor(values)}
             assert of.on_features(features, step_of(labels, epoch, index)) is features

@@ -34,6 +34,26 @@ def test_variant_decides_the_defaults_and_the_recipe_the_rest():
     assert reply.methods["ogm"]["alpha"] == 2.6 and reply.methods["ogm"]["last_epoch"] == 80
 
 
+def test_recipes_of_the_code_of_methods():
+    """What the authors' own files say."""
+    ogm = resolve("kinetics-sounds", method="ogm", variant="official", recipe="tpami-code").methods["ogm"]
+    assert (ogm["alpha"], ogm["first_epoch"], ogm["last_epoch"]) == (0.8, 6, 60)
+    blend = resolve("kinetics-sounds", method="g-blending", recipe="tpami-code").methods["g-blending"]
+    assert tuple(blend["weights"]) == (0.36, 0.27, 0.37)
+    for fusion, alpha, last, epochs in (
+        ("concat", 2, 70, 130),
+        ("film", 3, 100, 150),
+        ("gated", 3, 70, 130),
+        ("sum", 5, 100, 130),
+    ):
+        config = resolve("crema-d", fusion, "pmr", "official", recipe=f"pmr-{fusion}")
+        pmr = config.methods["pmr"]
+        assert (pmr["alpha"], pmr["last_epoch"], pmr["momentum"]) == (alpha, last, 0)
+        assert (pmr["share"], config.settings.epochs) == (0.1, epochs)
+    agm = resolve("crema-d", method="agm", variant="official", recipe="agm").methods["agm"]
+    assert (agm["cap"], agm["clip"], agm["last_epoch"], agm["zeroed"]) == (10, 1, 19, "inputs")
+
+
 def test_default_recipe():
     assert resolve("crema-d").recipe == "paper"
     assert resolve("synthetic").recipe == "default"

@@ -61,7 +61,8 @@ UNEVEN = ["epochs=4", "batch_size=19", "frames.flip=true", "frames.crop=random-r
 
 
 def job(prepared, runs, overrides=("epochs=3", "frames.flip=true"), **given):
-    config = resolve("synthetic", method="opm+ogm", overrides=[*overrides, *SMALL], **given)
+    given = {"method": "opm+ogm", **given}
+    config = resolve("synthetic", overrides=[*overrides, *SMALL], **given)
     return Job(config, prepared / "synthetic", runs, device="cpu", threads=1)
 
 
@@ -100,6 +101,20 @@ def test_a_run_of_two_processes_has_the_numbers_of_one(prepared, tmp_path):
     environment = json.loads((two.folder().path / "environment.json").read_text())
     assert environment["environments"][-1]["processes"] == 2
     assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_what_is_measured_before_each_epoch_is_that_of_one_process(prepared, tmp_path):
+    """Prototypes of PMR from two batches of 19 samples out of 96, of which each process takes its part."""
+    given = {"method": "pmr", "variant": "official", "overrides": [*UNEVEN[1:], "epochs=3", "pmr.share=0.4"]}
+    one, two = (job(prepared, tmp_path / name, **given) for name in ("one", "two"))
+    pair = Pair(train_in_float64, two)
+    train_in_float64(one)
+    pair.results()
+    steps, found = table(one.folder().path), table(two.folder().path)
+    assert steps[["beta_audio", "beta_visual"]].to_numpy().any()
+    assert (found - steps).abs().to_numpy().max() < 1e-9
+    states = [checkpoint.load_last(of.folder().checkpoints)["methods"] for of in (one, two)]
+    torch.testing.assert_close(*states, rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_fitted_before_training_is_that_of_one_process(prepared, tmp_path):

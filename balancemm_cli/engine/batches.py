@@ -20,8 +20,9 @@ def training_batches(
     streams: RandomStreams,
     device: torch.device,
     first: int = 0,
+    end: int | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, RandomStreams]]:
-    """Inputs, labels and streams of each step of an epoch from step `first` on: `rows` of `source`, shuffled.
+    """Inputs, labels and streams of the steps from `first` to `end` of an epoch: `rows` of `source`, shuffled.
 
     Seed and epoch are those of `streams`. The last batch may be smaller.
     """
@@ -37,7 +38,7 @@ def training_batches(
         batch[part] if part.stop > part.start else batch[:1]
         for batch, part in zip(batches, parts, strict=True)
     ]
-    left = slice(first, None)
+    left = slice(first, end)
     served = source.batches(batches[left], of_steps[left], device)
     for drawn, part, (raw, labels) in zip(of_steps[left], parts[left], served, strict=True):
         ready = inputs(raw, drawn)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from balancemm_cli.data.loading import Loading, Room, make_resident
 from balancemm_cli.engine import checkpoint, distributed
@@ -25,7 +26,7 @@ from balancemm_cli.engine.recording import RunWriter, epoch_record
 from balancemm_cli.engine.state import RunState, fit_encoders
 from balancemm_cli.engine.trial import try_batch
 from balancemm_cli.errors import InputError, Interrupted
-from balancemm_cli.methods.base import Step
+from balancemm_cli.methods.base import Epoch, Step
 from balancemm_cli.models.weights import start
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
@@ -150,6 +151,8 @@ class Trainer:
     def _steps(self) -> Iterator[int]:
         """Train the remaining steps of the epoch; gives after each one how many of the epoch are done."""
         state, train = self.state, self.sources["train"]
+        if state.step == 0:
+            self._begin_epoch()
         set_learning_rate(state.optimizer, self._learning_rate)
         batches = training_batches(
             train,
@@ -178,6 +181,28 @@ class Trainer:
             state.metrics.record(drawn.step, loss, step)
             yield drawn.step + 1
             self.mark("metrics")
+
+    def _begin_epoch(self) -> None:
+        epoch = Epoch(self.state.epoch, self._random_batches, distributed.total)
+        for method in self.state.methods:
+            method.on_epoch_start(self.state.network, epoch)
+        self.mark("modulation")
+
+    def _random_batches(self, share: float, name: str) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """See `Epoch.batches`. Their random numbers are not those of the epoch's own steps."""
+        streams = RandomStreams(RandomStreams(self.config.seed).key(f"epoch/{name}"), self.state.epoch)
+        train, count = self.sources["train"], max(1, int(share * self.steps_per_epoch))
+        batches = training_batches(
+            train,
+            np.arange(len(train)),
+            self.inputs,
+            self.settings.batch_size,
+            streams,
+            self.device,
+            end=count,
+        )
+        for inputs, labels, _ in batches:
+            yield inputs, labels
 
     @property
     def _learning_rate(self) -> float:

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -30,6 +30,10 @@ class Step:
     labels: Tensor  # [B] int64, or what else the task has for labels
     progress: Tensor | None = None  # 0-dim: the share of all training steps that are done
     task: Task = TASKS["classification"]
+    encode: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = (
+        None  # as this run computes, uncompiled
+    )
+    logits: Tensor | None = None  # [B, …, C]: the prediction that the loss is of
     features: dict[str, Tensor] = field(
         default_factory=dict
     )  # [B, …] a modality, as they were before any drop
@@ -57,6 +61,17 @@ class Step:
         if self.keep is None or self.kept is None:
             return losses.sum() / self.streams.samples(len(losses))[0]
         return torch.where(self.keep.any(1), losses, 0).sum() / self.kept.clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that begins, as methods see it."""
+
+    number: int  # counted from 0
+    # (share, name) to random batches of the training part, so many as that share of the epoch has, at least one: inputs
+    # [B, …] by modality, augmented as in training, and labels [B], of each batch this process's part
+    batches: Callable[[float, str], Iterator[tuple[dict[str, Tensor], Tensor]]]
+    total: Callable[[Tensor], Tensor] = lambda values: values  # adds up over the processes of the run
 
 
 def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
@@ -116,6 +131,17 @@ class Method:
     def measured(self) -> dict[str, float]:
         """What `on_start` found, for result.json."""
         return {}
+
+    def on_epoch_start(self, network: Network, epoch: Epoch) -> None:
+        """Measure what the method needs on the network as it is. Called before the first step of each epoch.
+
+        The results belong in `state_dict`, because this is not called when a run is resumed within an epoch. The
+        network is in training mode, and must be left so.
+        """
+
+    def on_inputs(self, inputs: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """Called before encoding, with inputs [B, …] by modality; returns those that are encoded."""
+        return inputs
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Called before fusion, with features [B, …] by modality; returns those that are fused."""

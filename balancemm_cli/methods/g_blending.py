@@ -10,8 +10,12 @@ modalities are trained to measure G_k and O_k. Choices:
 2. The trainings beforehand are plain, by the run's recipe; held out is the val split, else a fifth of the training
    samples, never test. They start afresh (as φ^0 does); the paper's start from the run's weights.
 3. Losses are measured in evaluation mode on whole splits, not as means over an epoch's steps.
-4. A G_k below 0 counts as 0. If no loss fell, all weigh the same. |O_k| is at least 1e-4.
-5. The official code (facebookresearch/VMZ) has no measurement: its weights are settings, as `weights` here.
+4. A G_k below 0 counts as 0, since a loss that rose is not to be followed backwards; the official code has no rule for
+   it. But no loss is left out, for then nothing would train its head, or the fused prediction itself: each weighs at
+   least `LEAST`, the least weight that the authors publish, and the rest is shared by G_k / O_k². If no loss fell,
+   all weigh the same. |O_k| is at least 1e-4.
+5. The official code (facebookresearch/VMZ, c2/lib/models/loss/loss_creator.py and c2/tutorials/gradient_blending.md)
+   has no measurement: its weights are settings, as `weights` here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +28,8 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Losses, Method, MethodSettings, Step, TrainPilot
 from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.models.network import Network
+
+LEAST = 0.009  # of sound, for an ip-CSN-152 on Kinetics-400: gradient_blending.md
 
 
 class GBlending(Method):
@@ -88,11 +94,12 @@ class GBlending(Method):
 
 
 def blend_weights(measured: Sequence[tuple[Losses, Losses]]) -> list[float]:
-    """w_k ∝ G_k / O_k², from each training's (train, held-out) losses before and after it."""
+    """w_k ∝ G_k / O_k² above `LEAST`, from each training's (train, held-out) losses before and after it."""
     ratios = []
     for (train_before, held_before), (train_after, held_after) in measured:
         generalisation = max(held_before - held_after, 0.0)
         overfitting = (held_after - train_after) - (held_before - train_before)
         ratios.append(generalisation / max(abs(overfitting), 1e-4) ** 2)
     total = sum(ratios)
-    return [ratio / total if total else 1 / len(ratios) for ratio in ratios]
+    shares = [ratio / total if total else 1 / len(ratios) for ratio in ratios]
+    return [LEAST + (1 - len(shares) * LEAST) * share for share in shares]

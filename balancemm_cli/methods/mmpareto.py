@@ -85,11 +85,16 @@ class MMPareto(Method):
 
 
 def blend(g: Tensor, u: Tensor) -> Tensor:
-    """2 a g + 2 (1 − a) u of two gradients [N]: a = ½ where they agree, else that of least norm."""
+    """2 a g + 2 (1 − a) u of two gradients [N]."""
+    a = share(g, u)
+    return 2 * a * g + 2 * (1 - a) * u
+
+
+def share(g: Tensor, u: Tensor) -> Tensor:
+    """a of two gradients [N]: ½ where they agree, else that of least norm."""
     difference = u - g
     least = (difference @ u / (difference @ difference).clamp_min(1e-30)).clamp(0, 1)
-    a = torch.where(g @ u > 0, 0.5, least)
-    return 2 * a * g + 2 * (1 - a) * u
+    return torch.where(g @ u > 0, 0.5, least)
 
 
 def _size(weights: list[nn.Parameter]) -> int:

@@ -8,22 +8,24 @@ coefficients are β^0 = clip(1 / ρ − 1, 0, 1) and β^1 = clip(ρ − 1, 0, 1)
 
 1. Coefficients as above (paper); 1 for the modality that lags, however little (official).
 2. Entropy in the first epochs (paper; μ and how many are choices here); none in the official code.
-3. New prototypes each epoch, a share `momentum` of the old ones kept (both). The official code makes a pass over a
-   tenth of the training samples, in evaluation mode and before the first epoch as well. Here they come from all
-   features that the epoch's steps made, at no cost; so the first epoch is trained plainly.
+3. New prototypes before each epoch, a share `momentum` of the old ones kept from the third on (both). They come from
+   all features that the steps of the epoch before made, at no cost, so that the first epoch is trained plainly; or
+   from a random `share` of the training batches, by the network in evaluation mode, before the first epoch as well:
+   0.1 (official; on AVE and CG-MNIST it takes the validation samples, which is not offered here). `momentum` is the
+   default of its command line; its published command lines have 0, and are the recipes named pmr-….
 4. More than two modalities: β^m = clip(max_j S^j / S^m − 1, 0, 1), which is the above for two; the entropy is that of
    the modality of the greatest S, with the greatest β.
-5. H is the mean over the batch. A class without a sample has its prototype at 0.
+5. H is the mean over the batch. A class without a sample keeps its prototype, at first 0 (official: not a number).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.methods.base import EpochRange, Method, Step
+from balancemm_cli.methods.base import Epoch, EpochRange, Method, Step
 from balancemm_cli.models.network import Network
 
 
@@ -37,12 +39,15 @@ class PMR(Method):
         mu: float = Field(default=0.01, ge=0)  # weight of the entropy
         entropy_epochs: int = Field(default=5, ge=0)  # counted from `first_epoch`
         momentum: float = Field(default=0.2, ge=0, lt=1)
+        share: float | None = Field(
+            default=None, gt=0, le=1
+        )  # of the training batches; None: of the steps' features
         coefficient: Literal["clip", "one"] = "clip"
 
     needs_classes: ClassVar[bool] = True  # for their prototypes
     VARIANTS: ClassVar = {
         "paper": {},
-        "official": {"coefficient": "one", "entropy_epochs": 0, "last_epoch": 100},
+        "official": {"coefficient": "one", "entropy_epochs": 0, "last_epoch": 100, "share": 0.1},
     }
     METRICS: ClassVar = ("beta",)  # β; 0 where a step has no objective
 
@@ -60,24 +65,46 @@ class PMR(Method):
         self.classes = classes
         return None
 
+    @torch.no_grad()
+    def on_epoch_start(self, network: Network, epoch: Epoch) -> None:
+        """Make the prototypes of the epoch."""
+        if self.settings.share is not None:
+            network.eval()
+            for inputs, labels in epoch.batches(self.settings.share, "pmr"):
+                features = network.encode(inputs).values()
+                self._add([feature.flatten(1) for feature in features], labels, epoch.total)
+            network.train()
+        if self.counts is not None:
+            self._renew(self.counts, self.settings.momentum if epoch.number > 1 else 0)
+
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """Add the features to the class sums. At the start of an epoch the sums become prototypes."""
-        if self._new_epoch(step):
-            self._renew()
+        """Keep the features, and add them to the class sums unless prototypes come from batches of their own."""
         self._features = [feature.flatten(1) for feature in features.values()]
-        own = torch.arange(self.classes, device=step.labels.device)
-        members = (own[:, None] == step.labels).to(self._features[0].dtype)  # [C, B]
-        found = [members @ feature.detach() for feature in self._features]
-        widths = [feature.shape[1] for feature in self._features]
-        *found, counts = step.total(torch.cat([*found, members.sum(1, keepdim=True)], 1)).split(
-            [*widths, 1], 1
-        )
+        if self.settings.share is None:
+            self._add([feature.detach() for feature in self._features], step.labels, step.total)
+        return features
+
+    def _add(self, features: list[Tensor], labels: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+        """Add features [B, D_m] to the class sums."""
+        own = torch.arange(self.classes, device=labels.device)
+        members = (own[:, None] == labels).to(features[0].dtype)  # [C, B]
+        found = [members @ feature for feature in features]
+        widths = [feature.shape[1] for feature in features]
+        *found, counts = total(torch.cat([*found, members.sum(1, keepdim=True)], 1)).split([*widths, 1], 1)
         if self.counts is None:
             self.sums, self.counts = found, counts[:, 0]
         else:
             self.sums = [old + new for old, new in zip(self.sums, found, strict=True)]
             self.counts = self.counts + counts[:, 0]
-        return features
+
+    def _renew(self, counts: Tensor, momentum: float) -> None:
+        """The class means become the prototypes, which keep a share `momentum` of what they were."""
+        before = self.prototypes or [torch.zeros_like(sums) for sums in self.sums]
+        self.prototypes = [
+            torch.where(counts[:, None] > 0, (1 - momentum) * (sums / counts[:, None]) + momentum * old, old)
+            for sums, old in zip(self.sums, before, strict=True)
+        ]
+        self.sums, self.counts = [], None
 
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """Add the prototype cross-entropies and, early on, the entropy."""
@@ -106,23 +133,11 @@ class PMR(Method):
         lag = scores.max() / scores.clamp_min(torch.finfo(scores.dtype).tiny) - 1
         return lag.clamp(0, 1) if self.settings.coefficient == "clip" else (lag > 0).to(scores.dtype)
 
-    def _new_epoch(self, step: Step) -> bool:
-        return step.streams.step == 0 and step.epoch > 0
-
     def _active(self, step: Step) -> bool:
         return bool(self.prototypes) and self.settings.active(step.epoch)
 
     def _early(self, step: Step) -> bool:
         return step.epoch < self.settings.first_epoch + self.settings.entropy_epochs
-
-    def _renew(self) -> None:
-        assert self.counts is not None
-        means = [total / self.counts.clamp_min(1)[:, None] for total in self.sums]
-        kept = self.settings.momentum
-        if self.prototypes:
-            pairs = zip(means, self.prototypes, strict=True)
-            means = [(1 - kept) * new + kept * old for new, old in pairs]
-        self.prototypes, self.sums, self.counts = means, [], None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Prototypes, and the class sums of the epoch so far."""

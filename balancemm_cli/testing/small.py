@@ -15,7 +15,7 @@ from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods.base import Losses, Method, MethodSettings, Step, drop
+from balancemm_cli.methods.base import Epoch, Losses, Method, MethodSettings, Step, drop
 from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape, Shape
 from balancemm_cli.random_streams import RandomStreams
@@ -155,6 +155,7 @@ class Training:
             method.load_state_dict({name: value.to(device) for name, value in method.state_dict().items()})
         self.methods = [Dropped(names, dropped), *methods] if dropped else methods
         self.stepper = Stepper(self.network, self.methods, self.optimizer, settings)
+        self.looked_at = self.batch(98), self.batch(99)  # at the beginning of each epoch
 
     def batch(self, index: int, count: int = BATCH) -> tuple[dict[str, Tensor], Tensor]:
         """This process's part of the batch of a step, on the device and in the default dtype."""
@@ -176,7 +177,11 @@ class Training:
     def train(
         self, index: int, inputs: dict[str, Tensor], labels: Tensor, count: int = BATCH
     ) -> tuple[Tensor, Step]:
-        """Train one step on these samples of a batch of `count`."""
+        """Train one step on these samples of a batch of `count`, the first of an epoch after what comes before that."""
+        if index % STEPS_PER_EPOCH == 0:
+            begins = Epoch(index // STEPS_PER_EPOCH, lambda *_: iter(self.looked_at), distributed.total)
+            for method in self.methods:
+                method.on_epoch_start(self.network, begins)
         epoch = EPOCHS[index // STEPS_PER_EPOCH % len(EPOCHS)]
         streams = RandomStreams(0, epoch, index, count, distributed.part(count).start)
         progress = torch.full((), index / 12, device=self.device)

@@ -135,10 +135,11 @@ def test_a_loss_that_is_not_finite_changes_no_weight(method: str) -> None:
 # ---- switches -------------------------------------------------------------------------------------------------
 
 
+@in_both_variants
 @of_each_method
-def test_switches_train_as_eager_float32_does(method: str) -> None:
+def test_switches_train_as_eager_float32_does(method: str, variant: str) -> None:
     """Channels-last and bf16 change rounding alone."""
-    case = Case("concat", method)
+    case = Case("concat", method, variant)
     eager = trained(case, steps=3)
     assert_close(trained(case, "speed.channels_last=true", steps=3), eager, 1e-3)
     halved = trained(case, "speed.amp=true", steps=2)
@@ -147,11 +148,12 @@ def test_switches_train_as_eager_float32_does(method: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
+@in_both_variants
 @of_each_method
 @pytest.mark.usefixtures("traced")
-def test_it_trains_compiled(method: str) -> None:
+def test_it_trains_compiled(method: str, variant: str) -> None:
     """Compiled encoders change rounding alone; a method that goes backward through them itself is refused."""
-    case, switch = Case("concat", method, shapes="vectors"), "speed.compile=true"
+    case, switch = Case("concat", method, variant, shapes="vectors"), "speed.compile=true"
     if METHODS[method].two_backwards:
         return assert_sentence(refusal(lambda: trained(case, switch)) or "")
     assert_close(trained(case, switch, steps=3), trained(case, steps=3), 1e-3)
