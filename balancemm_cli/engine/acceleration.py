@@ -50,7 +50,7 @@ class Encode:
         self.network, self.speed = network, speed
         self._compiled = torch.compile(network.encode, dynamic=False) if speed.compile else network.encode
 
-    def __call__(self, inputs: Inputs, *, compiled: bool = True) -> dict[str, Tensor]:
+    def __call__(self, inputs: Inputs, *, compiled: bool = False) -> dict[str, Tensor]:
         """Inputs (see encoders) to features [B, D_m] a modality."""
         if self.speed.channels_last:
             inputs = {name: channels_last(values) for name, values in inputs.items()}
@@ -89,5 +89,8 @@ class Stepper:
 
     def __call__(self, inputs: Inputs, step: Step) -> Tensor:
         """One update. Returns the loss (0-dim); `step` gets what was recorded."""
+        step.encode = (
+            self._encode
+        )  # for methods, which may set the encoders to another mode: they are not compiled
         full = step.streams.samples(len(step.labels))[0] == self.batch_size
         return self._take(inputs, step, encode=partial(self._encode, compiled=full))

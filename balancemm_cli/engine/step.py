@@ -32,7 +32,11 @@ def train_step(
     The discrepancy is measured once, on undropped features, and serves every method. A batch that lost all its
     samples, or whose loss is not finite, changes neither the weights nor the optimiser.
     """
-    features = step.features = (encode or network.encode)(inputs)
+    step.encode = step.encode or network.encode
+    inputs = dict(inputs)
+    for method in methods:
+        inputs = method.on_inputs(inputs, step)
+    features = step.features = (encode or step.encode)(inputs)
     mark("forward")
     if len(features) > 1:
         step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
@@ -41,7 +45,8 @@ def train_step(
     for method in methods:
         features = method.on_features(features, step)
     mark("modulation")
-    loss, skip = _loss(network.classify(features), step)
+    step.logits = network.classify(features)
+    loss, skip = _loss(step.logits, step)
     loss = network.objective(loss, features, step)
     mark("forward")
     for method in methods:

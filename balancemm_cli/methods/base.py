@@ -30,6 +30,10 @@ class Step:
     labels: Tensor  # [B] int64, or what else the task has for labels
     progress: Tensor | None = None  # 0-dim: the share of all training steps that are done
     task: Task = TASKS["classification"]
+    encode: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = (
+        None  # as this run computes, uncompiled
+    )
+    logits: Tensor | None = None  # [B, …, C]: the prediction that the loss is of
     features: dict[str, Tensor] = field(
         default_factory=dict
     )  # [B, …] a modality, as they were before any drop
@@ -116,6 +120,10 @@ class Method:
     def measured(self) -> dict[str, float]:
         """What `on_start` found, for result.json."""
         return {}
+
+    def on_inputs(self, inputs: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        """Called before encoding, with inputs [B, …] by modality; returns those that are encoded."""
+        return inputs
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Called before fusion, with features [B, …] by modality; returns those that are fused."""
