@@ -14,7 +14,7 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
-from balancemm_cli.models.mmtm import Transfer
+from balancemm_cli.models.mmtm import MMTMSettings, Transfer
 from balancemm_cli.random_streams import RandomStreams
 
 MODELS = ["centralnet", "mmtm"]
@@ -106,7 +106,7 @@ def test_the_loss_of_centralnet_has_every_prediction_in_it():
 
 
 def test_a_transfer_module_by_hand():
-    module = Transfer({"a": 1, "b": 2}, ratio=1.5)  # 3 / 1.5 = 2 joint numbers
+    module = Transfer({"a": 1, "b": 2}, MMTMSettings(ratio=1.5))  # 3 / 1.5 = 2 joint numbers
     with torch.no_grad():
         module.squeeze.weight.copy_(torch.tensor([[1.0, 0.0, -1.0], [-2.0, 1.0, 0.0]]))
         module.squeeze.bias.copy_(torch.tensor([0.5, 0.0]))
@@ -175,7 +175,7 @@ def test_the_ratio_sets_the_joint_size():
     for ratio, joint in ((4, 16), (2, 32), (1000, 1)):
         network = make("mmtm", ("audio", "visual"), ratio=ratio)
         assert network.transfers["1"].squeeze.out_features == joint
-    assert resolve("synthetic", "mmtm", overrides=["mmtm.ratio=8"]).model_settings == {"ratio": 8}
+    assert resolve("synthetic", "mmtm", overrides=["mmtm.ratio=8"]).model_settings["ratio"] == 8
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ class Greedy(Method):
                     "greedy.second_mean=official takes the first modality's gates for the others', and they are of "
                     "different widths here. Use own."
                 )
-            module.register_forward_hook(torch.compiler.disable(partial(self._gate, level)))
+            module.register_forward_hook(partial(self._gate, level))
 
     def on_inputs(self, inputs: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Inputs as they are; from here on the gates are those of this step."""
