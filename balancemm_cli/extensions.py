@@ -35,8 +35,9 @@ RESERVED = frozenset(
             "batch_size",
         ),
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
-        *("baseline", "g-blending", "greedy", "agm", "pmr", "mmpareto", "opm", "ogm", "ogm-star", "moddrop"),
-        *("dropout", "annealed-dropout", "evolutional-dropout", "curriculum-dropout", "unimodal-losses"),
+        *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),
+        *("ogm-star", "moddrop", "dropout", "annealed-dropout", "evolutional-dropout"),
+        *("curriculum-dropout", "unimodal-losses"),
     ]
 )
 

@@ -1,4 +1,4 @@
-"""G-Blending, Greedy, AGM, PMR and MMPareto against their defining equations, worked out by hand."""
+"""G-Blending, the adaptation of Greedy, AGM, PMR and MMPareto against their defining equations, worked out by hand."""
 
 import copy
 import itertools
@@ -16,7 +16,7 @@ from balancemm_cli.methods.agm import AGM, ratios, shapley, shapley_weights
 from balancemm_cli.methods.base import Epoch, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.g_blending import GBlending, blend_weights
-from balancemm_cli.methods.greedy import Greedy, speeds
+from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation, speeds
 from balancemm_cli.methods.mmpareto import MMPareto, blend
 from balancemm_cli.methods.pmr import PMR, similarities
 from balancemm_cli.models import build
@@ -128,7 +128,7 @@ def test_heads_average_tokens():
     torch.testing.assert_close(heads({"a": tokens})["a"], heads({"a": tokens.mean((1, 2))})["a"])
 
 
-# ---- Greedy -----------------------------------------------------------------------------------------------------
+# ---- Greedy, adapted --------------------------------------------------------------------------------------------
 
 
 def test_conditional_learning_speeds_by_hand():
@@ -140,7 +140,7 @@ def test_conditional_learning_speeds_by_hand():
 
 
 def test_speeds_accumulate_the_squared_norms():
-    setup = set_up(Greedy, tolerance=1e9)
+    setup = set_up(GreedyAdaptation, tolerance=1e9)
     expected = torch.zeros(2)
     for index in range(2):
         inputs, labels = batch(seed=index)
@@ -154,7 +154,7 @@ def test_speeds_accumulate_the_squared_norms():
 
 
 def test_the_faster_modality_is_cut_off_for_the_window():
-    network, of, optimizer = set_up(Greedy, window=2, tolerance=0.01)
+    network, of, optimizer = set_up(GreedyAdaptation, window=2, tolerance=0.01)
     with torch.no_grad():
         network.fusion.head.weight[:, :64] *= 30  # audio's gradients are the larger ones
     features, cuts = [], []
@@ -173,7 +173,7 @@ def test_the_faster_modality_is_cut_off_for_the_window():
 
 
 def test_a_feature_that_is_cut_off_becomes_its_running_mean():
-    of = method(Greedy)
+    of = method(GreedyAdaptation)
     first = {"audio": torch.tensor([[1.0], [3.0]]), "visual": torch.zeros(2, 1)}
     of.on_features(first, Step(0, RandomStreams(0), torch.zeros(2, dtype=torch.int64)))
     of.state |= {"left": torch.tensor(1), "cut": torch.tensor([True, False])}
@@ -182,8 +182,8 @@ def test_a_feature_that_is_cut_off_becomes_its_running_mean():
     assert given["audio"].flatten().tolist() == [4, 4] and given["visual"].flatten().tolist() == [1, 1]
 
 
-def test_greedy_measures_before_its_first_epoch_but_cuts_nothing_off():
-    setup = set_up(Greedy, first_epoch=1)
+def test_the_adaptation_measures_before_its_first_epoch_but_cuts_nothing_off():
+    setup = set_up(GreedyAdaptation, first_epoch=1)
     for index in range(3):
         _, step = take(setup, *batch(seed=index), index=index)
         assert not step.metrics["cut"].any()

@@ -14,7 +14,7 @@ from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape
-from balancemm_cli.models.mmtm import Transfer
+from balancemm_cli.models.mmtm import MMTMSettings, Transfer
 from balancemm_cli.random_streams import RandomStreams
 
 MODELS = ["centralnet", "mmtm"]
@@ -43,6 +43,14 @@ def linear(layer, values):
     return values @ layer.weight.T + layer.bias
 
 
+def normalised(layer, values):
+    """By the statistics of a layer's batch normalisation, before its ReLU, where it has one."""
+    if len(layer) < 3:
+        return values
+    norm = layer[1]
+    return (values - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+
+
 def stagewise(encoder, pictures):
     """Each stage's average over positions and frames, frame by frame."""
     clip = pictures[:, :, None] if pictures.ndim == 4 else pictures
@@ -56,9 +64,13 @@ def stagewise(encoder, pictures):
     return [torch.stack(means).mean(0) for means in zip(*of_frames, strict=True)]
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("names", [("audio", "visual"), ("audio", "visual", "text"), ("visual", "text")])
-def test_centralnet_by_hand(names):
-    network = make("centralnet", names).eval()
+def test_centralnet_by_hand(names, batch_norm):
+    network = make("centralnet", names, batch_norm=batch_norm).eval()
+    for norm in (module for module in network.fusion.modules() if isinstance(module, torch.nn.BatchNorm1d)):
+        torch.nn.init.normal_(norm.running_mean)
+        torch.nn.init.normal_(norm.weight)
     given = inputs(names)
     features = network.encode(given)
     fusion = network.fusion
@@ -77,9 +89,9 @@ def test_centralnet_by_hand(names):
     pictured = [name for name in names if name != "text"]
     alpha = fusion.alphas
     s = sum(alpha[0][m] * v[name][0] for m, name in enumerate(pictured))
-    c = linear(fusion.layers[0][0], s).clamp_min(0)
+    c = normalised(fusion.layers[0], linear(fusion.layers[0][0], s)).clamp_min(0)
     s = sum(alpha[1][m] * v[name][1] for m, name in enumerate(pictured)) + alpha[1][-1] * c
-    c = linear(fusion.layers[1][0], s).clamp_min(0)
+    c = normalised(fusion.layers[1], linear(fusion.layers[1][0], s)).clamp_min(0)
     s = sum(alpha[2][m] * v[name][2] for m, name in enumerate(pictured)) + alpha[2][-1] * c
     if "text" in names:
         s = s + alpha[2][len(pictured)] * (v["text"][0] @ fusion.adapt["text"].weight.T)
@@ -106,7 +118,7 @@ def test_the_loss_of_centralnet_has_every_prediction_in_it():
 
 
 def test_a_transfer_module_by_hand():
-    module = Transfer({"a": 1, "b": 2}, ratio=1.5)  # 3 / 1.5 = 2 joint numbers
+    module = Transfer({"a": 1, "b": 2}, MMTMSettings(ratio=1.5))  # 3 / 1.5 = 2 joint numbers
     with torch.no_grad():
         module.squeeze.weight.copy_(torch.tensor([[1.0, 0.0, -1.0], [-2.0, 1.0, 0.0]]))
         module.squeeze.bias.copy_(torch.tensor([0.5, 0.0]))
@@ -160,6 +172,20 @@ def test_mmtm_by_hand(names):
     torch.testing.assert_close(sum(parts.values()), network(given))
 
 
+def test_branches_average_their_logits_and_are_trained_by_losses_of_their_own():
+    network, given = make("mmtm", ("audio", "visual"), heads="branches"), inputs(("audio", "visual"))
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    with torch.no_grad():
+        features = make("mmtm", ("audio", "visual"), heads="branches").encode(given)
+        own = {name: linear(network.fusion.heads[name], feature) for name, feature in features.items()}
+        expected = sum(torch.nn.functional.cross_entropy(logits, labels) for logits in own.values())
+    torch.testing.assert_close(network.fusion(features), (own["audio"] + own["visual"]) / 2)
+    torch.testing.assert_close(network.unimodal_logits(features), own)
+    optimizer = build_optimizer(network, OptimizerSettings())
+    loss = train_step(network, [], optimizer, given, Step(0, RandomStreams(0), labels), DiscrepancySettings())
+    torch.testing.assert_close(loss, expected)
+
+
 @pytest.mark.parametrize("names", [("audio", "visual", "text"), ("visual", "audio")])
 def test_gates_of_one_make_mmtm_concat(names):
     network, plain = make("mmtm", names).eval(), make("concat", names).eval()
@@ -175,7 +201,7 @@ def test_the_ratio_sets_the_joint_size():
     for ratio, joint in ((4, 16), (2, 32), (1000, 1)):
         network = make("mmtm", ("audio", "visual"), ratio=ratio)
         assert network.transfers["1"].squeeze.out_features == joint
-    assert resolve("synthetic", "mmtm", overrides=["mmtm.ratio=8"]).model_settings == {"ratio": 8}
+    assert resolve("synthetic", "mmtm", overrides=["mmtm.ratio=8"]).model_settings["ratio"] == 8
 
 
 @pytest.fixture(scope="module")

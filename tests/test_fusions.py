@@ -68,6 +68,45 @@ def test_a_gated_multimodal_unit_by_hand(count, gate):
     torch.testing.assert_close(fusion(given), linear(fusion.head, unit))
 
 
+def zeroed(given, kept):
+    return {name: value if name == kept else 0 * value for name, value in given.items()}
+
+
+def test_what_a_modality_of_film_tells_alone():
+    fusion, given = make(FiLM, {"a": 6, "b": 6})
+    for name, logits in fusion.unimodal_logits(given, None).items():
+        torch.testing.assert_close(logits, linear(fusion.head, given[name]))
+
+
+@pytest.mark.parametrize(
+    ("widths", "unimodal"),
+    [
+        ({"a": 6, "b": 6}, "zero-out"),
+        ({"a": 4, "b": 6}, "before-fusion"),
+        ({"a": 6, "b": 4}, "before-fusion"),
+        ({"a": 6, "b": 6, "c": 6}, "before-fusion"),
+    ],
+    ids=str,
+)
+def test_film_is_measured_by_zero_out_where_its_output_layer_does_not_take_each_feature(widths, unimodal):
+    fusion, given = make(FiLM, widths, unimodal=unimodal)
+    for name, logits in fusion.unimodal_logits(given, None).items():
+        torch.testing.assert_close(logits, fusion(zeroed(given, name)))
+
+
+@pytest.mark.parametrize(("count", "gate"), [(2, None), (2, "b"), (3, "c"), (2, "each"), (3, None)])
+def test_what_a_modality_of_gated_tells_alone(count, gate):
+    """Its projection before gating, of the unit with the tanh that the gate scales, through the output layer."""
+    fusion, given = make(Gated, first(count), gate=gate, width=7)
+    for name, logits in fusion.unimodal_logits(given, None).items():
+        projected = linear(fusion.project[name], given[name])
+        projected = torch.tanh(projected) if fusion.gate is None else projected
+        torch.testing.assert_close(logits, linear(fusion.head, projected))
+    zeros, _ = make(Gated, first(count), gate=gate, width=7, unimodal="zero-out")
+    for name, logits in zeros.unimodal_logits(given, None).items():
+        torch.testing.assert_close(logits, zeros(zeroed(given, name)))
+
+
 @pytest.mark.parametrize(("count", "rank"), [(2, 1), (2, 4), (3, 2)])
 def test_low_rank_fusion_is_the_whole_tensor_of_that_rank(count, rank):
     """The weight tensor is built from its factors and applied to the outer product, as tensor fusion would."""

@@ -88,6 +88,21 @@ def test_the_hash_is_that_of_config_toml(tmp_path, method, variant):
     assert read_config(tmp_path / "config.toml").hash("data") == config.hash("data")
 
 
+@pytest.mark.parametrize("model", ["film", "gated"])
+def test_a_run_from_before_a_model_had_a_setting_is_another_run(tmp_path, model):
+    """Before it had `unimodal`, a modality's own logits were those of zero-out."""
+    config = resolve("synthetic", model)
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml().replace('unimodal = "before-fusion"\n', ""))
+    former = read_config(path)
+    assert former.model_settings["unimodal"] == "zero-out" and former.hash("data") != config.hash("data")
+    assert former.hash("data") == resolve("synthetic", model, overrides=[f"{model}.unimodal=zero-out"]).hash(
+        "data"
+    )
+    path.write_text(config.to_toml())
+    assert read_config(path) == config
+
+
 def test_weights_are_part_of_what_a_run_is():
     config = resolve("ucf-101")
     assert config.hash("data") != config.starting_from("a" * 64).hash("data")

@@ -44,6 +44,9 @@ IMAGENET = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba6
 # Switches of section `speed` of former versions, as they are off.
 FORMER = {"cuda_graphs": False, "optimizer": "fused"}
 
+# What a model did before it had a setting whose default is something else: so config.toml means it where it lacks one.
+BEFORE = {"film": {"unimodal": "zero-out"}, "gated": {"unimodal": "zero-out"}}
+
 
 class RunConfig(Section):
     """Everything that decides what a run computes, besides the data."""
@@ -230,11 +233,19 @@ def config_of(content: Mapping[str, Any], path: str) -> RunConfig:
 
 
 def without_former(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.toml holds, without the switches that only former versions have, where they were off."""
-    speed = content.get("speed")
-    if not isinstance(speed, dict):
-        return dict(content)
-    return {**content, "speed": {key: value for key, value in speed.items() if FORMER.get(key) != value}}
+    """What config.toml holds, without the switches that only former versions have, where they were off, and with what
+    former versions did where they lacked a setting."""
+    content = dict(content)
+    speed, of_model, before = (
+        content.get("speed"),
+        content.get("model_settings", {}),
+        BEFORE.get(str(content.get("model"))),
+    )
+    if isinstance(speed, dict):
+        content["speed"] = {key: value for key, value in speed.items() if FORMER.get(key) != value}
+    if before and isinstance(of_model, dict):
+        content["model_settings"] = {**before, **of_model}
+    return content
 
 
 def resolve(

@@ -37,6 +37,9 @@ class RunGroup(Section):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     settings: dict[str, Any] = Field(default_factory=dict)  # dotted keys, as with --set
     note: str | None = None  # of the published numbers, where the table prints several under one name
+    printed_as: str | None = (
+        None  # the model under which the table prints their numbers, where it is another one
+    )
 
     @field_validator("seeds")
     @classmethod

@@ -1,5 +1,7 @@
 """The optimiser: torch's fused SGD or AdamW, with an update that can be skipped on the device."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -38,12 +40,27 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def update(optimizer: Optimizer, skip: Tensor) -> None:
-    """Update the weights and clear the gradients. Where the 0-dim bool `skip` is true, nothing changes.
+def update(optimizer: Optimizer, skip: Tensor, held: Iterable[tuple[Tensor, nn.Module]] = ()) -> None:
+    """Update the weights and clear the gradients. Where the 0-dim bool `skip` is true, nothing changes; where that of a
+    module in `held` is, nothing of that module does.
 
     The device decides, so Python does not wait for the value. Skipped are weights, weight decay, momentum and step
     counts.
     """
+    former = [(hold, tensor, tensor.detach().clone()) for hold, tensor in _tensors(optimizer, held)]
     optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue] - the fused kernels read it
     optimizer.step()
     optimizer.zero_grad()
+    with torch.no_grad():
+        for hold, tensor, before in former:
+            tensor.copy_(torch.where(hold, before, tensor))
+
+
+def _tensors(
+    optimizer: Optimizer, modules: Iterable[tuple[Tensor, nn.Module]]
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """All that an update of these modules changes."""
+    for hold, module in modules:
+        for weight in module.parameters():
+            yield hold, weight
+            yield from ((hold, value) for value in optimizer.state[weight].values())

@@ -10,6 +10,7 @@ from balancemm_cli.methods.dropout import Dropout
 from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
+from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
 from balancemm_cli.methods.mmpareto import MMPareto
 from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.ogm import OGM
@@ -23,6 +24,7 @@ _OURS: dict[str, type[Method]] = {
     "baseline": Method,
     "g-blending": GBlending,
     "greedy": Greedy,
+    "greedy-adaptation": GreedyAdaptation,
     "agm": AGM,
     "pmr": PMR,
     "mmpareto": MMPareto,

@@ -41,6 +41,9 @@ class Step:
     discrepancy: Discrepancy | None = None  # of those, without gradient; None with one modality
     keep: Tensor | None = None  # [B, M] bool: which sample kept which modality; None: nothing was dropped
     kept: Tensor | None = None  # how many samples of the whole batch kept a modality; None: all
+    held: list[tuple[Tensor, nn.Module]] = field(
+        default_factory=list
+    )  # where the 0-dim bool is true, the optimiser leaves out the module's weights: they have no gradient
     total: Callable[[Tensor], Tensor] = lambda values: (
         values
     )  # adds up over the processes that share the batch
@@ -105,6 +108,10 @@ class Method:
     METRICS: ClassVar[
         tuple[str, ...]
     ] = ()  # what every step of it puts into `Step.metrics`; columns of steps.arrow
+    TRIED_ON: ClassVar[tuple[str, tuple[str, ...]]] = (
+        "concat",
+        (),
+    )  # a model that it trains, and settings as with --set: what the contract trains it with
     two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
 

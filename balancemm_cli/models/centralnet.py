@@ -16,6 +16,9 @@ learned. The loss is CE(f, y) + Σ_m CE(U^m v_S^m + d^m, y). Left open by the so
    prediction, and all is trained together from the start, with weight 1 for each loss.
 5. A modality that is dropped from a sample shows its own head zeros: there, only its bias d learns.
 6. A sequence's transformer is one stage, at the last level, brought to the width there by a linear layer without bias.
+7. MFAS's code has a batch normalisation in each central layer, before the ReLU (models/central/ntu.py);
+   `centralnet.batch_norm` puts it there. By default there is none, as in the equations: that code is not the authors',
+   of which none was found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,10 +38,16 @@ if TYPE_CHECKING:
     from balancemm_cli.methods.base import Step
 
 
+class CentralNetSettings(ModelSettings):
+    """Whether central layers are normalised."""
+
+    batch_norm: bool = False
+
+
 class Central(Fusion):
     """The central stream and the modalities' own heads. Features are [B, Σ_i w_i^m]: the stages side by side."""
 
-    def __init__(self, encoders: Mapping[str, Encoder], classes: int, settings: ModelSettings) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], classes: int, settings: CentralNetSettings) -> None:
         widths = {name: encoder.features for name, encoder in encoders.items()}
         super().__init__(widths, classes, settings)
         need_several("centralnet", widths)
@@ -49,7 +58,7 @@ class Central(Fusion):
         self.adapt = nn.ModuleDict(
             {name: nn.Linear(width, central[-1], bias=False) for name, width in others.items()}
         )
-        hidden = [nn.Sequential(linear_head(width, above), nn.ReLU()) for width, above in pairwise(central)]
+        hidden = [_layer(width, above, settings.batch_norm) for width, above in pairwise(central)]
         self.layers = nn.ModuleList([*hidden, linear_head(central[-1], classes)])
         self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
         summands = [len(names) + (level > 0) for level, names in enumerate([*self.levels, list(widths)])]
@@ -81,12 +90,20 @@ class Central(Fusion):
         return self.adapt[name](values) if back == -1 and name in self.adapt else values
 
 
+def _layer(width: int, above: int, batch_norm: bool) -> nn.Sequential:
+    return nn.Sequential(
+        linear_head(width, above), *([nn.BatchNorm1d(above)] if batch_norm else []), nn.ReLU()
+    )
+
+
 def _weighted(alphas: Tensor, values: Sequence[Tensor]) -> Tensor:
     return torch.stack([alpha * value for alpha, value in zip(alphas.unbind(), values, strict=True)]).sum(0)
 
 
 class CentralNet(Network):
     """A central stream that learns how much of each modality to take at each stage."""
+
+    Settings = CentralNetSettings
 
     def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion) -> None:
         super().__init__(encoders, fusion)
@@ -97,6 +114,7 @@ class CentralNet(Network):
         cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
     ) -> "CentralNet":
         """The model for these inputs. UsageError for a single one, and for an unknown encoder."""
+        assert isinstance(settings, CentralNetSettings)
         encoders = make_encoders(choice, inputs)
         return cls(encoders, Central(encoders, classes, settings))
 

@@ -9,14 +9,27 @@ layer of the conditioning feature. FiLM is given for a picture and one condition
 3. γ is what the layer gives, as printed in Eq. 2 and in that code. FiLM's authors let the layer give γ − 1
    (`film.gamma_baseline` 1), since a γ around zero hides what it modulates.
 4. The layer is Xavier with zero bias, as all layers of that code; the modulated features keep their width.
+5. f does not split. A modality's own logits are W h^m + b, its feature as it is before fusion through the output
+   layer: the authors' answer in issue 20 of OGM-GE_CVPR2022 ("we select the uni-modal part before fusion"). Zero-out
+   is the option: there the conditioner has γ and β of its own, while the other meets the γ of a bias, which is zero at
+   first, so that ρ tells who conditions. It is the rule where W does not take h^m: for features of several widths, and
+   for three and more modalities, of which W takes all but one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several, one_of
+from balancemm_cli.models.fusion import (
+    Features,
+    Fusion,
+    ModelSettings,
+    Unimodal,
+    need_several,
+    one_of,
+    through,
+)
 from balancemm_cli.models.heads import linear_head
 
 
@@ -24,10 +37,11 @@ class FiLM(Fusion):
     """One modality's feature scales and shifts those of the others (feature-wise linear modulation)."""
 
     class Settings(ModelSettings):
-        """Which modality conditions, and what γ is without a condition."""
+        """Which modality conditions, what γ is without a condition, and what a modality's own logits are."""
 
         conditioner: str | None = None  # None: the first one
         gamma_baseline: float = 0.0
+        unimodal: Unimodal = "before-fusion"
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:
         super().__init__(widths, classes, settings)
@@ -37,9 +51,16 @@ class FiLM(Fusion):
         width = sum(widths.values()) - widths[self.conditioner]
         self.condition = linear_head(widths[self.conditioner], 2 * width)
         self.head = linear_head(width, classes)
+        self.before_fusion = settings.unimodal == "before-fusion" and {width} == set(widths.values())
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
         gamma, beta = self.condition(features[self.conditioner]).chunk(2, -1)
         others = torch.cat([feature for name, feature in features.items() if name != self.conditioner], -1)
         return self.head((self.gamma_baseline + gamma) * others + beta)
+
+    def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
+        """W h^m + b, or zero-out estimation, see 5 above."""
+        if bias_split is not None or not self.before_fusion:
+            return super().unimodal_logits(features, bias_split)
+        return through(self.head, features)

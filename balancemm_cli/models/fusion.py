@@ -4,11 +4,12 @@ A fusion owns its head, for whether the logits split exactly over the modalities
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import linear
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models.heads import linear_head, mlp_head
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from balancemm_cli.methods.base import Step
 
 Features = Mapping[str, Tensor]
+Unimodal = Literal["before-fusion", "zero-out"]
+"""Where a modality's own logits come from, in a fusion that does not split: what it brings to the fusion, sent through
+the output layer alone, or the whole output with the other modalities' features at zero."""
 
 
 class ModelSettings(Section):
@@ -63,6 +67,13 @@ class Fusion(nn.Module):
         logits = functional_call(self, frozen, (stacked,)).chunk(len(features))
         self.train(training)
         return dict(zip(features, logits, strict=True))
+
+
+def through(layer: nn.Module, features: Features) -> dict[str, Tensor]:
+    """Each modality's feature [B, D] through one linear layer, whose weights are detached."""
+    assert isinstance(layer, nn.Linear)
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    return {name: linear(feature, weight, bias) for name, feature in features.items()}
 
 
 def need_several(model: str, widths: Mapping[str, int]) -> None:

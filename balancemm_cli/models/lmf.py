@@ -6,7 +6,8 @@ different in the code of Liu et al. and in that of the paper reproduced here (BM
 
 1. The ranks are added up after the product, as the decomposition asks for (and both codes do); the paper's last line
    exchanges sum and product.
-2. They are added up plainly, as printed. Both codes weight them, which the factors W can do themselves.
+2. They are added up plainly, as printed. Both codes weight them, which the factors W can do themselves: with the
+   weights of the ranks multiplied into one modality's factor, the logits are those of both codes.
 3. The output is the logits, as in both codes: no layer stands behind it.
 4. The rank is 4 unless `lmf.rank` says otherwise, as in BML_TPAMI2024; the paper searches for it.
 5. The paper states no initial weights, and both codes draw all of W around zero. There a modality that is dropped

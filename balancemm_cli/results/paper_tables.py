@@ -15,7 +15,15 @@ from balancemm_cli.results.comparison import Comparison
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import BASELINE, gains, pairs
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import PAPER, TIMES, Published, lookup, other_data, rows
+from balancemm_cli.results.published import (
+    PAPER,
+    TIMES,
+    Published,
+    lookup,
+    other_data,
+    published_model,
+    rows,
+)
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
     SELECTION_NOTES,
@@ -220,6 +228,12 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
     ]
     if any(cell.number.metric == TIMES for cell in found):
         notes.append("Training time: of each seed, in units of the baseline's on the same kind of device.")
+    notes += dict.fromkeys(
+        f"{cell.model} {cell.number.method} stands beside the number that is printed under {cell.number.model}: the "
+        f"method is defined on {cell.model} alone."
+        for cell in found
+        if published_model(cell.model) != cell.number.model
+    )
     notes += dict.fromkeys(f"{group.first.dataset}. {samples_note(group.first)}" for group in groups)
     notes.append(
         f"{sum(cell.group is not None for cell in found)} of {len(found)} numbers were run: bmm train --suite "

@@ -123,8 +123,13 @@ def _number(row: dict[str, str]) -> Published:
 
 def fills(number: Published, dataset: str, model: str, method: str, note: str | None = None) -> bool:
     """Whether a run of these names gives this number; `note` is the number's, where a table prints several."""
-    ours = (dataset, _PUBLISHED_MODEL.get(model, model), method)
+    ours = (dataset, published_model(model), method)
     return (number.dataset, number.model, number.method) == ours and note in (None, number.note)
+
+
+def published_model(model: str) -> str:
+    """The name that the files have for a model of ours."""
+    return _PUBLISHED_MODEL.get(model, model)
 
 
 def lookup(dataset: str, model: str, method: str, metric: str, source: str = PAPER) -> Published | None:

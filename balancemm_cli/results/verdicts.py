@@ -115,7 +115,8 @@ def planned(number: Published) -> RunConfig | None:
         return None
     for group in suite_of(number.table).runs:
         for model, method in product(group.models, group.methods):
-            if number.dataset in group.datasets and fills(number, number.dataset, model, method, group.note):
+            names = (number.dataset, group.printed_as or model, method)
+            if number.dataset in group.datasets and fills(number, *names, group.note):
                 names = {"models": (model,), "methods": (method,), "datasets": (number.dataset,)}
                 return next(group.model_copy(update=names).configs())
     return None

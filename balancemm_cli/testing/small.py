@@ -15,6 +15,7 @@ from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.errors import UsageError
+from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Epoch, Losses, Method, MethodSettings, Step, drop
 from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape, Shape
@@ -52,6 +53,7 @@ class Case:
     variant: str = "paper"
     shapes: str = "sound and pictures"
     task: str | None = None  # None: localisation of seconds, else classification
+    settings: tuple[str, ...] = ()  # as with --set
 
     @property
     def inputs(self) -> dict[str, Shape]:
@@ -141,7 +143,7 @@ class Training:
         self, case: Case, *switches: str, device: str = "cpu", dropped: float = 0, lr: float = 0.01
     ) -> None:
         overrides = [f"batch_size={BATCH}", "encoder=small", "pretrained=false", f"task={case.of_task}"]
-        overrides += [f"optimizer.lr={lr}", *_narrow(case.model), *switches]
+        overrides += [f"optimizer.lr={lr}", *_narrow(case.model), *case.settings, *switches]
         config = resolve("manifest", case.model, case.method, case.variant, overrides=overrides)
         self.case, self.device, settings = case, device, config.settings
         self.task, names = config.task, list(case.inputs)
@@ -296,6 +298,12 @@ def case_of(model: str, method: str = "opm+ogm") -> Case:
         if len(SHAPES[name]) > 1 and refusal(lambda name=name: Training(Case(model, shapes=name))) is None:
             return Case(model, method, shapes=name)
     raise LookupError(f"Model {model} takes no modalities of the contract: {'; '.join(SHAPES)}.")
+
+
+def tried(method: str, variant: str = "paper", shapes: str = "sound and pictures") -> Case:
+    """A method on the model that it is tried on."""
+    model, settings = METHODS[method].TRIED_ON
+    return Case(model, method, variant, shapes, settings=settings)
 
 
 def refusal(attempt: Callable[[], object]) -> str | None:

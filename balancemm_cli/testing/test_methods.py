@@ -25,6 +25,7 @@ from balancemm_cli.testing.small import (
     evaluated,
     refusal,
     trained,
+    tried,
 )
 
 CPU = torch.device("cpu")
@@ -44,13 +45,17 @@ in_both_variants = pytest.mark.parametrize("variant", VARIANTS)
 )
 def test_it_trains_on_any_inputs(method: str, variant: str, shapes: str) -> None:
     """Losses and weights stay finite and every encoder learns, whatever the modalities are, or it is refused in a
-    sentence, as a method that needs one class per sample is where each second has one."""
-    case = Case("concat", method, variant, shapes)
+    sentence: a method that needs one class per sample where each second has one, and one that needs a model where that
+    does not take the inputs."""
+    case = tried(method, variant, shapes)
     seconds = case.of_task == "localisation"
     if METHODS[method].needs_classes and seconds:
         with pytest.raises(UsageError) as refused:
             Training(case)
         return assert_sentence(str(refused.value))
+    sentence = refusal(lambda: Training(case))
+    if sentence is not None and METHODS[method].TRIED_ON[0] != "concat":
+        return assert_sentence(sentence)
     training = Training(case)
     before = [weight.clone() for weight in training.network.encoders.parameters()]
     for index in range(4):
@@ -66,7 +71,7 @@ def test_it_trains_on_any_inputs(method: str, variant: str, shapes: str) -> None
 def test_every_step_records_what_the_method_declares(method: str, variant: str) -> None:
     """Each name of `METRICS` gets one number per modality in every step, in and after the modulated epochs, and no
     other name does."""
-    training = Training(Case("concat", method, variant))
+    training = Training(tried(method, variant))
     declared = set(METHODS[method].METRICS)
     for index in range(2 * STEPS_PER_EPOCH):
         _, step = training.take(index)
@@ -78,7 +83,7 @@ def test_every_step_records_what_the_method_declares(method: str, variant: str) 
 @of_each_method
 def test_no_step_waits_for_the_device(method: str, variant: str) -> None:
     """Nothing in a hook fetches a value from the device: no item(), no branch on a tensor, no mask as index."""
-    training = Training(Case("concat", method, variant))
+    training = Training(tried(method, variant))
     batches = [training.batch(index) for index in range(6)]
     with guards.no_waiting():
         for index, (inputs, labels) in enumerate(batches):
@@ -91,7 +96,7 @@ def test_no_step_waits_for_the_device(method: str, variant: str) -> None:
 def test_no_step_waits_on_a_gpu(method: str, variant: str) -> None:
     """The same on a GPU, which knows of every wait."""
     for again in (False, True):  # what is initialised by the first training may wait
-        training = Training(Case("concat", method, variant), device="cuda")
+        training = Training(tried(method, variant), device="cuda")
         batches = [training.batch(index) for index in range(6)]
         torch.cuda.set_sync_debug_mode("error" if again else "default")
         try:
@@ -105,7 +110,7 @@ def test_no_step_waits_on_a_gpu(method: str, variant: str) -> None:
 @of_each_method
 def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
     """A batch whose samples lost every modality, to a method that comes before, leaves weights and optimiser alone."""
-    training = Training(Case("concat", method, variant), "optimizer.weight_decay=0.1")
+    training = Training(tried(method, variant), "optimizer.weight_decay=0.1")
     training.take(0)
     dropping = Training(training.case, "optimizer.weight_decay=0.1", dropped=1)
     dropping.load({**training.state(), "methods": [{}, *training.state()["methods"]]})
@@ -123,7 +128,7 @@ def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
 @of_each_method
 def test_a_loss_that_is_not_finite_changes_no_weight(method: str) -> None:
     """One sample that is not a number must not spoil the weights: the run stops, with its last good checkpoint."""
-    training = Training(Case("concat", method))
+    training = Training(tried(method))
     inputs, labels = training.batch(0)
     inputs["audio"][0] = float("nan")
     before = {name: value.clone() for name, value in training.network.named_parameters()}
@@ -139,7 +144,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(method: str) -> None:
 @of_each_method
 def test_switches_train_as_eager_float32_does(method: str, variant: str) -> None:
     """Channels-last and bf16 change rounding alone."""
-    case = Case("concat", method, variant)
+    case = tried(method, variant)
     eager = trained(case, steps=3)
     assert_close(trained(case, "speed.channels_last=true", steps=3), eager, 1e-3)
     halved = trained(case, "speed.amp=true", steps=2)
@@ -153,7 +158,7 @@ def test_switches_train_as_eager_float32_does(method: str, variant: str) -> None
 @pytest.mark.usefixtures("traced")
 def test_it_trains_compiled(method: str, variant: str) -> None:
     """Compiled encoders change rounding alone; a method that goes backward through them itself is refused."""
-    case, switch = Case("concat", method, variant, shapes="vectors"), "speed.compile=true"
+    case, switch = tried(method, variant, shapes="vectors"), "speed.compile=true"
     if METHODS[method].two_backwards:
         return assert_sentence(refusal(lambda: trained(case, switch)) or "")
     assert_close(trained(case, switch, steps=3), trained(case, steps=3), 1e-3)
@@ -164,7 +169,7 @@ def test_it_trains_compiled(method: str, variant: str) -> None:
 @of_each_method
 def test_all_switches_at_once_on_a_gpu(method: str, variant: str) -> None:
     """Together they change rounding alone."""
-    case = Case("concat", method, variant)
+    case = tried(method, variant)
     eager = trained(case, steps=14, device="cuda")
     names = ["amp", "channels_last"] + ["compile"] * (not METHODS[method].two_backwards)
     together = trained(case, *(f"speed.{name}=true" for name in names), steps=14, device="cuda")
@@ -183,7 +188,7 @@ def test_two_processes_are_one(method: str, together: Together) -> None:
 
 def cases_of_two_processes(method: str) -> list[tuple[Case, float]]:
     """Both variants; of the official one most features are dropped beforehand."""
-    return [(Case("concat", method, "paper"), 0), (Case("concat", method, "official"), 0.6)]
+    return [(tried(method, "paper"), 0), (tried(method, "official"), 0.6)]
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +204,8 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
 ) -> None:
     """To the bit: `state_dict` has all that the method needs, as tensors, and `on_start` is not called again."""
     small = ["encoder=small", "pretrained=false", "batch_size=8", "epochs=2"]
-    config = resolve("manifest", "concat", method, variant, overrides=small)
+    model, settings = METHODS[method].TRIED_ON
+    config = resolve("manifest", model, method, variant, overrides=[*small, *settings])
     whole, stopped = (RunFolder(tmp_path / name, config, prepared) for name in ("whole", "stopped"))
     seen = []
 
@@ -224,7 +230,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
 @of_each_method
 def test_an_evaluation_leaves_the_training_alone(method: str) -> None:
     """Evaluated in between, with what the method attached, it trains as if it had not been."""
-    plain, looked_at = Training(Case("concat", method)), Training(Case("concat", method))
+    plain, looked_at = Training(tried(method)), Training(tried(method))
     for index in range(3):
         evaluated(looked_at)
         losses = [training.take(index)[0] for training in (plain, looked_at)]

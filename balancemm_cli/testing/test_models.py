@@ -96,8 +96,9 @@ def test_missing_modalities_leave_finite_logits(model: str) -> None:
 @of_each_model
 def test_a_modality_alone_is_the_output_with_the_others_at_zero(model: str) -> None:
     """f^m is what the model gives of that modality's feature alone, but for how the bias is shared: a constant of each
-    class. So it depends on no other modality."""
-    training = Training(case_of(model))
+    class."""
+    zeros = [f"{model}.unimodal=zero-out"] * ("unimodal" in MODELS[model].Settings.model_fields)
+    training = Training(case_of(model), *zeros)
     network = training.network.eval()
     with torch.no_grad():
         features = network.encode(training.batch(0)[0])
@@ -107,6 +108,17 @@ def test_a_modality_alone_is_the_output_with_the_others_at_zero(model: str) -> N
             others = {name: value if name == kept else value * 0 for name, value in features.items()}
             shares = (network.classify(others) - logits).flatten(0, -2)
             torch.testing.assert_close(shares, shares[:1].expand_as(shares), rtol=1e-4, atol=2e-5)
+
+
+@of_each_model
+def test_a_modality_alone_depends_on_no_other(model: str) -> None:
+    """Whatever the others' features are, the logits of one modality are the same."""
+    training = Training(case_of(model))
+    network = training.network.eval()
+    with torch.no_grad():
+        features = network.encode(training.batch(0)[0])
+        for kept, logits in network.unimodal_logits(features).items():
+            others = {name: value if name == kept else 1 - value for name, value in features.items()}
             torch.testing.assert_close(network.unimodal_logits(others)[kept], logits, rtol=1e-4, atol=2e-5)
 
 

@@ -26,7 +26,7 @@ from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.runs.folder import write_table
 
 DATASETS = {"crema-d": 6, "kinetics-sounds": 31}
-METHODS = ("baseline", "opm", "ogm", "opm+ogm", "greedy")
+METHODS = ("baseline", "opm", "ogm", "opm+ogm", "greedy-adaptation")
 SEEDS = 5
 SAMPLES = 744
 EPOCHS = 20
