@@ -33,13 +33,8 @@ from balancemm_cli.models.fusion import ModelSettings
 from balancemm_cli.models.sound import SoundNetwork, bands
 
 CONTEXT = 15  # frames that the first three layers span
-CONTEXTS = (
-    (5, 1),
-    (3, 2),
-    (3, 3),
-    (1, 1),
-    (1, 1),
-)  # frames that each frame layer sees, and the steps between them
+# frames that each frame layer sees, and the steps between them
+CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 CHANNELS = (512, 512, 512, 512, 1500)
 
 
