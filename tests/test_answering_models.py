@@ -87,9 +87,10 @@ def test_factor_graph_attention_by_hand():
         for token in shown["audio"][0]:
             score = 0.5 * float(last(first(token).relu()))
             for share, other in zip([2.0, -1.0, 3.0], FEATURES, strict=True):
-                own = fusion.left["audio"][other](token)
+                own = fusion.embed["audio"][other](token)
+                of_other = fusion.embed_again["audio"] if other == "audio" else fusion.embed[other]["audio"]
                 cosines = [
-                    float(torch.cosine_similarity(own, fusion.right[other]["audio"](y), dim=0))
+                    float(torch.cosine_similarity(own, of_other(y), dim=0))
                     for y in shown[other][0]
                     if y.any()
                 ]
@@ -102,28 +103,35 @@ def test_factor_graph_attention_by_hand():
         torch.testing.assert_close(fusion.attend("audio", shown)[0], average)
 
 
-def test_a_layer_across_is_attention_then_a_transformer_layer():
-    network = make("panoavqa", cross_layers=1).eval()
-    layer = network.fusion.across[0]["question"]
-    own, other = torch.randn(2, 3, 64), torch.randn(2, 4, 64)
-    left_out = torch.tensor([[False, False, False, True], [False] * 4])
-    found = layer(own, torch.zeros(2, 3, dtype=torch.bool), other, left_out)
-    reference = nn.TransformerEncoderLayer(64, 1, 256, 0.0, "gelu", batch_first=True).eval()
-    reference.load_state_dict(layer.own.state_dict())
-    for index, kept in ((0, 3), (1, 4)):
-        # one head, by hand
-        weights, bias = layer.attention.in_proj_weight.chunk(3), layer.attention.in_proj_bias.chunk(3)
-        query = own[index] @ weights[0].T + bias[0]
-        key, value = (other[index, :kept] @ weights[n].T + bias[n] for n in (1, 2))
-        seen = layer.attention.out_proj((query @ key.T / 8).softmax(-1) @ value)
-        expected = reference(layer.norm(own[index] + seen)[None])[0]
-        torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-5)
-
-
 def test_each_modality_attends_to_the_next():
     """In one layer across, the question is changed by the sound, and the sound is not by the question."""
-    network = make("panoavqa", cross_layers=1).eval()
-    assert network.fusion.next_one == {"audio": "visual", "visual": "question", "question": "audio"}
+    layer = make("panoavqa", cross_layers=1).eval().fusion.across[0]
+    values = {name: torch.randn(2, 3, 64) for name in FEATURES}
+    left_out = {name: torch.zeros(2, 3, dtype=torch.bool) for name in FEATURES}
+    before = layer(values, left_out)
+    changed_by = {
+        other: {
+            name
+            for name, found in layer({**values, other: torch.randn(2, 3, 64)}, left_out).items()
+            if not torch.allclose(found, before[name])
+        }
+        for other in FEATURES
+    }
+    assert changed_by == {
+        "audio": {"audio", "question"},
+        "visual": {"visual", "audio"},
+        "question": {"question", "visual"},
+    }
+
+
+def test_texts_can_have_more_layers_of_their_own():
+    network = make("panoavqa", layers=2, text_layers=3)
+    assert {name: len(layers) for name, layers in network.fusion.own.items()} == {
+        "audio": 2,
+        "visual": 2,
+        "question": 3,
+    }
+    assert {len(layers) for layers in make("panoavqa", layers=2).fusion.own.values()} == {2}
 
 
 # ---- learning ------------------------------------------------------------------------------------------------

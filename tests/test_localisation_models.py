@@ -1,4 +1,4 @@
-"""AVGA, AVSDN and PSP: their defining equations by hand, each modality alone, and learning what takes both."""
+"""AVGA, DMRN, AVSDN and PSP: their defining equations by hand, each modality alone, and learning what takes both."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from balancemm_cli.models.psp import positive
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.tasks import TASKS
 
-MODELS_HERE = ("avga", "avsdn", "psp")
+MODELS_HERE = ("avga", "dmrn", "avsdn", "psp")
 FEATURES = {
     "audio": SegmentShape(10, SequenceShape(1, width=6)),
     "visual": SegmentShape(10, SequenceShape(1, width=5, positions=9)),
@@ -35,7 +35,7 @@ def media(batch=2):
     return {"audio": torch.randn(batch, 10, 1, 17, 8), "visual": torch.randn(batch, 10, 3, 1, 16, 16)}
 
 
-@pytest.mark.parametrize("model", ["avga", "psp"])
+@pytest.mark.parametrize("model", ["avga", "dmrn", "psp"])
 def test_three_modalities_and_an_unknown_guide_are_refused(model):
     with pytest.raises(UsageError, match="these are audio, visual, flow"):
         build(model, "small", {**FEATURES, "flow": FEATURES["audio"]}, 4, seed=0)
@@ -76,17 +76,37 @@ def test_attention_by_hand():
     np.testing.assert_allclose(attention(guide, maps)[0, 0].detach(), weights @ maps[0, 0].numpy())
 
 
-def test_residual_fusion_by_hand():
-    fusion = build("avga", "small", FEATURES, 4, seed=0).fusion
-    hidden = {name: torch.randn(1, 2, 256) for name in FEATURES}
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_residual_fusion_goes_crosswise(blocks):
+    fusion = build("dmrn", "small", FEATURES, 4, seed=0, settings={"blocks": blocks}).fusion
+    audio, visual = given = torch.randn(2, 1, 2, 256)
     with torch.no_grad():
-        through = {
-            name: fusion.transforms[name][2](torch.tanh(fusion.transforms[name][0](h)))
-            for name, h in hidden.items()
-        }
-        shared = (through["audio"] + through["visual"]) / 2
-        expected = (torch.tanh(hidden["audio"] + shared) + torch.tanh(hidden["visual"] + shared)) / 2
-        torch.testing.assert_close(fusion.fuse(hidden), expected)
+        for _ in range(blocks):
+            through = [
+                fusion.transforms[name][2](torch.tanh(fusion.transforms[name][0](h)))
+                for name, h in (("audio", audio), ("visual", visual))
+            ]
+            shared = (through[0] + through[1]) / 2
+            audio, visual = torch.tanh(visual + shared), torch.tanh(audio + shared)
+        torch.testing.assert_close(fusion.merge(*given), (audio + visual) / 2)
+
+
+@pytest.mark.parametrize("model", ["avga", "dmrn", "psp"])
+def test_the_official_attention_takes_as_many_positions_as_numbers(model):
+    """What it computes is in test_official_networks.py."""
+    network = build(model, "small", FEATURES, 4, seed=0, settings={"attention": "official"})
+    with pytest.raises(
+        UsageError, match=r"one of 49 numbers to each position, and there are 9 positions\. Take"
+    ):
+        network(features())
+    each = SequenceShape(1, width=5, positions=49)
+    shapes = {**FEATURES, "visual": SegmentShape(10, each)}
+    given = {**features(), "visual": torch.randn(4, 10, 1, 49, 5)}
+    official, paper = (
+        build(model, "small", shapes, 4, seed=0, settings={"attention": rule})(given)
+        for rule in ("official", "paper")
+    )
+    assert official.shape == (4, 10, 4) and not torch.allclose(official, paper)
 
 
 def test_pairs_below_the_limit_are_cut():
@@ -133,7 +153,32 @@ def test_propagation_by_hand():
             fusion.norm(fusion.last[name](values).relu())
             for name, values in (("audio", heard), ("visual", seen))
         )
-        torch.testing.assert_close(fusion.propagate(audio, visual)[0], expected / 2, rtol=1e-4, atol=1e-5)
+        found = sum(fusion.propagate(audio, visual))
+        torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pair_loss_counts_samples_that_kept_a_modality():
+    """By loops; a clip of background alone wants no pair to agree, and one that lost all modalities isn't counted."""
+    network = build("psp", "small", FEATURES, 5, seed=3, settings={"pair_weight": 7})
+    fused = network.encode(features(3))
+    labels = torch.tensor([[4, 4, 2, 2, 2, 2, 4, 4, 4, 4], [4] * 10, [1] * 10])
+    keep = torch.tensor([[True, True], [False, True], [False, False]])
+    fused = {
+        name: values * kept.view(-1, *[1] * (values.ndim - 1))
+        for (name, values), kept in zip(fused.items(), keep.unbind(1), strict=True)
+    }
+    step = Step(0, RandomStreams(0), labels, task=TASKS["localisation"], keep=keep, kept=torch.tensor(2))
+    with torch.no_grad():
+        found = network.objective(torch.tensor(1.0), fused, step)
+        audio, visual = network.fusion.exchanged(fused)
+        assert (torch.cosine_similarity(audio, visual, dim=-1)[:2] > 0).any(1).all()
+        expected = 0.0
+        for clip in range(2):
+            similar = torch.cosine_similarity(audio[clip], visual[clip], dim=-1).clamp_min(0)
+            for second in range(10):
+                wanted = 0.25 if clip == 0 and 2 <= second < 6 else 0.0
+                expected += float(similar[second] / (similar.sum() + 1e-8) - wanted) ** 2 / 10 / 2
+    assert found.item() == pytest.approx(1 + 7 * expected, rel=1e-5)
 
 
 def test_the_decoder_sets_out_from_the_whole_clip():
@@ -175,11 +220,11 @@ def clips(count, seed):
 
 @pytest.mark.parametrize("model", MODELS_HERE)
 def test_learns_what_takes_both_modalities(model):
-    """One modality alone tells 0.3 + 0.7 / 2 = 65 % of the seconds."""
+    """One modality alone tells 0.3 + 0.7 / 2 = 65 % of the seconds. PSP learns first what its pair loss asks for."""
     network = build(model, "small", FEATURES, 5, seed=0)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, fused=True)
     given, labels = clips(256, 0)
-    for index in range(40):
+    for index in range(100 if model == "psp" else 40):
         rows = torch.randperm(256, generator=torch.Generator().manual_seed(index))[:32]
         batch = {name: values[rows] for name, values in given.items()}
         step = Step(0, RandomStreams(0, 0, index), labels[rows], task=TASKS["localisation"])

@@ -32,7 +32,7 @@ def test_the_consensus_of_scores_is_the_score_of_the_averaged_feature():
 
 def test_the_shift_by_its_definition():
     maps = torch.randn(2 * 3, 18, 2, 2)  # 18 // 8 = 2 channels each way
-    found = shift(maps, 3).view(2, 3, 18, 2, 2)
+    found = shift(maps, 3, 8).view(2, 3, 18, 2, 2)
     given = maps.view(2, 3, 18, 2, 2)
     zero = torch.zeros(2, 2)
     for clip in range(2):
@@ -41,8 +41,8 @@ def test_the_shift_by_its_definition():
                 source = frame + (1 if channel < 2 else -1 if channel < 4 else 0)
                 expected = given[clip, source, channel] if 0 <= source < 3 else zero
                 assert torch.equal(found[clip, frame, channel], expected)
-    assert torch.equal(shift(maps, 1), maps)
-    assert shift(maps[:0], 3).shape == (0, 18, 2, 2)
+    assert torch.equal(shift(maps, 1, 8), maps)
+    assert shift(maps[:0], 3, 8).shape == (0, 18, 2, 2)
 
 
 def test_blocks_shift_within_their_residual_branch_alone():
@@ -66,7 +66,7 @@ def test_blocks_shift_within_their_residual_branch_alone():
         return x.mean((2, 3)).view(2, 4, -1).mean(1)
 
     expected = by_hand(clip)  # before the hooks are there
-    ShiftedFrames(encoder)
+    ShiftedFrames(encoder, 8)
     torch.testing.assert_close(encoder(clip), expected)
     assert not torch.allclose(encoder(clip), plain)
     assert list(encoder.state_dict()) == names

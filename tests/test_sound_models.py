@@ -61,7 +61,7 @@ def test_x_vector_is_the_original_table_written_out():
             torch.nn.init.normal_(module.running_mean)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     given = sounds(1, frames=19)
-    norm, *layers = encoder.frames
+    norm, layers = encoder.scale, encoder.frames
     x = (given[0, 0].T - norm.running_mean) / (norm.running_var + norm.eps).sqrt()  # [T, 20]
 
     def layer(one, spliced):
@@ -76,8 +76,9 @@ def test_x_vector_is_the_original_table_written_out():
         x = layer(one, torch.stack([torch.cat([x[t + c] for c in context]) for t in times]))
     assert x.shape == (19 - 14, 1500)
     pooled = torch.cat([x.mean(0), torch.from_numpy(np.sqrt(x.detach().numpy().var(0) + 1e-5))])
-    for affine in (encoder.segment[0], encoder.segment[2]):
+    for affine, _, norm in encoder.segment:
         pooled = (affine.weight @ pooled + affine.bias).clamp_min(0)
+        pooled = (pooled - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
     torch.testing.assert_close(encoder(given)[0], pooled, rtol=1e-3, atol=1e-4)
 
 
@@ -86,6 +87,17 @@ def test_x_vector_needs_its_context():
     assert encoder(sounds(2, frames=15)).shape == (2, 512)
     with pytest.raises(UsageError, match=r"15 frames or more, and these have 14\. Use"):
         encoder(sounds(2, frames=14))
+
+
+def test_a_sound_alone_is_normalised_by_the_running_statistics():
+    """A batch of one sample has no deviation in the segment layers."""
+    encoder = XVector(XVectorSettings(bands=20), [8] * 5, 6)
+    encoder(sounds(5))
+    segment = encoder.segment
+    before = [value.clone() for value in segment.buffers()]
+    pooled = torch.randn(1, 16)
+    assert torch.equal(segment.train()(pooled), segment.eval()(pooled))
+    assert all(torch.equal(value, old) for value, old in zip(segment.buffers(), before, strict=True))
 
 
 # ---- i-vector: frames and statistics ------------------------------------------------------------------------

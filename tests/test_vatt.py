@@ -68,21 +68,26 @@ def test_it_is_torchs_transformer_on_the_tokens_that_are_there(names, training):
     """One sample at a time, without padding or a mask, through a TransformerEncoder built and filled apart."""
     network = make(*names).train(training)
     features, fusion = network.encode(inputs(*names)), network.fusion
-    layer = nn.TransformerEncoderLayer(64, 1, 256, 0.0, "gelu", batch_first=True, norm_first=True)
-    reference = nn.TransformerEncoder(layer, 2, nn.LayerNorm(64), enable_nested_tensor=False).train(training)
+    layer = nn.TransformerEncoderLayer(64, 1, 256, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True)
+    reference = nn.TransformerEncoder(layer, 2, nn.LayerNorm(64, 1e-6), enable_nested_tensor=False)
+    reference.train(training)
     reference.load_state_dict(fusion.layers.state_dict())
     expected = []
     for sample in range(6):
         tokens = [fusion.token[None]]
         for name in names:
             here = features[name][sample].any(1)
-            projected = features[name][sample] @ fusion.project[name].weight.T + fusion.project[name].bias
-            tokens.append((projected + fusion.positions[name])[here])
+            projected = nn.functional.gelu(fusion.project[name][0](features[name][sample]))
+            places = fusion.positions[name]
+            centred = places - places.mean(1, keepdim=True)
+            places = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+            tokens.append((projected + places)[here])
         first = reference(torch.cat(tokens)[None])[0, 0]
         expected.append(fusion.head.weight @ first + fusion.head.bias)
     with torch.set_grad_enabled(training):  # else torch takes another way
         torch.testing.assert_close(fusion(features), torch.stack(expected), rtol=1e-4, atol=1e-5)
-    rest = [fusion.token, *fusion.positions.values(), *fusion.project.parameters(), *fusion.head.parameters()]
+    rest = [fusion.token, *fusion.positions.values()]
+    rest += [w for part in (fusion.project, fusion.place, fusion.head) for w in part.parameters()]
     counted = sum(one.numel() for one in [*reference.parameters(), *rest])
     assert sum(one.numel() for one in fusion.parameters()) == counted
 
@@ -99,6 +104,17 @@ def test_a_modality_changes_what_another_gives():
     assert not torch.allclose(sum(network.unimodal_logits(features).values()), network.classify(features))
     turned = {**features, "visual": features["visual"].flip(1)}
     assert not torch.allclose(network.classify(turned), network.classify(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_matters_from_the_start(seed):
+    """The tokens of a picture turned round move the logits about as far as another sample would, not a tenth of it."""
+    network = build("vatt", "small", {"audio": 1, "visual": 3}, 4, seed=seed, settings=SMALL).eval()
+    features = network.encode(inputs("audio", "visual", batch=8))
+    with torch.no_grad():
+        straight = network.classify(features)
+        turned = network.classify({**features, "visual": features["visual"].flip(1)})
+    assert (turned - straight).norm() > (straight - straight.mean(0)).norm() / 3
 
 
 def test_what_is_modulated_is_the_encoders():

@@ -246,7 +246,10 @@ def synchronise_batch_norm(network: nn.Module) -> None:
 
 
 class _WholeBatchNorm:
-    """The forward of a batch normalisation over all processes; momentum and affine weights as torch has them."""
+    """The forward of a batch normalisation over all processes; momentum and affine weights as torch has them.
+
+    A single value, which has no deviation, is normalised by the running statistics, and these stay.
+    """
 
     def __init__(self, module: _BatchNorm) -> None:
         self.module = module
@@ -259,8 +262,11 @@ class _WholeBatchNorm:
         mean, variance, count = whole_statistics(input.detach())
         if module.running_mean is not None and module.running_var is not None:
             assert module.momentum is not None and module.num_batches_tracked is not None
-            module.num_batches_tracked.add_(1)
-            unbiased = variance * (count / (count - 1))
+            several = count > 1
+            module.num_batches_tracked.add_(several)
+            mean = torch.where(several, mean, module.running_mean)
+            variance = torch.where(several, variance, module.running_var)
+            unbiased = variance * torch.where(several, count / (count - 1), 1)
             module.running_mean.lerp_(mean.to(module.running_mean.dtype), module.momentum)
             module.running_var.lerp_(unbiased.to(module.running_var.dtype), module.momentum)
         normalised = _Normalise.apply(input, module.weight, module.bias, mean, variance, count, module.eps)
@@ -322,7 +328,7 @@ class _Normalise(torch.autograd.Function):
             of_inputs, of_weight, of_bias = map(torch.zeros_like, (inputs, weight, weight))
         sums = torch.cat([of_weight, of_bias])
         dist.all_reduce(sums)
-        with_normalised, plain = (sums / count).chunk(2)
+        with_normalised, plain = torch.where(count > 1, sums / count, 0).chunk(2)
         inverse = (variance + ctx.eps).rsqrt()
         slope = weight * inverse**2 * with_normalised
         offset = weight * inverse * plain - slope * mean

@@ -11,6 +11,7 @@ from balancemm_cli.models.avga import AVGA
 from balancemm_cli.models.avsd import AVSD
 from balancemm_cli.models.avsdn import AVSDN
 from balancemm_cli.models.centralnet import CentralNet
+from balancemm_cli.models.dmrn import DMRN
 from balancemm_cli.models.encoders import Choice, SegmentShape, Shape, make_encoders, widths
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, ModelSettings, Sum
@@ -43,6 +44,7 @@ _OURS: dict[str, type[Fusion] | type[Network]] = {
     "mwtsm": MWTSM,
     "vatt": VATT,
     "avga": AVGA,
+    "dmrn": DMRN,
     "avsdn": AVSDN,
     "psp": PSP,
     "avsd": AVSD,

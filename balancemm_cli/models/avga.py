@@ -1,17 +1,22 @@
-"""AVGA: audio-guided visual attention, an LSTM a modality, dual multimodal residual fusion (Tian, Shi, Li, Duan, Xu,
-"Audio-Visual Event Localization in Unconstrained Videos", ECCV 2018, Sec. 4.2 to 4.4; Table 7 of the paper).
+"""AVGA: audio-guided visual attention, an LSTM a modality, concatenation (Tian, Shi, Li, Duan, Xu, "Audio-Visual Event
+Localization in Unconstrained Videos", ECCV 2018, arXiv 1803.08842, Sec. 4.2 and 4.3; Table 7 of the paper).
 
-Attention as in guided_attention.py; bidirectional LSTMs of width 128 give h^a and h^v [B, S, 256]; with U^m two linear
-layers of that width and a tanh between them, f = ½ (U^a h^a + U^v h^v), and the logits are one linear layer of
-½ (tanh(h^a + f) + tanh(h^v + f)).
+Attention as in guided_attention.py; bidirectional LSTMs of width 128 give h^a and h^v [B, S, 256], and
 
-1. The paper names the network after its attention. The authors' code (YapengTian/AVE-ECCV18) has it with two heads:
-   concatenation (models.py) and the residual fusion (models_fusion.py), which is the better one there and is used here.
-2. That code adds f to the other modality's h; with one block that is the same sum.
+    logits = W₂ ReLU(W₁ ReLU([h^a, h^v]) + b₁) + b₂,   64 hidden numbers.
+
+This is att_Net of the authors' code (YapengTian/AVE-ECCV18, models.py), "A+V-att" in their paper.
+
+1. Our paper's tables have a row "AVGA" and say no more. It is read as A+V-att: the one that has no part but the
+   attention, and the one that the code trains from nothing. The other network with it is dmrn.py.
+2. The code adds the guide's numbers along the positions, the printed equation along the hidden numbers: `attention` is
+   "official" or "paper". The default is "paper", since the other takes exactly 49 positions.
 3. Code and paper start from VGG-19 and VGGish features, which have no encoder to train. Here each modality has one: a
    linear layer with a ReLU to 128 on such features, the recipe's CNN on media. Its vectors are what is dropped or set
    to zero; attention, LSTMs and fusion belong to what comes after, and OGM does not modulate them.
-4. `avga.guide` names the modality that guides; the first one unless it is set (audio, on AVE).
+4. The code trains the softmax's outputs by the mean over the classes of the binary cross-entropy of their sigmoids
+   (MultiLabelSoftMarginLoss). Here the loss is the task's, the cross-entropy.
+5. `avga.guide` names the modality that guides; the first one unless it is set (audio, on AVE).
 """
 
 from collections.abc import Mapping
@@ -19,58 +24,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from balancemm_cli.models.encoders import Choice, Shape, widths
-from balancemm_cli.models.fusion import Features, Fusion, ModelSettings
-from balancemm_cli.models.guided_attention import GuidedAttention, both_ways, encoders_with_maps
-from balancemm_cli.models.heads import linear_head
-from balancemm_cli.models.network import Network
-
-HIDDEN = 128
+from balancemm_cli.models.fusion import Features
+from balancemm_cli.models.guided_attention import Courses, CourseSettings, GuidedNetwork, xavier
 
 
-class AVGA(Network):
-    """Audio-guided visual attention, LSTMs and residual fusion; an answer for each segment."""
+class Concatenation(Courses):
+    """Both courses side by side, through a hidden layer of 64, to logits [B, S, C]."""
 
-    segmentwise = True
-
-    class Settings(ModelSettings):
-        """Which modality guides the attention; None: the first."""
-
-        guide: str | None = None
-
-    @classmethod
-    def assemble(
-        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
-    ) -> "AVGA":
-        """UsageError unless there are two modalities, one of which has pictures or one vector per segment."""
-        assert isinstance(settings, cls.Settings)
-        encoders, guide = encoders_with_maps("avga", choice, inputs, settings.guide)
-        return cls(encoders, ResidualFusion(widths(encoders), classes, settings, guide))
-
-
-class ResidualFusion(Fusion):
-    """Features [B, S, D] of the guide and [B, S, P, D] of the other modality to logits [B, S, C]."""
-
-    def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings, guide: str) -> None:
-        super().__init__(widths, classes, settings)
-        self.guide = guide
-        (self.other,) = widths.keys() - {guide}
-        self.attention = GuidedAttention(widths[guide], widths[self.other])
-        self.courses = nn.ModuleDict({name: both_ways(width, HIDDEN) for name, width in widths.items()})
-        self.transforms = nn.ModuleDict({name: _transform(2 * HIDDEN) for name in widths})
-        self.head = linear_head(2 * HIDDEN, classes)
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: CourseSettings, guide: str) -> None:
+        super().__init__(widths, classes, settings, guide)
+        self.head = xavier(
+            nn.Sequential(nn.Linear(4 * settings.width, 64), nn.ReLU(), nn.Linear(64, classes))
+        )
 
     def forward(self, features: Features) -> Tensor:
         """To logits [B, S, C]."""
-        guide = features[self.guide]
-        seen = {self.guide: guide, self.other: self.attention(guide, features[self.other])}
-        return self.head(self.fuse({name: self.courses[name](seen[name])[0] for name in features}))
-
-    def fuse(self, hidden: Mapping[str, Tensor]) -> Tensor:
-        """h^m [B, S, 256] to their residual fusion [B, S, 256]."""
-        shared = torch.stack([self.transforms[name](h) for name, h in hidden.items()]).mean(0)
-        return torch.stack([torch.tanh(h + shared) for h in hidden.values()]).mean(0)
+        return self.head(torch.cat(self.hidden(features), -1).relu())
 
 
-def _transform(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+class AVGA(GuidedNetwork):
+    """Audio-guided visual attention, LSTMs and concatenation; an answer for each segment."""
+
+    Settings = CourseSettings
+    name = "avga"
+    fuse = Concatenation

@@ -4,13 +4,14 @@ paper).
 
 Each modality's tokens x^m_t are averaged with weights softmax_t(λ^m · (θ, θ^m, θ^1, …)), where of a token
     θ = u^m · ReLU(V^m x)                                         says what it is worth by itself,
-    θ^n = mean over the tokens y of n of cos(L^mn x, R^mn y)      how well it agrees with modality n (and with its own),
+    θ^n = mean over the tokens y of n of cos(E^mn x, E^nm y)      how well it agrees with modality n (and with its own),
 and λ^m are learned. The averages are concatenated; a hidden layer of half the width with a tanh leads to the answers.
 
 1. The paper answers in words, by an LSTM; as in MUSIC-AVQA's comparison (Li et al., CVPR 2022) the answers here are
    classes. There is no history of a dialog, and no caption.
 2. Factors as in the authors' code (idansc/simple-avsd, atten.py), in the form for modalities of any length: there the
-   similarities can be weighted by position instead. λ starts at 1 for each factor, which the code draws.
+   similarities can be weighted by position instead. A pair of modalities has one pair of maps E for both directions;
+   of a modality with itself the two maps differ. λ starts at 1 for each factor, which the code draws. No prior.
 3. Tokens come from the recipe's encoders (tokens.py; maps pooled to 4 × 4); the code has an LSTM on the question and
    ready features. No dropout, no batch normalisation of the hidden layer.
 4. A token of zeros has no weight and no part in a mean: padding, and a modality that a method drops, whose average is
@@ -61,18 +62,16 @@ class FactorGraphAttention(Fusion):
                 for name, width in widths.items()
             }
         )
-        # L^mn and R^mn stand under m and n; of a pair of modalities both take the greater width
-        self.left, self.right = (
-            nn.ModuleDict(
-                {
-                    own: nn.ModuleDict(
-                        {other: nn.Linear(widths[own], max(widths[own], widths[other])) for other in widths}
-                    )
-                    for own in widths
-                }
-            )
-            for _ in range(2)
+        # E^mn stands under m and n; of a pair of modalities both take the greater width
+        self.embed = nn.ModuleDict(
+            {
+                own: nn.ModuleDict(
+                    {other: nn.Linear(widths[own], max(widths[own], widths[other])) for other in widths}
+                )
+                for own in widths
+            }
         )
+        self.embed_again = nn.ModuleDict({name: nn.Linear(width, width) for name, width in widths.items()})
         self.shares = nn.ParameterDict({name: nn.Parameter(torch.ones(1 + len(widths))) for name in widths})
         total = sum(widths.values())
         self.head = nn.Sequential(nn.Linear(total, total // 2), nn.Tanh(), linear_head(total // 2, classes))
@@ -98,14 +97,15 @@ class FactorGraphAttention(Fusion):
 
     def agreement(self, name: str, other: str, features: Features) -> Tensor:
         """θ^n of a modality's tokens [B, T]: the mean cosine with the other's tokens; 0 where that has none."""
-        left = nn.functional.normalize(self._of(self.left, name, other)(features[name]), dim=-1)
-        right = nn.functional.normalize(self._of(self.right, other, name)(features[other]), dim=-1)
+        of_own = self._of(name, other)
+        of_other = self.embed_again[name] if other == name else self._of(other, name)
+        left = nn.functional.normalize(of_own(features[name]), dim=-1)
+        right = nn.functional.normalize(of_other(features[other]), dim=-1)
         present = (~absent(features[other])).to(right.dtype)[..., None]
         mean = (right * present).sum(1) / present.sum(1).clamp_min(1)
         return (left @ mean[..., None])[..., 0]
 
-    @staticmethod
-    def _of(layers: nn.ModuleDict, own: str, other: str) -> nn.Module:
-        of_own = layers[own]
+    def _of(self, own: str, other: str) -> nn.Module:
+        of_own = self.embed[own]
         assert isinstance(of_own, nn.ModuleDict)
         return of_own[other]

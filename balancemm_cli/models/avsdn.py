@@ -4,9 +4,9 @@ audio-visual event localization", ICASSP 2019; arXiv 1902.07473; Table 7 of the 
 An LSTM a modality reads the segments; what they hold at the end, fused, is the global state from which a further LSTM
 sets out. It takes the local features of all modalities, segment by segment, and gives an answer for each.
 
-There is no public code, and the paper's text could not be read here: what follows is its abstract's scheme ("jointly
-taking both audio and visual features at each time segment as inputs … learns global and local event information in a
-sequence to sequence manner") with these choices:
+There is no public code, and the paper's text could not be read here: what follows is after its abstract's scheme
+("jointly taking both audio and visual features at each time segment as inputs … learns global and local event
+information in a sequence to sequence manner"), not held against code, with these choices:
 1. LSTMs of width 128 in one direction, for encoder and decoder; all of it is after the encoders, see avga.py.
 2. The global state is fused by ½ Σ, as ECCV 2018's residual fusion does, of a linear layer with a tanh on each
    modality's last state; one such fusion for h and one for c.

@@ -3,63 +3,65 @@ Line", CVPR 2021; arXiv 2104.00239, Sec. 3; Table 7 of the paper).
 
 Attention (guided_attention.py) and bidirectional LSTMs of width 128 give a and v [B, S, 256]. With v_i = ReLU(W^v_i v)
 and a_i = ReLU(W^a_i a), i = 1, 2, the similarity of all pairs of segments is β = ReLU(v_2 a_1ᵀ / √256). Its rows, and
-those of βᵀ, are divided by their sums; entries up to τ = 0.095 become 0, and what is left is divided by its sums again.
-Each modality takes up the segments that agree with it, v' = v + γ^va a_2 and a' = a + γ^av v_1; the logits come from
-½ (norm(ReLU(W^v v')) + norm(ReLU(W^a a'))) through a hidden layer of 64.
+those of βᵀ, are divided by their sums; entries up to τ become 0, and what is left is divided by its sums again. Each
+modality takes up the segments that agree with it, v' = v + γ^va a_2 and a' = a + γ^av v_1, and with z^m =
+norm(ReLU(W^m m')) the logits come from ½ (z^v + z^a) through a hidden layer of 64. The loss is (Eq. 8 and 9)
+
+    CE + 100 · mean_t (s_t − g_t)²,   s = ReLU(cos(z^v, z^a)), divided by its sum over the clip's segments,
+
+where g_t is 1 / (number of segments with an event) on these and 0 on background.
 
 Details, from the authors' code (jasongief/PSP_CVPR_2021, fully_model.py), and where this differs:
 1. As there: two linear layers without bias on the guide before all else (256, 128) and on what the attention gives,
-   one layer norm for both modalities, the hidden layer, and that the limit τ gets no gradient.
+   one layer norm for both modalities, the hidden layer, that the limit τ gets no gradient, τ = 0.099 (0.095 is that of
+   its weakly supervised form), and the weight of the pair loss, which is not scaled with the batch.
 2. No dropout (0.1 there).
-3. Without the pair similarity loss, which the code adds for fully supervised training: it compares the similarity of
-   the two modalities with which seconds show an event, and so needs labels where a model has none.
-4. Encoders as in avga.py; `psp.guide` likewise.
+3. A clip without an event has g = 0; there all its segments would count as an event's. AVE has no such clip.
+4. A sample that a method robs of all modalities has no pair loss; one that lost one modality has that of what the
+   network makes of its zeros, as the loss of the prediction has.
+5. Attention, and encoders, as 2 and 3 of avga.py; `psp.guide` likewise. Unused layers of that code are left out.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
-from balancemm_cli.models.encoders import Choice, Shape, widths
-from balancemm_cli.models.fusion import Features, Fusion, ModelSettings
-from balancemm_cli.models.guided_attention import GuidedAttention, both_ways, encoders_with_maps
-from balancemm_cli.models.network import Network
+from balancemm_cli.models.fusion import Features, Fusion
+from balancemm_cli.models.guided_attention import (
+    GuidedAttention,
+    GuidedNetwork,
+    GuidedSettings,
+    both_ways,
+    xavier,
+)
+
+if TYPE_CHECKING:
+    from balancemm_cli.methods.base import Step
 
 HIDDEN = 128
 SMALL = 1e-8  # what a sum of zeros is divided by
 
 
-class PSP(Network):
-    """Positive sample propagation between the segments of two modalities; an answer for each segment."""
+class PSPSettings(GuidedSettings):
+    """The limit τ of a pair's share, and the weight of the pair loss."""
 
-    segmentwise = True
-
-    class Settings(ModelSettings):
-        """Which modality guides the attention (None: the first), and the limit τ of a pair's share."""
-
-        guide: str | None = None
-        threshold: float = Field(default=0.095, ge=0, lt=1)
-
-    @classmethod
-    def assemble(
-        cls, choice: Choice, inputs: Mapping[str, Shape], classes: int, settings: ModelSettings
-    ) -> "PSP":
-        """UsageError unless there are two modalities, one of which has pictures or one vector per segment."""
-        assert isinstance(settings, cls.Settings)
-        encoders, guide = encoders_with_maps("psp", choice, inputs, settings.guide)
-        return cls(encoders, Propagation(widths(encoders), classes, settings, guide))
+    threshold: float = Field(default=0.099, ge=0, lt=1)
+    pair_weight: float = Field(default=100, ge=0)
 
 
 class Propagation(Fusion):
     """Features [B, S, D] of the guide and [B, S, P, D] of the other modality to logits [B, S, C]."""
 
-    def __init__(self, widths: Mapping[str, int], classes: int, settings: PSP.Settings, guide: str) -> None:
+    def __init__(self, widths: Mapping[str, int], classes: int, settings: PSPSettings, guide: str) -> None:
         super().__init__(widths, classes, settings)
-        self.guide, self.threshold = guide, settings.threshold
+        self.guide, self.threshold, self.pair_weight = guide, settings.threshold, settings.pair_weight
+        self.background = classes - 1  # the last one, after all events
         (self.other,) = widths.keys() - {guide}
         self.narrow = nn.ModuleDict({name: _narrow(width) for name, width in widths.items()})
-        self.attention = GuidedAttention(HIDDEN, widths[self.other])
+        self.attention = GuidedAttention(HIDDEN, widths[self.other], settings.attention)
         self.courses = nn.ModuleDict({name: both_ways(HIDDEN, HIDDEN) for name in widths})
         self.first, self.second, self.last = (
             nn.ModuleDict({name: _layer(2 * HIDDEN, 2 * HIDDEN) for name in widths}) for _ in range(3)
@@ -69,22 +71,33 @@ class Propagation(Fusion):
 
     def forward(self, features: Features) -> Tensor:
         """To logits [B, S, C]."""
+        guide, other = self.exchanged(features)
+        return self.head((guide + other) / 2)
+
+    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+        """The loss with the pair loss: the modalities are to agree where there is an event, of step.labels [B, S]."""
+        similar = cosine_similarity(*self.exchanged(features), dim=-1).relu()
+        events = (step.labels != self.background).to(similar.dtype)
+        found, wanted = (one / (one.sum(-1, keepdim=True) + SMALL) for one in (similar, events))
+        return loss + self.pair_weight * step.mean((found - wanted).square().mean(-1))
+
+    def exchanged(self, features: Features) -> tuple[Tensor, Tensor]:
+        """z of the guide and of the other modality [B, S, 256]."""
         guide = self.narrow[self.guide](features[self.guide])
         other = self.narrow[self.other](self.attention(guide, features[self.other]))
-        audio, visual = self.courses[self.guide](guide)[0], self.courses[self.other](other)[0]
-        return self.head(self.propagate(audio, visual))
+        return self.propagate(self.courses[self.guide](guide)[0], self.courses[self.other](other)[0])
 
-    def propagate(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """a and v [B, S, 256] to the fusion of what both are after the exchange [B, S, 256]."""
+    def propagate(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """a and v [B, S, 256] to what they are after the exchange, z^a and z^v [B, S, 256]."""
         audio_1, audio_2 = (layer[self.guide](audio).relu() for layer in (self.first, self.second))
         visual_1, visual_2 = (layer[self.other](visual).relu() for layer in (self.first, self.second))
         pairs = (visual_2 @ audio_1.mT / visual_2.shape[-1] ** 0.5).relu()
         visual = visual + positive(pairs, self.threshold) @ audio_2
         audio = audio + positive(pairs.mT, self.threshold) @ visual_1
-        fused = [
-            self.norm(self.last[name](h).relu()) for name, h in ((self.guide, audio), (self.other, visual))
-        ]
-        return (fused[0] + fused[1]) / 2
+        return self._last(self.guide, audio), self._last(self.other, visual)
+
+    def _last(self, name: str, values: Tensor) -> Tensor:
+        return self.norm(self.last[name](values).relu())
 
 
 def positive(pairs: Tensor, threshold: float) -> Tensor:
@@ -98,7 +111,13 @@ def _narrow(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 256, bias=False), nn.Linear(256, HIDDEN, bias=False))
 
 
-def _layer(width: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(width, outputs, bias=False)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer
+def _layer(width: int, outputs: int) -> nn.Module:
+    return xavier(nn.Linear(width, outputs, bias=False))
+
+
+class PSP(GuidedNetwork):
+    """Positive sample propagation between the segments of two modalities; an answer for each segment."""
+
+    Settings = PSPSettings
+    name = "psp"
+    fuse = Propagation

@@ -2,7 +2,7 @@
 
 With t_j^m the tokens of modality m (arXiv 2104.11178, Sec. 3.1 and 3.2),
 
-    z = [a; P^m t_j^m + e_j^m for all m and j],   f = W LN(transformer(z))_0 + b,
+    z = [a; GELU(P^m t_j^m) + LN(e_j^m) for all m and j],   f = W LN(transformer(z))_0 + b,
 
 a learned class token a, a projection P^m and learned positions e^m a modality, and one transformer for all. The paper
 uses VATT as a cross-modal network in Table 3 and says no more; VATT itself cuts raw signals into patches, and its
@@ -14,10 +14,15 @@ backbone takes one modality at a time, to be aligned by contrastive losses. Henc
 3. A token of zeros is left out of the attention, as VATT's DropToken leaves tokens out: padding, and whatever a
    dropped modality has. The class token stays, so each modality alone is that modality's tokens alone. One that
    `bmm eval --missing` takes away has inputs of zeros, of which its encoder still makes tokens (of a sequence one).
-4. Layers are VATT's (pre-norm, GELU, 64 numbers a head, four times the width inside), but two of width 512 instead of
-   twelve of 768, since encoders come before. No dropout: the gradients are to differ by what methods do.
-5. Each modality has a position table of its own, which also tells modalities apart; VATT adds up a table an axis.
-6. Matrices are Xavier, layer by layer (torch.nn.TransformerEncoder starts all as one); a and e^m are N(0, 0.02²).
+4. Layers are VATT's (pre-norm, GELU, 64 numbers a head, four times the width inside, layer norms with eps 1e-6), but
+   two of width 512 instead of twelve of 768, since encoders come before. No dropout: the gradients are to differ by
+   what methods do. The layer of 1,024 with GELU that follows there is left out.
+5. As in the authors' code (google-research/google-research, vatt, transformers.py and uvatt.py) the projection has a
+   GELU, and positions go through a layer norm before they are added, so that they count as much as the tokens from the
+   start. Each modality has a position table of its own, which also tells modalities apart; there a table an axis is
+   added up.
+6. Matrices are Xavier, layer by layer (torch.nn.TransformerEncoder starts all as one); a and e^m are N(0, 1 / width),
+   cut at two deviations, as there.
 """
 
 from collections.abc import Mapping
@@ -31,6 +36,8 @@ from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_se
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tokens import absent, lengths, tokens, with_one_more
+
+EPS = 1e-6  # of the layer norms
 
 
 class VATTSettings(ModelSettings):
@@ -50,16 +57,19 @@ class CrossAttention(Fusion):
         super().__init__(widths, classes, settings)
         need_several("vatt", widths)
         width = settings.width
-        self.project = nn.ModuleDict({name: nn.Linear(given, width) for name, given in widths.items()})
-        self.positions = nn.ParameterDict(
-            {name: nn.Parameter(0.02 * torch.randn(length, width)) for name, length in lengths.items()}
+        self.project = nn.ModuleDict(
+            {name: nn.Sequential(nn.Linear(given, width), nn.GELU()) for name, given in widths.items()}
         )
-        self.token = nn.Parameter(0.02 * torch.randn(width))
+        self.positions = nn.ParameterDict(
+            {name: nn.Parameter(_drawn(length, width)) for name, length in lengths.items()}
+        )
+        self.place = nn.ModuleDict({name: nn.LayerNorm(width, eps=EPS) for name in widths})
+        self.token = nn.Parameter(_drawn(width))
         layer = nn.TransformerEncoderLayer(
-            width, width // 64, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            width, width // 64, 4 * width, 0.0, "gelu", EPS, batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(
-            layer, settings.layers, nn.LayerNorm(width), enable_nested_tensor=False
+            layer, settings.layers, nn.LayerNorm(width, eps=EPS), enable_nested_tensor=False
         )
         for module in (self.project, self.layers):
             for weight in module.parameters():
@@ -73,10 +83,18 @@ class CrossAttention(Fusion):
         if not batch:
             return self(with_one_more(features))[:0]
         shown = [self.token.expand(batch, 1, -1)]
-        shown += [self.project[name](f) + self.positions[name][: f.shape[1]] for name, f in features.items()]
+        shown += [self._placed(name, tokens) for name, tokens in features.items()]
         left_out = torch.cat([absent(f) for f in features.values()], 1)
         left_out = torch.cat([torch.zeros_like(left_out[:, :1]), left_out], 1)
         return self.head(self.layers(torch.cat(shown, 1), src_key_padding_mask=left_out)[:, 0])
+
+    def _placed(self, name: str, tokens: Tensor) -> Tensor:
+        return self.project[name](tokens) + self.place[name](self.positions[name][: tokens.shape[1]])
+
+
+def _drawn(*shape: int) -> Tensor:
+    deviation = shape[-1] ** -0.5
+    return nn.init.trunc_normal_(torch.empty(shape), std=deviation, a=-2 * deviation, b=2 * deviation)
 
 
 class VATT(Network):
