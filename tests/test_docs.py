@@ -14,6 +14,7 @@ from run_folders import write_run
 from small_sets import COUNTS
 
 from balancemm_cli.cli import app, main
+from balancemm_cli.config.suites import RunGroup
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.made import synthetic_modalities
 from balancemm_cli.methods import METHODS
@@ -48,6 +49,11 @@ def matched(pattern):
     """What the shell makes of a word; of many runs the baseline's."""
     found = sorted(glob.glob(pattern)) or [pattern]
     return [path for path in found if "/baseline-" in path] or found
+
+
+def configs_of_one_seed(group, *given, configs=RunGroup.configs):
+    """In place of RunGroup.configs."""
+    return configs(group.model_copy(update={"seeds": group.seeds[:1]}), *given)
 
 
 def write_my_data(folder):
@@ -91,6 +97,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
     """As typed, but on few samples, for one epoch, by a small encoder and one seed, and on the baseline alone where
     a pattern stands for runs."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunGroup, "configs", configs_of_one_seed)
     for name, counts in COUNTS.items():
         DATASETS[name].make(tmp_path / "data" / "raw" / name, 1, counts=counts)
     monkeypatch.setattr(synthetic_modalities, "COUNTS", COUNTS["synthetic"])
@@ -113,6 +120,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             words = [re.sub(r"^0-\d$", "0", word) for word in words]
             small = "pets" in words or not {"--model", "--suite"}.intersection(words)
             words += ["--set", "encoder=small"] if small else []
+            words += ["--set", "waveform.n_fft=64"] if {"my", "pets"}.intersection(words) else []
         monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as ended:
             main()

@@ -4,6 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from balancemm_cli.config.run import resolve
+from balancemm_cli.data.store import open_set
+from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.runs.folder import RunFolder
 
 COMMANDS = (
     "list",
@@ -35,10 +41,9 @@ def trained(prepared, tmp_path_factory):
     """A folder with data/prepared and two runs."""
     folder = tmp_path_factory.mktemp("reading")
     (folder / "data").symlink_to(prepared.parent)
-    command = ["train", "--seeds", "0-1", "--set", "epochs=1", "--jobs", "2", "--data", "data/prepared"]
-    subprocess.run(
-        [sys.executable, "-m", "balancemm_cli", *command], cwd=folder, check=True, capture_output=True
-    )
+    for seed in (0, 1):
+        config = resolve("synthetic", seed=seed, overrides=["epochs=1"])
+        train_run(RunFolder(folder / "runs", config, open_set(prepared / "synthetic")), torch.device("cpu"))
     return folder
 
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -31,6 +35,8 @@ COLOURS = (
 )  # Okabe, Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+
+DPI = 200
 
 WINDOWS = 150
 """Steps are averaged in at most so many windows: more points than that cannot be seen on paper."""
@@ -53,12 +59,12 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 
-FORMATS: dict[str, dict[str, None]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {"Software": None},
+FORMATS: dict[str, tuple[type[FigureCanvasBase], dict[str, None]]] = {
+    "svg": (FigureCanvasSVG, {"Date": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+    "png": (FigureCanvasAgg, {"Software": None}),
 }
-"""In which a figure is written, each without what changes from one drawing to the next."""
+"""In which a figure is written, each by what draws it and without what changes from one drawing to the next."""
 
 Array = NDArray[np.float64]
 
@@ -120,9 +126,14 @@ def save(figure: Figure, stem: Path, titled: bool = True) -> Path:
     """
     if not titled:
         figure.suptitle("")
-    for kind, metadata in FORMATS.items():
+    # Laid out once, for all formats: savefig lays out and draws twice for each.
+    figure.set_dpi(DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for kind, (canvas, metadata) in FORMATS.items():
         content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=200, metadata=metadata)
+        figure.set_dpi(DPI)  # a canvas of vectors leaves its own
+        getattr(canvas(figure), f"print_{kind}")(content, metadata=metadata)
         with atomic_file(stem.with_name(f"{stem.name}.{kind}")) as file:
             file.write(content.getvalue())
     return stem.with_name(f"{stem.name}.png")
