@@ -1,9 +1,12 @@
 """Write into the pages what the program itself knows: `python docs/generate.py`, which `make docs` does first.
 
 What stands between `<!-- from: bmm … -->` and `<!-- end -->` is what that command says: usage and options of
-`bmm train --help`, a line each of `bmm --help` and `bmm list methods`. tests/test_site.py fails where a page is stale.
+`bmm train --help`, a line each of `bmm --help` and `bmm list methods`. The table `<!-- from: origins -->` is of
+what the methods and models were held against, with the cases of tests/golden.py. tests/test_site.py fails where a page
+is stale.
 """
 
+import importlib.util
 import re
 from pathlib import Path, PurePosixPath
 
@@ -11,9 +14,11 @@ from typer.main import get_command
 
 from balancemm_cli.cli import app
 from balancemm_cli.cli.list import KINDS
+from balancemm_cli.methods import METHODS
+from balancemm_cli.origin import origins
 
 DOCS = Path(__file__).parent
-BLOCK = re.compile(r"<!-- from: bmm (.+?) -->\n.*?<!-- end -->", re.S)
+BLOCK = re.compile(r"<!-- from: (.+?) -->\n.*?<!-- end -->", re.S)
 EXTRAS = re.compile(r"\s*\[(?:default: \(?(.*?)\)?|required|[^;]*)(?:; .*)?\]$")  # [default: 1; x>=1]
 TYPES = {"str": "TEXT", "list[str]": "TEXT", "path": "PATH", "int": "N", "float": "X"}
 PROGRAM = get_command(app)
@@ -21,17 +26,18 @@ PROGRAM = get_command(app)
 
 def current(page: str) -> str:
     """The text of a page, with its blocks as the program is now."""
-    return BLOCK.sub(
-        lambda found: f"<!-- from: bmm {found[1]} -->\n\n{_block(found[1])}\n\n<!-- end -->", page
-    )
+    return BLOCK.sub(lambda found: f"<!-- from: {found[1]} -->\n\n{_block(found[1])}\n\n<!-- end -->", page)
 
 
-def _block(words: str) -> str:
+def _block(source: str) -> str:
+    words = source.removeprefix("bmm ")
     if words == "--help":
         commands = PROGRAM.commands.items()
         lines = ((f"bmm {name}", f"{name}.md", one.help.partition("\n")[0]) for name, one in commands)
     elif words.endswith("--help"):
         return _usage_and_options(words.removesuffix(" --help"))
+    elif words == "origins":
+        return _origins()
     else:
         entries = KINDS[words.removeprefix("list ")]()
         lines = ((entry.name, PurePosixPath(entry.where).name, entry.what) for entry in entries)
@@ -57,6 +63,32 @@ def _row(typed: str, text: str) -> str:
     extras = EXTRAS.search(text)
     cells = [f"`{name} {kind}`".replace(" `", "`"), EXTRAS.sub("", text), (extras and extras[1]) or ""]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |".replace("  |", " |")
+
+
+def _origins() -> str:
+    """A row for each method and model: its paper, its code, what it was held against, and what differs."""
+    cases, found = _held(), origins()
+    kinds = {name: "methods" if name in METHODS else "models" for name in found}
+    lines = ["| name | paper | authors' code | held against | differs by default |", "|---|---|---|---|---|"]
+    for name, origin in found.items():
+        code = f"[{origin.code}](https://github.com/{origin.code})" if origin.code else "none found"
+        count, tolerance = cases.get(name, (0, 0.0))
+        held = (
+            f"numbers of the code: {count} {'case' if count == 1 else 'cases'}, {tolerance:.0e}"
+            if count
+            else "the equation alone"
+        )
+        link = f"[{name}]({kinds[name]}/{name}.md)"
+        lines.append(f"| {link} | {origin.paper} | {code} | {held} | {origin.differs or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def _held() -> dict[str, tuple[int, float]]:
+    spec = importlib.util.spec_from_file_location("golden", DOCS.parent / "tests" / "golden.py")
+    assert spec and spec.loader
+    golden = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(golden)
+    return golden.held()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
+BESIDE = Path(__file__).parent
+
 
 def cases(name: str, variable: str) -> dict:
     """The cases of the file beside this one, or of the file that the environment variable names."""
-    return json.loads(Path(os.environ.get(variable) or Path(__file__).with_name(name)).read_text())
+    return json.loads(Path(os.environ.get(variable) or BESIDE / name).read_text())
 
 
 def wave(shape, phase):
@@ -48,3 +50,37 @@ def make_batch(step, case):
         wave(case["visual_shape"], 0.05 * int(y) + 0.77 * (step * size + i)) for i, y in enumerate(labels)
     ]
     return {"audio": torch.stack(audio)[:, None], "visual": torch.stack(visual)}, labels
+
+
+OF_METHOD = {
+    "uniform_baseline": "unimodal-losses"
+}  # where a case calls by another name what is held against it
+OF_MODEL = {
+    "ave_attention_concat": "avga",
+    "ave_dmrn": "dmrn",
+    "x_vector": "x-vector",
+    **{name: name for name in ("film", "gated", "lmf", "mmtm", "tsm", "tsn", "psp", "panoavqa", "avsd")},
+}
+
+
+def model_of(case):
+    """The model that a case of models_official.json is of."""
+    return next(model for prefix, model in OF_MODEL.items() if case.startswith(prefix))
+
+
+def held():
+    """Of each method and model: how many cases beside this file it is held against, and how near it must come."""
+    trajectories, methods, models = (
+        json.loads((BESIDE / f"{name}.json").read_text())
+        for name in ("official_trajectories", "methods_official", "models_official")
+    )
+    found = {}
+    for case in trajectories.values():
+        kind = case.get("kind") or {"Normal": "baseline"}.get(case["modulation"], "ogm")
+        for name in (case.get("fusion", "concat"), *kind.split("+")):
+            found.setdefault(name, []).append(1e-6)
+    for case in methods.values():
+        found.setdefault(OF_METHOD.get(case["method"], case["method"]), []).append(1e-7)
+    for name in models:
+        found.setdefault(model_of(name), []).append(1e-7)
+    return {name: (len(tolerances), max(tolerances)) for name, tolerances in found.items()}

@@ -35,7 +35,7 @@ PINNED = {
     ("synthetic", "concat", "baseline", "paper"): "61d45a9c1b279d79",
     ("synthetic", "concat", "opm+ogm", "paper"): "b6345fed751b9b5a",
     ("synthetic", "concat", "opm+ogm", "official"): "854bd05c5b8ae87d",
-    ("crema-d", "film", "agm", "paper"): "0851ce832c24103e",
+    ("crema-d", "film", "agm", "paper"): "c1a03a001a8c9d77",
     ("cmu-mosi", "unimodal-text", "baseline", "paper"): "ce8e200dbdc1b10f",
 }
 
@@ -88,17 +88,18 @@ def test_the_hash_is_that_of_config_toml(tmp_path, method, variant):
     assert read_config(tmp_path / "config.toml").hash("data") == config.hash("data")
 
 
-@pytest.mark.parametrize("model", ["film", "gated"])
-def test_a_run_from_before_a_model_had_a_setting_is_another_run(tmp_path, model):
-    """Before it had `unimodal`, a modality's own logits were those of zero-out."""
-    config = resolve("synthetic", model)
+@pytest.mark.parametrize(
+    ("model", "method", "name"), [("film", "baseline", "film"), ("concat", "g-blending", "g-blending")]
+)
+def test_a_run_from_before_a_change_is_another_run(tmp_path, model, method, name):
+    """Before it had revisions, a run said nothing of them."""
+    config = resolve("synthetic", model, method)
     path = tmp_path / "config.toml"
-    path.write_text(config.to_toml().replace('unimodal = "before-fusion"\n', ""))
+    path.write_text(config.to_toml().replace(f"[revisions]\n{name} = 2\n", ""))
     former = read_config(path)
-    assert former.model_settings["unimodal"] == "zero-out" and former.hash("data") != config.hash("data")
-    assert former.hash("data") == resolve("synthetic", model, overrides=[f"{model}.unimodal=zero-out"]).hash(
-        "data"
-    )
+    assert config.revisions == {name: 2} and not former.revisions
+    assert former.hash("data") != config.hash("data")
+    assert former.by_key == {key: value for key, value in config.by_key.items() if key != f"revisions.{name}"}
     path.write_text(config.to_toml())
     assert read_config(path) == config
 

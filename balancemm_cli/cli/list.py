@@ -152,7 +152,9 @@ def _classes(group: str, registry: Mapping[str, object], pages: str) -> list[Ent
     for name, kind in registry.items():
         extension = LOADED.get((group, name))
         where = f"{extension.package} {extension.version}" if extension else f"{pages}/{name}.md"
-        found.append(Entry(name, summary(kind), where))
+        origin = vars(kind).get("origin")
+        mark = f" {origin.mark}" if origin and origin.mark else ""
+        found.append(Entry(name, summary(kind) + mark, where))
     faulty = [one for one in FAULTY if one.group == group]
     return found + [
         Entry(one.name, f"(of no use: {one.fault})", f"{one.package} {one.version}") for one in faulty

@@ -44,9 +44,6 @@ IMAGENET = {"resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba6
 # Switches of section `speed` of former versions, as they are off.
 FORMER = {"cuda_graphs": False, "optimizer": "fused"}
 
-# What a model did before it had a setting whose default is something else: so config.toml means it where it lacks one.
-BEFORE = {"film": {"unimodal": "zero-out"}, "gated": {"unimodal": "zero-out"}}
-
 
 class RunConfig(Section):
     """Everything that decides what a run computes, besides the data."""
@@ -63,6 +60,8 @@ class RunConfig(Section):
     methods: dict[str, dict[str, Any]]  # resolved settings of each method in use
     # of the methods and the model that come from other packages: package, version, SHA-256 of the source
     extensions: dict[str, dict[str, str]] = Field(default_factory=dict)
+    # of the methods and the model that computed something else before: the number of what they compute
+    revisions: dict[str, int] = Field(default_factory=dict)
 
     @property
     def computed(self) -> dict[str, Any]:
@@ -70,7 +69,8 @@ class RunConfig(Section):
         its default.
 
         The names of data set, recipe and variant are not part of it: where all settings agree, so do the numbers. The
-        source of a method or model of another package is.
+        source of a method or model of another package is, and so is the revision of ours, which parts runs of before a
+        change from those of after it.
         A setting that is added with a default changes nothing here; one whose default is changed parts runs of before
         from those of after, since config.toml holds every setting.
         """
@@ -84,7 +84,7 @@ class RunConfig(Section):
         }
         if self.model in MODELS:
             content["model_settings"] = _not_default(MODELS[self.model].Settings, self.model_settings)
-        given = {"weights": self.weights, "extensions": self.extensions}
+        given = {"weights": self.weights, "extensions": self.extensions, "revisions": self.revisions}
         return content | {key: value for key, value in given.items() if value}
 
     def hash(self, data_hash: str, *, with_seed: bool = True) -> str:
@@ -233,19 +233,11 @@ def config_of(content: Mapping[str, Any], path: str) -> RunConfig:
 
 
 def without_former(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.toml holds, without the switches that only former versions have, where they were off, and with what
-    former versions did where they lacked a setting."""
-    content = dict(content)
-    speed, of_model, before = (
-        content.get("speed"),
-        content.get("model_settings", {}),
-        BEFORE.get(str(content.get("model"))),
-    )
-    if isinstance(speed, dict):
-        content["speed"] = {key: value for key, value in speed.items() if FORMER.get(key) != value}
-    if before and isinstance(of_model, dict):
-        content["model_settings"] = {**before, **of_model}
-    return content
+    """What config.toml holds, without the switches that only former versions have, where they were off."""
+    speed = content.get("speed")
+    if not isinstance(speed, dict):
+        return dict(content)
+    return {**content, "speed": {key: value for key, value in speed.items() if FORMER.get(key) != value}}
 
 
 def resolve(
@@ -295,6 +287,7 @@ def resolve(
         model_settings=of_model[model],
         methods={part: methods[part] for part in names},
         extensions=_extensions(model, names),
+        revisions=_revisions(model, names),
     )
 
 
@@ -315,6 +308,14 @@ def refuse_unused(
         kind = "method" if owner in METHODS else "model" if owner in MODELS else None
         if kind and owner not in used:
             raise UsageError(f"{source} {key} would change nothing: no run has {kind} {owner}. Leave it out.")
+
+
+def _revisions(model: str, methods: Iterable[str]) -> dict[str, int]:
+    """Of the methods of a run and its model: those that are no longer what they were at first."""
+    used = {name: METHODS[name].revision for name in methods}
+    if model in MODELS:
+        used[model] = MODELS[model].revision
+    return {name: revision for name, revision in used.items() if revision > 1}
 
 
 def _extensions(model: str, methods: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -35,10 +35,18 @@ from torch import Tensor, nn
 
 from balancemm_cli.methods.base import EpochRange, Method, Step
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class AGM(Method):
     """Adaptive Gradient Modulation: scale what flows back through each modality's share of the output."""
+
+    origin: ClassVar = Origin(
+        "Li, Li, Hu, Lei, Li, Zhou, ICCV 2023, arXiv 2308.07686",
+        "lihong2303/AGM_ICCV2023",
+        "numbers",
+        "features are zeroed, not inputs; no cap, no clipping, all epochs; the code's rules are variant official",
+    )
 
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""

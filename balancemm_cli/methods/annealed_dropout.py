@@ -7,15 +7,25 @@ Dropout of the fused features with a rate that falls linearly to zero: p(t) = p(
 3. p(0) = 0.5, and kept numbers are divided by 1 − p(t): see dropout.py.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.dropout import Dropout
+from balancemm_cli.origin import Origin
 
 
 class AnnealedDropout(Dropout):
     """Dropout with a rate that falls linearly to zero."""
+
+    origin: ClassVar = Origin(
+        "Rennie, Goel, Thomas, SLT 2014",
+        None,
+        "equations",
+        "the rate falls with each update, over the whole training",
+    )
 
     class Settings(Dropout.Settings):
         """The first rate p(0) is `rate`."""

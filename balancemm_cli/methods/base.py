@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.settings import Section
 from balancemm_cli.tasks import TASKS, Task
@@ -114,6 +115,10 @@ class Method:
     )  # a model that it trains, and settings as with --set: what the contract trains it with
     two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
+    origin: ClassVar[Origin | None] = Origin(  # of this very class: each subclass has its own, or none
+        "Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582", "GeWu-Lab/BML_TPAMI2024", "numbers"
+    )
+    revision: ClassVar[int] = 1  # raised where a change moves its numbers at the same settings
 
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities

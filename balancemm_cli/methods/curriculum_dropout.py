@@ -8,15 +8,25 @@ Dropout of the fused features that begins with none of it: a number is kept with
 3. Kept numbers are divided by θ(t), as in the original's code: see dropout.py.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
 from balancemm_cli.methods.base import Step
 from balancemm_cli.methods.dropout import Dropout
+from balancemm_cli.origin import Origin
 
 
 class CurriculumDropout(Dropout):
     """Dropout with a rate that grows from zero."""
+
+    origin: ClassVar = Origin(
+        "Morerio, Cavazza, Volpi, Vidal, Murino, ICCV 2017, arXiv 1703.06229",
+        "pmorerio/curriculum-dropout",
+        "equations",
+        "γ = 10 / T as printed, where the code sets γ by hand for each data set",
+    )
 
     class Settings(Dropout.Settings):
         """The last rate 1 − θ̄ is `rate`."""

@@ -9,14 +9,24 @@ therefore does not matter which number belongs to which modality. The comparison
 3. The discrepancy is that of undropped features, as for every method here.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
 from balancemm_cli.methods.base import Method, MethodSettings, Step
+from balancemm_cli.origin import Origin
 
 
 class Dropout(Method):
     """Drop single numbers of the features with one rate, which subclasses change from step to step."""
+
+    origin: ClassVar = Origin(
+        "Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, JMLR 2014",
+        None,
+        "equations",
+        "kept numbers are scaled in training, as by torch.nn.Dropout",
+    )
 
     class Settings(MethodSettings):
         """The rate p."""

@@ -13,16 +13,25 @@ Multinomial dropout of the fused features x [B, d], with sampling probabilities 
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from balancemm_cli.methods.base import Method, MethodSettings, Step
+from balancemm_cli.origin import Origin
 
 
 class EvolutionalDropout(Method):
     """Keep the numbers of the features that a multinomial draw hits, the large ones more likely than the small."""
+
+    origin: ClassVar = Origin(
+        "Li, Gong, Yang, NIPS 2016, arXiv 1602.02220",
+        None,
+        "equations",
+        "k is half of the numbers, the paper's choice",
+    )
 
     class Settings(MethodSettings):
         """How many draws a sample takes."""

@@ -19,6 +19,7 @@ modalities are trained to measure G_k and O_k. Choices:
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -28,12 +29,22 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Losses, Method, MethodSettings, Step, TrainPilot
 from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 LEAST = 0.009  # of sound, for an ip-CSN-152 on Kinetics-400: gradient_blending.md
 
 
 class GBlending(Method):
     """Weigh the losses of each modality's own head and of the fused prediction by how well each generalises."""
+
+    origin: ClassVar = Origin(
+        "Wang, Tran, Feiszli, CVPR 2020, arXiv 1905.12681",
+        "facebookresearch/VMZ",
+        "equations",
+        "weights are measured before the run, and at least 0.009; the code's are settings",
+    )
+
+    revision = 2
 
     class Settings(MethodSettings):
         """The settings; both variants are the paper's."""

@@ -39,10 +39,18 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import EpochRange, Method, Step
 from balancemm_cli.models.mmtm import MMTM, Branches, Transfer
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class Greedy(Method):
     """For some steps, replace what brings the others into the branch that takes from them fastest by its mean."""
+
+    origin: ClassVar = Origin(
+        "Wu, Jastrzębski, Cho, Geras, ICML 2022, arXiv 2202.05306",
+        "nyukat/greedy_multimodal_learning",
+        "numbers",
+        "each branch has its own running means, and no epoch only measures; the code's rules are variant official",
+    )
 
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""

@@ -28,10 +28,18 @@ from torch import Tensor
 from balancemm_cli.methods.base import EpochRange, Method, Step
 from balancemm_cli.methods.greedy import rate
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class GreedyAdaptation(Method):
     """Greedy's schedule on any network: cut off the modality that is learned fastest for some steps."""
+
+    origin: ClassVar = Origin(
+        "this project, after Wu, Jastrzębski, Cho, Geras, ICML 2022",
+        None,
+        "equations",
+        "an adaptation to networks without MMTM: an encoder is cut off where the authors replace a gate",
+    )
 
     class Settings(EpochRange):
         """The tolerance of the speeds, and the length of a window."""

@@ -23,10 +23,18 @@ from torch import Tensor, nn
 from balancemm_cli.methods.base import EpochRange, Method, Step
 from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class MMPareto(Method):
     """Uni-modal objectives whose gradients are blended with the multimodal one without conflict."""
+
+    origin: ClassVar = Origin(
+        "Wei, Hu, ICML 2024, arXiv 2405.17730",
+        "GeWu-Lab/MMPareto_ICML2024",
+        "numbers",
+        "lengths are compared by encoder; the code's, by tensor, are variant official",
+    )
 
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""

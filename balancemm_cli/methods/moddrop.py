@@ -19,6 +19,7 @@ from torch import Tensor
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Method, MethodSettings, Step, drop
+from balancemm_cli.origin import Origin
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -28,6 +29,13 @@ class ModDrop(Method):
 
     UsageError from the constructor for a number of probabilities other than that of the modalities.
     """
+
+    origin: ClassVar = Origin(
+        "Neverova, Wolf, Taylor, Nebout, TPAMI 2016, arXiv 1501.00102",
+        None,
+        "equations",
+        "features are dropped, not inputs; the probabilities of Table 6 are not known",
+    )
 
     class Settings(MethodSettings):
         """One probability for all modalities, or one each."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from balancemm_cli.methods.base import EpochRange, Method, Step
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 from balancemm_cli.random_streams import RandomStreams
 
 PIECE = 2**20  # numbers drawn by one thread at a time
@@ -113,6 +114,13 @@ class GradientModulation(Method):
 
 class OGM(GradientModulation):
     """On-the-fly Gradient Modulation: weaken the gradient of the modality that is ahead, and add noise."""
+
+    origin: ClassVar = Origin(
+        "Peng, Wei, Deng, Wang, Hu, CVPR 2022, arXiv 2203.15332; Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582",
+        "GeWu-Lab/OGM-GE_CVPR2022",
+        "numbers",
+        "the journal's tanh(ρ − 1) in all epochs; the code's coefficient and epochs are variant official",
+    )
 
     class Settings(GradientModulation.Settings):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""

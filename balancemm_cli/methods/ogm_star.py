@@ -17,10 +17,18 @@ from torch import Tensor
 
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.methods.ogm import GradientModulation
+from balancemm_cli.origin import Origin
 
 
 class OGMStar(GradientModulation):
     """OGM the other way round: multiply the gradient of the modality that lags, and add noise."""
+
+    origin: ClassVar = Origin(
+        "Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582",
+        "GeWu-Lab/BML_TPAMI2024",
+        "equations",
+        "all epochs; the code's 6 to 60 are variant official; nothing is raised where all are even",
+    )
 
     class Settings(GradientModulation.Settings):
         """The factor, and OGM's noise and epochs."""

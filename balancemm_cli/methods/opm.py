@@ -22,10 +22,18 @@ from torch import Tensor
 
 from balancemm_cli.methods.base import EpochRange, Method, Step, drop
 from balancemm_cli.methods.discrepancy import Discrepancy, measure
+from balancemm_cli.origin import Origin
 
 
 class OPM(Method):
     """On-the-fly Prediction Modulation: drop the features of the modality that is ahead."""
+
+    origin: ClassVar = Origin(
+        "Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582",
+        "GeWu-Lab/BML_TPAMI2024",
+        "numbers",
+        "q of the step before, no rescaling, no warm-up and every step; the code's rules are variant official",
+    )
 
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""

@@ -27,10 +27,18 @@ from torch import Tensor, nn
 
 from balancemm_cli.methods.base import Epoch, EpochRange, Method, Step
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class PMR(Method):
     """Prototypical Modal Rebalance: pull the features of the modality that lags to their class means."""
+
+    origin: ClassVar = Origin(
+        "Fan, Xu, Wang, Wang, Guo, CVPR 2023, arXiv 2211.07089",
+        "fanyunfeng-bit/Modal-Imbalance-PMR",
+        "numbers",
+        "clipped β, entropy, and prototypes from the epoch's own steps; the code's rules are variant official",
+    )
 
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""

@@ -9,16 +9,25 @@ The "uniform baseline" of MMPareto (Wei, Hu: MMPareto, ICML 2024), with which la
 4. Features of several tokens [B, …, D] are averaged over them first.
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor, nn
 
 from balancemm_cli.methods.base import Method, MethodSettings, Step
 from balancemm_cli.models.heads import UnimodalHeads
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class UnimodalLosses(Method):
     """Add the cross-entropy of a linear head on each modality's feature to the loss."""
+
+    origin: ClassVar = Origin(
+        "Wei, Hu, ICML 2024, arXiv 2405.17730 (the uniform baseline)",
+        "GeWu-Lab/MMPareto_ICML2024",
+        "numbers",
+    )
 
     class Settings(MethodSettings):
         """The weight w of the added losses; the fused one has weight 1."""

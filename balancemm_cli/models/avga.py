@@ -20,12 +20,14 @@ This is att_Net of the authors' code (YapengTian/AVE-ECCV18, models.py), "A+V-at
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from balancemm_cli.models.fusion import Features
 from balancemm_cli.models.guided_attention import Courses, CourseSettings, GuidedNetwork, xavier
+from balancemm_cli.origin import Origin
 
 
 class Concatenation(Courses):
@@ -45,6 +47,14 @@ class Concatenation(Courses):
 class AVGA(GuidedNetwork):
     """Audio-guided visual attention, LSTMs and concatenation; an answer for each segment."""
 
+    origin: ClassVar = Origin(
+        "Tian, Shi, Li, Duan, Xu, ECCV 2018, arXiv 1803.08842",
+        "YapengTian/AVE-ECCV18",
+        "numbers",
+        "attention as printed; the code's is avga.attention=official",
+    )
+
+    revision = 2
     Settings = CourseSettings
     name = "avga"
     fuse = Concatenation

@@ -21,6 +21,7 @@ Any number of modalities from two on.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +31,22 @@ from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_se
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tokens import absent, tokens, with_one_more
+from balancemm_cli.origin import Origin
 
 GRID = 4
 
 
 class AVSD(Network):
     """Attention to tokens that agree with those of the other modalities (factor graph attention)."""
+
+    origin: ClassVar = Origin(
+        "Schwartz, Schwing, Hazan, CVPR 2019, arXiv 1904.05876",
+        "idansc/simple-avsd",
+        "numbers",
+        "the attention is held; answers are classes; no prior, no dropout",
+    )
+
+    revision = 2
 
     @classmethod
     def assemble(

@@ -17,6 +17,7 @@ Any number of modalities from two on.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,20 @@ from balancemm_cli.models.encoders import Choice, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 HIDDEN = 128
 
 
 class AVSDN(Network):
     """LSTMs that read the whole clip, and one that answers segment by segment from where they ended."""
+
+    origin: ClassVar = Origin(
+        "Lin, Li, Wang, ICASSP 2019, arXiv 1902.07473",
+        None,
+        "equations",
+        "after its abstract alone",
+    )
 
     segmentwise = True
 

@@ -23,7 +23,7 @@ learned. The loss is CE(f, y) + Σ_m CE(U^m v_S^m + d^m, y). Left open by the so
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_se
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.stages import Course, levels, stage_widths
+from balancemm_cli.origin import Origin
 
 if TYPE_CHECKING:
     from balancemm_cli.methods.base import Step
@@ -102,6 +103,13 @@ def _weighted(alphas: Tensor, values: Sequence[Tensor]) -> Tensor:
 
 class CentralNet(Network):
     """A central stream that learns how much of each modality to take at each stage."""
+
+    origin: ClassVar = Origin(
+        "Vielzeuf, Lechervy, Pateux, Jurie, ECCV workshops 2018, arXiv 1808.07275",
+        None,
+        "equations",
+        "linear central layers on averaged maps, without batch normalisation",
+    )
 
     Settings = CentralNetSettings
 

@@ -16,6 +16,7 @@ and the logits are one linear layer of ½ (h^a + h^v) after the last block.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from balancemm_cli.models.fusion import Features
 from balancemm_cli.models.guided_attention import Courses, CourseSettings, GuidedNetwork
 from balancemm_cli.models.heads import linear_head
+from balancemm_cli.origin import Origin
 
 
 class DMRNSettings(CourseSettings):
@@ -59,6 +61,13 @@ def _transform(width: int) -> nn.Sequential:
 
 class DMRN(GuidedNetwork):
     """Audio-guided visual attention, LSTMs and residual fusion; an answer for each segment."""
+
+    origin: ClassVar = Origin(
+        "Tian, Shi, Li, Duan, Xu, ECCV 2018, arXiv 1803.08842",
+        "YapengTian/AVE-ECCV18",
+        "numbers",
+        "attention as printed; not fine-tuned from avga",
+    )
 
     Settings = DMRNSettings
     name = "dmrn"

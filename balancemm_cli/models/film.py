@@ -17,6 +17,7 @@ layer of the conditioning feature. FiLM is given for a picture and one condition
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,10 +32,20 @@ from balancemm_cli.models.fusion import (
     through,
 )
 from balancemm_cli.models.heads import linear_head
+from balancemm_cli.origin import Origin
 
 
 class FiLM(Fusion):
     """One modality's feature scales and shifts those of the others (feature-wise linear modulation)."""
+
+    origin: ClassVar = Origin(
+        "Perez, Strub, de Vries, Dumoulin, Courville, AAAI 2018, arXiv 1709.07871",
+        "GeWu-Lab/OGM-GE_CVPR2022",
+        "numbers",
+        "zero-out with three and more modalities, or features of several widths",
+    )
+
+    revision = 2
 
     class Settings(ModelSettings):
         """Which modality conditions, what γ is without a condition, and what a modality's own logits are."""

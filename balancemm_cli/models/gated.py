@@ -17,6 +17,7 @@ the gated multimodal unit, f = W Σ_m (z^m ⊙ tanh(V^m h^m)) + b, z^m = σ(Z^m 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -32,12 +33,22 @@ from balancemm_cli.models.fusion import (
     through,
 )
 from balancemm_cli.models.heads import linear_head
+from balancemm_cli.origin import Origin
 
 EACH = "each"
 
 
 class Gated(Fusion):
     """Projected features through a gate that another modality, or with three or more all of them, opens."""
+
+    origin: ClassVar = Origin(
+        "Kiela, Grave, Joulin, Mikolov, AAAI 2018, arXiv 1802.02892",
+        "GeWu-Lab/OGM-GE_CVPR2022",
+        "numbers",
+        "three and more modalities: the unit of arXiv 1702.01992, after its equation",
+    )
+
+    revision = 2
 
     class Settings(ModelSettings):
         """Which modality is the gate, the projections' width, and what a modality's own logits are."""

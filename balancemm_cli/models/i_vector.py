@@ -24,7 +24,7 @@ fitted lies in buffers, in every checkpoint; a small network on the i-vector is 
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -36,6 +36,7 @@ from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.fusion import ModelSettings
 from balancemm_cli.models.sound import SoundNetwork, bands
 from balancemm_cli.models.total_variability import posterior, reestimate
+from balancemm_cli.origin import Origin
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -175,6 +176,13 @@ def _evenly(parts: Iterator[Tensor]) -> Tensor:
 
 class IVectorNetwork(SoundNetwork):
     """i-vector for sound, the recipe's encoder for pictures, concatenated."""
+
+    origin: ClassVar = Origin(
+        "Dehak, Kenny, Dehak, Dumouchel, Ouellet, IEEE TASLP 2011",
+        None,
+        "equations",
+        "64 Gaussians and 100 dimensions, for little sound; a small network in the place of scoring",
+    )
 
     Settings = IVectorSettings
     name = "i-vector"

@@ -18,16 +18,25 @@ different in the code of Liu et al. and in that of the paper reproduced here (BM
 
 from collections.abc import Mapping
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
+from balancemm_cli.origin import Origin
 
 
 class LMF(Fusion):
     """All products of the modalities' features into a linear layer of low rank (low-rank multimodal fusion)."""
+
+    origin: ClassVar = Origin(
+        "Liu, Shen, Lakshminarasimhan, Liang, Zadeh, Morency, ACL 2018, arXiv 1806.00064",
+        "Justin1904/Low-rank-Multimodal-Fusion",
+        "numbers",
+        "the weights of the ranks are folded into the factors; another start",
+    )
 
     class Settings(ModelSettings):
         """The rank."""

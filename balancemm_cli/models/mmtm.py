@@ -28,7 +28,7 @@ Where paper, code (haamoon/mmtm, mmtm.py) and this file differ:
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -38,6 +38,7 @@ from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders,
 from balancemm_cli.models.fusion import Concat, Features, Fusion, ModelSettings, Sum, need_several
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.stages import Course, levels
+from balancemm_cli.origin import Origin
 
 if TYPE_CHECKING:
     from balancemm_cli.methods.base import Step
@@ -83,6 +84,13 @@ class Transfer(nn.Module):
 
 class MMTM(Network):
     """Encoders that gate each other's channels between their stages, and a linear head on all features or on each."""
+
+    origin: ClassVar = Origin(
+        "Joze, Shaban, Iuzzolino, Koishida, CVPR 2020, arXiv 1911.08670",
+        "haamoon/mmtm",
+        "numbers",
+        "gates of 2σ, half the joint width, one head on all features; the code's modules are mmtm.variant=official",
+    )
 
     Settings = MMTMSettings
 

@@ -16,6 +16,7 @@ of sound and pictures), but it repeats none of them. Its numbers can't be expect
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -34,6 +35,7 @@ from balancemm_cli.models.encoders import (
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsn import check_pictures
+from balancemm_cli.origin import Origin
 
 
 class MWTSMSettings(ModelSettings):
@@ -44,6 +46,13 @@ class MWTSMSettings(ModelSettings):
 
 class MWTSM(Network):
     """Windows of each modality through the recipe's encoder and a transformer; concatenated."""
+
+    origin: ClassVar = Origin(
+        "named in Table 8 alone; no paper of that name was found",
+        None,
+        "equations",
+        "plain choices in the place of what the paper does not describe",
+    )
 
     Settings = MWTSMSettings
 

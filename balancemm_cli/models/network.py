@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from balancemm_cli.models.encoders import Choice, Encoder, Shape
 from balancemm_cli.models.fusion import Fusion, ModelSettings
+from balancemm_cli.origin import Origin
 
 if TYPE_CHECKING:
     from balancemm_cli.methods.base import Step
@@ -19,6 +20,8 @@ class Network(nn.Module):
     """
 
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
+    origin: ClassVar[Origin | None] = None  # its paper and code, and what it was held against
+    revision: ClassVar[int] = 1  # raised where a change moves its numbers at the same settings
     segmentwise: ClassVar[bool] = (
         False  # whether the model answers for each segment of a clip, not for a clip
     )

@@ -23,6 +23,7 @@ Any number of modalities from two on.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -32,6 +33,7 @@ from balancemm_cli.models.encoders import Choice, Shape, make_encoders, sort_of,
 from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tokens import absent, lengths, tokens, with_one_more
+from balancemm_cli.origin import Origin
 
 GRID = 4
 EPS = 1e-12  # of the layer norms
@@ -49,6 +51,14 @@ class PanoAVQASettings(ModelSettings):
 class PanoAVQA(Network):
     """A transformer a modality, and layers in which each modality attends to the next one."""
 
+    origin: ClassVar = Origin(
+        "Yun, Yu, Yang, Lee, Kim, ICCV 2021",
+        "HS-YN/PanoAVQA",
+        "numbers",
+        "the layer across is held; fewer and smaller layers, mean pooling, no coordinates",
+    )
+
+    revision = 2
     Settings = PanoAVQASettings
 
     @classmethod

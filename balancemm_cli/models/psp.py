@@ -23,7 +23,7 @@ Details, from the authors' code (jasongief/PSP_CVPR_2021, fully_model.py), and w
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from balancemm_cli.models.guided_attention import (
     both_ways,
     xavier,
 )
+from balancemm_cli.origin import Origin
 
 if TYPE_CHECKING:
     from balancemm_cli.methods.base import Step
@@ -118,6 +119,14 @@ def _layer(width: int, outputs: int) -> nn.Module:
 class PSP(GuidedNetwork):
     """Positive sample propagation between the segments of two modalities; an answer for each segment."""
 
+    origin: ClassVar = Origin(
+        "Zhou, Zheng, Zhong, Wang, CVPR 2021, arXiv 2104.00239",
+        "jasongief/PSP_CVPR_2021",
+        "numbers",
+        "attention as printed; no dropout",
+    )
+
+    revision = 2
     Settings = PSPSettings
     name = "psp"
     fuse = Propagation

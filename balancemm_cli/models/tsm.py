@@ -13,6 +13,7 @@ Shift and network are those of the authors' code (mit-han-lab/temporal-shift-mod
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -23,6 +24,7 @@ from balancemm_cli.models.encoders import Choice, Encoder, FrameEncoder, Shape, 
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tsn import check_pictures
+from balancemm_cli.origin import Origin
 
 
 class TSMSettings(ModelSettings):
@@ -33,6 +35,13 @@ class TSMSettings(ModelSettings):
 
 class TSM(Network):
     """TSN whose encoders exchange channels between neighbouring frames."""
+
+    origin: ClassVar = Origin(
+        "Lin, Gan, Han, ICCV 2019, arXiv 1811.08383",
+        "mit-han-lab/temporal-shift-module",
+        "numbers",
+        "clips of a single frame are not shifted",
+    )
 
     Settings = TSMSettings
 

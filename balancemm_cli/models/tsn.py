@@ -14,15 +14,24 @@ consensus, the average, joins the K scores. Which frames they are is a matter of
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from balancemm_cli.errors import UsageError
 from balancemm_cli.models.encoders import Choice, Shape, make_encoders, widths
 from balancemm_cli.models.fusion import Concat, ModelSettings
 from balancemm_cli.models.network import Network
+from balancemm_cli.origin import Origin
 
 
 class TSN(Network):
     """Segments of the clips through the recipe's encoder, averaged; concatenated with the other modalities."""
+
+    origin: ClassVar = Origin(
+        "Wang, Xiong, Wang, Qiao, Lin, Tang, Van Gool, ECCV 2016, arXiv 1608.00859",
+        "mit-han-lab/temporal-shift-module",
+        "numbers",
+        "the consensus is held; modalities are trained together, flow has one frame a segment",
+    )
 
     @classmethod
     def assemble(

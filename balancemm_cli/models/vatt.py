@@ -26,6 +26,7 @@ backbone takes one modality at a time, to be aligned by contrastive losses. Henc
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -36,6 +37,7 @@ from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_se
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.tokens import absent, lengths, tokens, with_one_more
+from balancemm_cli.origin import Origin
 
 EPS = 1e-6  # of the layer norms
 
@@ -100,6 +102,14 @@ def _drawn(*shape: int) -> Tensor:
 class VATT(Network):
     """One transformer over the tokens of all encoders (cross-modal attention)."""
 
+    origin: ClassVar = Origin(
+        "Akbari, Yuan, Qian, Chuang, Chang, Cui, Gong, NeurIPS 2021, arXiv 2104.11178",
+        "google-research/google-research",
+        "equations",
+        "one joint transformer of two layers of width 512, without the last projection",
+    )
+
+    revision = 2
     Settings = VATTSettings
 
     def __init__(self, encoders: Mapping[str, Encoder], fusion: Fusion, grid: int) -> None:

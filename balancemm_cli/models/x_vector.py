@@ -21,6 +21,7 @@
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -31,6 +32,7 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.models.encoders import Encoder
 from balancemm_cli.models.fusion import ModelSettings
 from balancemm_cli.models.sound import SoundNetwork, bands
+from balancemm_cli.origin import Origin
 
 CONTEXT = 15  # frames that the first three layers span
 # frames that each frame layer sees, and the steps between them
@@ -103,6 +105,14 @@ class SampleNorm(nn.BatchNorm1d):
 class XVectorNetwork(SoundNetwork):
     """x-vector for sound, the recipe's encoder for pictures, concatenated."""
 
+    origin: ClassVar = Origin(
+        "Snyder, Garcia-Romero, Sell, Povey, Khudanpur, ICASSP 2018",
+        "kaldi-asr/kaldi",
+        "numbers",
+        "the layers are held against SpeechBrain's, which is not its authors'; Kaldi's biased deviation",
+    )
+
+    revision = 2
     Settings = XVectorSettings
     name = "x-vector"
     sound = XVector

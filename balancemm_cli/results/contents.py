@@ -10,7 +10,7 @@ from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.paper_tables import Cell
 from balancemm_cli.results.published import PAPER
-from balancemm_cli.results.settings import recipe_notes, suite_notes
+from balancemm_cli.results.settings import origin_notes, recipe_notes, suite_notes
 from balancemm_cli.runs.schema import Selection
 
 
@@ -49,7 +49,7 @@ class Contents:
     def _notes_of(self, table: Table) -> list[str]:
         """What differs from the recipe and the suite, of the rows of a table of runs."""
         groups = [group for group in self.groups if group.first.dataset == table.dataset]
-        notes = recipe_notes(groups)
+        notes = [*origin_notes(groups), *recipe_notes(groups)]
         if self.suite and groups:
             name, suite = load_suite(self.suite)
             notes += suite_notes(groups, name, suite.configs())

@@ -24,6 +24,7 @@ from balancemm_cli.results.published import (
     published_model,
     rows,
 )
+from balancemm_cli.results.settings import origin_notes
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
     SELECTION_NOTES,
@@ -239,6 +240,7 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
         f"{sum(cell.group is not None for cell in found)} of {len(found)} numbers were run: bmm train --suite "
         f"{PREFIX}{table} trains the others."
     )
+    notes += origin_notes(groups)
     if groups:
         notes.append(made_with(run for group in groups for run in group.runs))
     return notes

@@ -1,4 +1,5 @@
-"""In what the settings of runs differ from the recipe that they name, and from what a suite plans."""
+"""Notes under a table: in what its runs differ from the recipe that they name, from what a suite plans, and from
+their authors' code."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,6 +7,7 @@ from functools import cache
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe, is_key
 from balancemm_cli.config.run import RunConfig, not_installed, resolve
 from balancemm_cli.errors import BmmError, InputError
+from balancemm_cli.origin import not_held
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.verdicts import follows
 
@@ -45,6 +47,12 @@ def recipe_notes(groups: Sequence[Group]) -> list[str]:
         else:
             found += [f"{_name(group)} ({describe(settings)})"] if settings else []
     return _named("Settings other than the recipe's", found)
+
+
+def origin_notes(groups: Sequence[Group]) -> list[str]:
+    """A line on the methods and models of these groups that were never held against their authors' code."""
+    names = not_held((group.first.model, group.first.method) for group in groups)
+    return [f"After the equation, not held against its authors' code: {', '.join(names)}."] if names else []
 
 
 def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig]) -> list[str]:
