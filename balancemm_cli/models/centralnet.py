@@ -23,20 +23,17 @@ learned. The loss is CE(f, y) + Σ_m CE(U^m v_S^m + d^m, y). Left open by the so
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders
-from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, need_several
+from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, Step, need_several
 from balancemm_cli.models.heads import linear_head
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.stages import Course, levels, stage_widths
 from balancemm_cli.origin import Origin
-
-if TYPE_CHECKING:
-    from balancemm_cli.methods.base import Step
 
 
 class CentralNetSettings(ModelSettings):
@@ -75,7 +72,7 @@ class Central(Fusion):
             central = [layer(_weighted(self.alphas[level], values + central))]
         return _weighted(self.alphas[-1], self._predictions(stages) + central)
 
-    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+    def objective(self, loss: Tensor, features: Features, step: Step) -> Tensor:
         """The loss with those of each modality's own prediction added."""
         for logits in self._predictions(self._stages(features)):
             loss = loss + step.mean(step.losses(logits))

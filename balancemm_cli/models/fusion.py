@@ -4,7 +4,7 @@ A fusion owns its head, for whether the logits split exactly over the modalities
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,24 @@ from balancemm_cli.models.heads import linear_head, mlp_head
 from balancemm_cli.origin import Origin
 from balancemm_cli.settings import Section
 
-if TYPE_CHECKING:
-    from balancemm_cli.methods.base import Step
-
 Features = Mapping[str, Tensor]
 Unimodal = Literal["before-fusion", "zero-out"]
 """Where a modality's own logits come from, in a fusion that does not split: what it brings to the fusion, sent through
 the output layer alone, or the whole output with the other modalities' features at zero."""
+
+
+class Step(Protocol):
+    """What a model's own objective may know of a training step; `methods/base.py` has all of it."""
+
+    labels: Tensor
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """The loss of each sample [B] under the task, of logits [B, …, C]."""
+        ...
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """This process's part of the mean of `losses` [B] over the samples that kept a modality."""
+        ...
 
 
 class ModelSettings(Section):
@@ -44,7 +55,7 @@ class Fusion(nn.Module):
     def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
         super().__init__()
 
-    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+    def objective(self, loss: Tensor, features: Features, step: Step) -> Tensor:
         """The loss that training minimises (0-dim), from that of the prediction: a model whose own paper trains it by
         more than that adds the rest, of the features [B, …] that were fused and of the labels."""
         return loss

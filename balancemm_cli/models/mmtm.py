@@ -28,20 +28,17 @@ Where paper, code (haamoon/mmtm, mmtm.py) and this file differ:
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from balancemm_cli.models.encoders import Choice, Encoder, Shape, make_encoders, widths
-from balancemm_cli.models.fusion import Concat, Features, Fusion, ModelSettings, Sum, need_several
+from balancemm_cli.models.fusion import Concat, Features, Fusion, ModelSettings, Step, Sum, need_several
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.stages import Course, levels
 from balancemm_cli.origin import Origin
-
-if TYPE_CHECKING:
-    from balancemm_cli.methods.base import Step
 
 
 class MMTMSettings(ModelSettings):
@@ -59,7 +56,7 @@ class Branches(Sum):
         """Features to logits [B, C]."""
         return super().forward(features) / len(features)
 
-    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+    def objective(self, loss: Tensor, features: Features, step: Step) -> Tensor:
         """The sum of the heads' own losses, in place of that of the prediction."""
         own = [step.mean(step.losses(self.heads[name](feature))) for name, feature in features.items()]
         return torch.stack(own).sum()

@@ -1,16 +1,13 @@
 """A network: an encoder a modality, a fusion with its head, and the logits of each modality alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from balancemm_cli.models.encoders import Choice, Encoder, Shape
-from balancemm_cli.models.fusion import Fusion, ModelSettings
+from balancemm_cli.models.fusion import Fusion, ModelSettings, Step
 from balancemm_cli.origin import Origin
-
-if TYPE_CHECKING:
-    from balancemm_cli.methods.base import Step
 
 
 class Network(nn.Module):
@@ -58,7 +55,7 @@ class Network(nn.Module):
         """Features [B, D_m] a modality to logits [B, C], or [B, S, C] of a task with segments."""
         return self.fusion(features)
 
-    def objective(self, loss: Tensor, features: Mapping[str, Tensor], step: "Step") -> Tensor:
+    def objective(self, loss: Tensor, features: Mapping[str, Tensor], step: Step) -> Tensor:
         """The loss that training minimises (0-dim), from that of `classify`, as the model's own paper has it."""
         return self.fusion.objective(loss, features, step)
 

@@ -23,13 +23,13 @@ Details, from the authors' code (jasongief/PSP_CVPR_2021, fully_model.py), and w
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from balancemm_cli.models.fusion import Features, Fusion
+from balancemm_cli.models.fusion import Features, Fusion, Step
 from balancemm_cli.models.guided_attention import (
     GuidedAttention,
     GuidedNetwork,
@@ -38,9 +38,6 @@ from balancemm_cli.models.guided_attention import (
     xavier,
 )
 from balancemm_cli.origin import Origin
-
-if TYPE_CHECKING:
-    from balancemm_cli.methods.base import Step
 
 HIDDEN = 128
 SMALL = 1e-8  # what a sum of zeros is divided by
@@ -75,7 +72,7 @@ class Propagation(Fusion):
         guide, other = self.exchanged(features)
         return self.head((guide + other) / 2)
 
-    def objective(self, loss: Tensor, features: Features, step: "Step") -> Tensor:
+    def objective(self, loss: Tensor, features: Features, step: Step) -> Tensor:
         """The loss with the pair loss: the modalities are to agree where there is an event, of step.labels [B, S]."""
         similar = cosine_similarity(*self.exchanged(features), dim=-1).relu()
         events = (step.labels != self.background).to(similar.dtype)
