@@ -8,7 +8,7 @@ where P^m projects to one width and e^m tells the modalities apart. It is there 
 on nine sets, and complex ones do not reliably beat such a fusion. Held against nothing but these equations; chosen here:
 
 1. One token a modality, the encoder's feature. The paper's encoders may hand on more; vatt is the model that does.
-2. Two pre-norm layers (GELU, four times the width inside) of width 256 with a head for each 64 numbers. No dropout: the
+2. Two pre-norm layers (GELU, four times the width inside) of width 128 with a head for each 64 numbers. No dropout: the
    gradients are to differ by what methods do.
 3. A feature of zeros, of a modality that a method drops, is a token of bias and e^m alone, so that the layers learn
    what an absent modality looks like. No token is left out of the attention.
@@ -35,7 +35,7 @@ class LateTransformer(Fusion):
     class Settings(ModelSettings):
         """The size of the transformer."""
 
-        width: int = Field(default=256, gt=0, multiple_of=PER_HEAD)
+        width: int = Field(default=128, gt=0, multiple_of=PER_HEAD)
         layers: int = Field(default=2, gt=0)
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:
