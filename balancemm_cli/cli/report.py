@@ -134,6 +134,7 @@ def report(
     from balancemm_cli.results.contents import Contents
     from balancemm_cli.results.groups import choose, collect
     from balancemm_cli.results.published import named
+    from balancemm_cli.results.references import with_references
     from balancemm_cli.runs.schema import selection_named
 
     which = selection_named("last" if beside else selection)
@@ -153,9 +154,13 @@ def report(
         left_out = [*collection.left_out, *collection.twins]
         if planned and planned.optional_data:
             left_out += _without_runs(planned, collection.groups)
+        every = collection.groups
+        if not (kinds["--table"] or bundle or literature or alone):
+            every, lacking = with_references(every)
+            left_out += lacking
         for line in left_out:
             say(f"Left out: {line}")
-        groups = choose(collection.groups, where or [])
+        groups = choose(every, where or [])
         if bundle:
             _pack(groups, bundle)
         elif literature:
