@@ -1,4 +1,4 @@
-"""FiLM, gated, low-rank and late transformer fusion against their equations written out, alone and in training steps."""
+"""FiLM, gated, low-rank and late transformer fusion against their equations, alone and in training steps."""
 
 import pytest
 import torch

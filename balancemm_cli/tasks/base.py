@@ -71,8 +71,8 @@ class Task:
         return predictions, labels
 
     def kept(self, columns: Mapping[str, np.ndarray], samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """The predictions and labels that gave the columns of predictions.arrow (`scores` [A, C], `label` [A], and those
-        of `columns`) of so many samples: `answers` the other way round."""
+        """The predictions and labels of so many samples that gave these columns of predictions.arrow (`scores` [A, C],
+        `label` [A], and those of `columns`): `answers` the other way round."""
         return columns["scores"], columns["label"]
 
     def constant(self, labels: np.ndarray, width: int) -> np.ndarray:
