@@ -5,7 +5,8 @@ With h^m the feature of modality m's encoder, one token a modality behind a lear
     z = [a; P^m h^m + e^m for all m],   f = W LN(transformer(z))_0 + b,
 
 where P^m projects to one width and e^m tells the modalities apart. It is there to be beaten: the paper tunes 19 methods
-on nine sets, and complex ones do not reliably beat such a fusion. Held against nothing but these equations; chosen here:
+on nine sets, and complex ones do not reliably beat such a fusion. Held against nothing but these equations; chosen
+here:
 
 1. One token a modality, the encoder's feature. The paper's encoders may hand on more; vatt is the model that does.
 2. Two pre-norm layers (GELU, four times the width inside) of width 128 with a head for each 64 numbers. No dropout: the

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.results import paper_tables, rows, selections, tables
@@ -67,6 +68,12 @@ class Contents:
             layout = paper_tables.layout(self.table, self._cells, self.selection)
             return [layout, *filter(None, [paper_tables.details(self._cells)]), *beside]
         return beside or tables.tables(self.groups, self.selection, self.against, self.among, self.columns)
+
+    def draw(self, folder: Path, titled: bool = True) -> tuple[list[Path], list[str]]:
+        """Write the figures of the report into `folder`; returns the PNG files, and a line for each figure left out."""
+        from balancemm_cli.results.figures import draw_all
+
+        return draw_all(self.shown, self.selection, folder, titled)
 
     @cached_property
     def records(self) -> list[dict[str, object]]:

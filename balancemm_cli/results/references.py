@@ -1,11 +1,11 @@
 """Rows that no training is needed for: the ensemble of the modalities trained alone, and the most frequent class.
 
-Both are computed from what the runs that are there predicted on the test part, seed by seed, and are no runs themselves:
-they have neither a folder nor a verdict, and what is made from run folders (figures of trainings, bundles, checks) leaves
-them out. The *ensemble* is the mean of what the networks of one modality each predict: of the probabilities of a
-classification, of the estimates of a regression. The *majority class* answers each test sample with the answer that is
-most frequent in the test part, of a regression with the median: no constant answer is better, so the row flatters nobody.
-"""
+Both are computed from what the runs that are there predicted on the test part, seed by seed, and are no runs
+themselves: they have neither a folder nor a verdict, and what is made from run folders (figures of trainings, bundles,
+checks) leaves them out. The *ensemble* is the mean of what the networks of one modality each predict: of the
+probabilities of a classification, of the estimates of a regression. The *majority class* answers each test sample with
+the answer that is most frequent in the test part, of a regression with the median: no constant answer is better, so
+the row flatters nobody."""
 
 import hashlib
 from collections import defaultdict
