@@ -101,12 +101,13 @@ def report(
             "--title/--no-title", help="Whether figures bear a title; in a paper the caption says it."
         ),
     ] = True,
-    leaderboard:
-        Annotated[ bool,
+    leaderboard: Annotated[
+        bool,
         typer.Option(
             "--leaderboard",
-            help="Methods by data sets, and over data
-        sets: ranks, win rates and tests, with intervals, beside the cost.", ),
+            help="Methods by data sets, and over data sets: ranks, win rates and tests, with intervals, beside"
+            " the cost.",
+        ),
     ] = False,
     literature: Annotated[
         bool,

@@ -408,7 +408,13 @@ def by_dataset(board: Board) -> Table:
             f"part, which is a little "
             f"optimistic ({which})."
         )
-    return Table("Accuracy by data set", list(columns), _lines(*columns.values()), notes)
+    return Table(
+        "Accuracy by data set",
+        list(columns),
+        _lines(*columns.values()),
+        notes,
+        datasets=tuple(board.datasets),
+    )
 
 
 def _accuracy(entry: Entry, dataset: str, places: dict[Names, float]) -> str:
@@ -438,8 +444,10 @@ def costs(board: Board) -> Table:
     notes = [
         "Time: of the whole training with its evaluations, mean ± sample standard deviation (number "
         "of seeds), on the machine "
-        "that trained. The rest is counted and has no spread: of one training step with the batch size of the recipe its "
-        "multiply-adds (torch's counter, forward and backward) and the memory that it holds at least; and the weights that "
+        "that trained. The rest is counted and has no spread: of one training step with the batch "
+        "size of the recipe its "
+        "multiply-adds (torch's counter, forward and backward) and the memory that it holds at "
+        "least; and the weights that "
         "are trained. — for runs of former versions and of several processes.",
         "Of an ensemble times, weights and multiply-adds are those of all its networks, memory that of the largest.",
         made_with(run for _, entry in found for one in entry.rows.values() for run in one.group.runs),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from balancemm_cli.results.figures.drawing import MARKERS, STYLE, colour, legend, named, save
+from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, STYLE, colour, legend, named, save
 from balancemm_cli.results.ranking import ranks
 
 if TYPE_CHECKING:
@@ -107,13 +108,17 @@ def draw_cost(board: "Board") -> Figure:
                 [cost.mean / unit],
                 [100 * mean],
                 yerr=[[max(0.0, 100 * (mean - low))], [max(0.0, 100 * (high - mean))]],
-                fmt=MARKERS[index // 8 % len(MARKERS)],
+                fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
                 color=colour(index),
                 markersize=5,
                 capsize=2,
                 label=named(entry.label),
             )
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,), numticks=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(dataset)
         axes.set_xlabel(label, fontsize=8)
         axes.set_ylabel("test accuracy (%)", fontsize=8)
