@@ -33,11 +33,11 @@ from balancemm_cli.results.ranking import (
     ranks,
     wilcoxon,
 )
-from balancemm_cli.results.references import ALONE, JOINT
+from balancemm_cli.results.references import ALONE, JOINT, MAJORITY
 from balancemm_cli.results.rows import Row, row
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, format_summary, summarize
 from balancemm_cli.results.tables import SELECTION_NOTES, made_with, reference_notes
-from balancemm_cli.runs.schema import Selection
+from balancemm_cli.runs.schema import Result, Selection
 
 BEST_ALONE = "best modality"  # the model of that row
 ALPHA = 1 - LEVEL
@@ -75,14 +75,8 @@ class Entry:
         Of an ensemble times, weights and multiply-adds add up, and memory is that of its largest member, for one is
         trained after the other.
         """
-        runs = (
-            [run.members or (run,) for run in self.rows[dataset].group.runs] if dataset in self.rows else []
-        )
-        trained = [
-            members
-            for members in runs
-            if self.names[0] != "majority" and all(not one.members for one in members)
-        ]
+        there = dataset in self.rows and self.names[0] != MAJORITY
+        trained = [run.members or (run,) for run in self.rows[dataset].group.runs] if there else []
         found: dict[str, Summary | None] = {}
         for key in MEASURES.values():
             add: Callable = max if key == "memory" else sum
@@ -91,7 +85,7 @@ class Entry:
         return found
 
 
-def _measured(result, key: str) -> float | None:  # noqa: ANN001 - a Result
+def _measured(result: Result, key: str) -> float | None:
     return result.time.get("seconds") if key == "seconds" else getattr(result.cost, key)
 
 
@@ -121,7 +115,7 @@ class Board:
     """Entries by data sets, and what follows over all data sets for those that can be compared."""
 
     def __init__(self, groups: Sequence[Group], selection: Selection) -> None:
-        self.selection = selection
+        self.selection: Selection = selection
         self.datasets = list(dict.fromkeys(group.first.dataset for group in groups))
         by_names: dict[Names, dict[str, Row]] = {}
         for group in groups:
@@ -213,8 +207,8 @@ class Board:
             )
         if datasets < MIN_DATASETS:
             return Tests(
-                f"No test over data sets: there are {datasets}, and with fewer than {MIN_DATASETS} none may be used. "
-                "What is said holds for these data sets alone."
+                f"No test over data sets: there are {datasets}, and with fewer than {MIN_DATASETS} none may "
+                "be used. What is said holds for these data sets alone."
             )
         pairs = wilcoxon(self.means)
         if methods == 2:
@@ -236,8 +230,8 @@ class Board:
         )
         rough = " With so few data sets this p is rough." if datasets <= FEW_DATASETS else ""
         return Tests(
-            f"Friedman's test over {datasets} data sets and {methods} methods (χ² = {found.chi_square:.2f}, Iman and "
-            f"Davenport's F = {found.f:.2f}): p = {found.p:.3f}; {verdict}.{rough}",
+            f"Friedman's test over {datasets} data sets and {methods} methods (χ² = {found.chi_square:.2f}, "
+            f"Iman and Davenport's F = {found.f:.2f}): p = {found.p:.3f}; {verdict}.{rough}",
             found,
             difference,
             tuple(differing),
@@ -315,26 +309,23 @@ def over_datasets(board: Board) -> Table:
     notes = [
         board.tests.why,
         *_differences(board),
-        f"Intervals are {percent}, over seeds on these data sets, by a stratified bootstrap of the "
-        f"seeds, which all methods "
-        "share; [?] where there is one seed. They say nothing of other data sets: the tests do.",
-        "Rank: of a run among one run of each method with the same seed, 1 for the best, averaged "
-        "over seeds and then data "
-        "sets. Win rate: the probability in % that a run is better than a run of another method, "
-        "averaged over the others; "
-        "equal ones count half.",
+        f"Intervals are {percent}, over seeds on these data sets, by a stratified bootstrap of the seeds, "
+        "which all methods share; [?] where there is one seed. They say nothing of other data sets: the "
+        "tests do.",
+        "Rank: of a run among one run of each method with the same seed, 1 for the best, averaged over "
+        "seeds and then data sets. Win rate: the probability in % that a run is better than a run of "
+        "another method, averaged over the others; equal ones count half.",
     ]
     if board.reference:
         notes.append(
             f"P(better): the probability in % that a run is better than one of {board.reference.label} "
-            f"({board.reference.names[0]}), on average over the data sets; 50 is no difference. ×: "
-            f"cost in multiples of "
-            "its cost, the geometric mean over the data sets with the smallest and the largest."
+            f"({board.reference.names[0]}), on average over the data sets; 50 is no difference. ×: cost in "
+            "multiples of its cost, the geometric mean over the data sets with the smallest and the "
+            "largest."
         )
     notes.append(
         "Rank of means: of the mean accuracies by data set, as the tests and the critical-difference "
-        "diagram take them. Its "
-        "uncertainty is the critical difference."
+        "diagram take them. Its uncertainty is the critical difference."
     )
     notes += [f"Not compared: {_named(names)}: {why}." for names, why in board.lacking.items()]
     seeds = "; ".join(f"{dataset} {', '.join(map(str, of))}" for dataset, of in board.seeds.items())
@@ -393,20 +384,17 @@ def by_dataset(board: Board) -> Table:
         for dataset, one in entry.rows.items()
     }
     notes = [
-        f"Cells: test accuracy in %, its {100 * LEVEL:.0f} % interval, the number of seeds, and the "
-        f"rank among the methods on "
-        "that data set. The interval is Student's t over seeds, of one seed Wilson's over the test "
-        "samples; where all seeds "
-        "gave the same there is none.",
+        f"Cells: test accuracy in %, its {100 * LEVEL:.0f} % interval, the number of seeds, and the rank "
+        "among the methods on that data set. The interval is Student's t over seeds, of one seed Wilson's "
+        "over the test samples; where all seeds gave the same there is none.",
         f"Epoch: {SELECTION_NOTES[board.selection]}.",
         *reference_notes(one.group for entry in board.entries for one in entry.rows.values()),
     ]
     if best:
         which = ", ".join(f"{dataset} {name}" for dataset, name in best.items())
         notes.append(
-            f"{BEST_ALONE}: of the networks of one modality the one with the best mean on the test "
-            f"part, which is a little "
-            f"optimistic ({which})."
+            f"{BEST_ALONE}: of the networks of one modality the one with the best mean on the test part, "
+            f"which is a little optimistic ({which})."
         )
     return Table(
         "Accuracy by data set",
@@ -442,13 +430,11 @@ def costs(board: Board) -> Table:
         "Parameters (10⁶)": [_exact(measured[at]["parameters"], 1e6, 3) for at in kept],
     }
     notes = [
-        "Time: of the whole training with its evaluations, mean ± sample standard deviation (number "
-        "of seeds), on the machine "
-        "that trained. The rest is counted and has no spread: of one training step with the batch "
-        "size of the recipe its "
-        "multiply-adds (torch's counter, forward and backward) and the memory that it holds at "
-        "least; and the weights that "
-        "are trained. — for runs of former versions and of several processes.",
+        "Time: of the whole training with its evaluations, mean ± sample standard deviation (number of "
+        "seeds), on the machine that trained. The rest is counted and has no spread: of one training step "
+        "with the batch size of the recipe its multiply-adds (torch's counter, forward and backward) and "
+        "the memory that it holds at least; and the weights that are trained. — for runs of former "
+        "versions and of several processes.",
         "Of an ensemble times, weights and multiply-adds are those of all its networks, memory that of the largest.",
         made_with(run for _, entry in found for one in entry.rows.values() for run in one.group.runs),
     ]

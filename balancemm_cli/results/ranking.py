@@ -93,7 +93,7 @@ def wilcoxon(scores: Scores) -> dict[tuple[int, int], float]:
 
 def _signed_rank(differences: Scores) -> float:
     differences = np.round(differences, 12)
-    return 1.0 if not differences.any() else float(stats.wilcoxon(differences).pvalue)
+    return 1.0 if not differences.any() else float(stats.wilcoxon(differences)[1])  # pyright: ignore[reportArgumentType, reportIndexIssue]
 
 
 # ---- over seeds ---------------------------------------------------------------------------------------------

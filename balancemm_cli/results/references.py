@@ -23,7 +23,7 @@ from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.results.groups import Group, arranged
 from balancemm_cli.results.statistics import GAP
 from balancemm_cli.runs.run import Run
-from balancemm_cli.runs.schema import Environment, Result, Selected, Selection
+from balancemm_cli.runs.schema import SELECTIONS, Environment, Result, Selected, Selection
 
 ALONE = "unimodal-"  # begins the name of a model of one modality
 ENSEMBLE, MAJORITY = "ensemble", "majority"
@@ -121,21 +121,21 @@ def _of_seed(members: Sequence[Run]) -> Run:
         for run, (others, _, labels) in zip(members, parts, strict=True):
             if not (np.array_equal(ids, others) and np.array_equal(truth, labels)):
                 raise InputError(f"{run.folder} was tested on other samples than {members[0].folder}.")
-        return ids, np.mean([predictions for _, predictions, _ in parts], 0, dtype=np.float64), truth
+        return ids, np.asarray(np.mean([one for _, one, _ in parts], 0, dtype=np.float64)), truth
 
     def unimodal(selection: Selection) -> dict[str, float]:
         return {
             run.result.model.removeprefix(ALONE): run.result.selections[selection].accuracy for run in members
         }
 
-    shared = [
-        selection
-        for selection in members[0].result.selections
-        if all(selection in run.result.selections for run in members)
+    shared: list[Selection] = [
+        selection for selection in SELECTIONS if all(selection in run.result.selections for run in members)
     ]
     seconds = [run.result.time.get("seconds") for run in members]
     total = {"seconds": sum(one for one in seconds if one is not None)} if all(seconds) else {}
-    found = {selection: (*mean(selection), unimodal(selection)) for selection in shared}
+    found: dict[Selection, tuple] = {
+        selection: (*mean(selection), unimodal(selection)) for selection in shared
+    }
     first = members[0]
     own = ("method", f"{first.result.model}.")
     as_joint = {key: value for key, value in first.settings.items() if not key.startswith(own)}
@@ -167,7 +167,11 @@ def _constant(run: Run) -> Run:
     assert run.config
     ids, predictions, truth = _kept(run, "last")
     constant = run.config.task.constant(truth, predictions.shape[-1])
-    found = {selection: (ids, constant, truth, {}) for selection in run.result.selections}
+    found: dict[Selection, tuple] = {
+        selection: (ids, constant, truth, {})
+        for selection in SELECTIONS
+        if selection in run.result.selections
+    }
     return _reference(MAJORITY, [run], found, {"task": run.config.settings.task}, {})
 
 
