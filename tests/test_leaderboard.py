@@ -7,6 +7,7 @@ import re
 
 import pytest
 from run_folders import write_demo, write_run
+from test_formats import CHROMIUM, shown
 from test_report import bmm
 
 from balancemm_cli.results.groups import collect
@@ -132,6 +133,9 @@ def test_the_page_needs_no_network_and_has_both_figures(six, tmp_path):
     assert page.count("data:image/png;base64,") == 2
     assert 'name="viewport"' in page and 'class="filters"' in page
     assert all(name in page for name in DATASETS)
+    if CHROMIUM:
+        measure = "[document.documentElement.scrollWidth <= innerWidth, innerWidth, document.images.length]"
+        assert shown(page, tmp_path, 390, measure) == "true,390,2"
 
 
 def test_it_can_be_drawn_and_written(six, tmp_path):

@@ -103,7 +103,7 @@ def _ensemble(members: Sequence[Group], name: str, left_out: list[str]) -> Itera
     shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
     try:
         runs = [_of_seed([runs[seed] for runs in by_seed]) for seed in shared]
-    except InputError as error:
+    except (InputError, ValueError) as error:  # files that are missing, or hold what no run writes
         left_out.append(f"no ensemble of {name}: {error}")
         return
     if runs:
@@ -157,7 +157,7 @@ def _majorities(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]
     for (dataset, *_), runs in by_data.items():
         try:
             found = [_constant(runs[seed]) for seed in sorted(runs)]
-        except InputError as error:
+        except (InputError, ValueError) as error:
             left_out.append(f"no majority class of {dataset}: {error}")
             continue
         yield Group(found)
