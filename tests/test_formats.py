@@ -120,3 +120,31 @@ def test_a_click_on_a_head_sorts(tmp_path):
         "return up + order() })()"
     )
     assert shown(to_html([table]), tmp_path, 800, script) == "dacb" + "cadb"  # a gap is last both ways
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_boxes_choose_data_sets_methods_and_columns(tmp_path):
+    """A data set is a column, a table's own, or named in the rows of a table."""
+    tables = [
+        Table("wide", ["Method", "x", "y"], [["a", "1", "2"], ["b", "3", "4"]], datasets=("x", "y")),
+        Table("long", ["Data set", "Method", "Cost"], [["x", "a", "5"], ["y", "a", "6"], ["y", "b", "7"]]),
+        Table("of x", ["Method", "Gain"], [["a", "8"]], dataset="x"),
+        Table("of y", ["Method", "Gain"], [["a", "9"], ["b", "0"]], dataset="y"),
+    ]
+    script = (
+        "(() => { const label = name => [...document.querySelectorAll('.filters label')]"
+        ".find(one => one.textContent.trim() === name);"
+        "const see = () => [...document.querySelectorAll('td')].filter(one => one.offsetParent && one.offsetWidth)"
+        ".map(one => one.textContent).join('');"
+        "const found = [see()];"
+        "for (const name of ['x', 'b', 'Gain']) { label(name).click(); found.push(see()); label(name).click(); }"
+        "found.push(see()); return found.join(' ') })()"
+    )
+    everything = "a12b34xa5ya6yb7a8a9b0"
+    assert shown(to_html(tables), tmp_path, 800, script).split() == [
+        everything,
+        "a2b4ya6yb7a9b0",
+        "a12xa5ya6a8a9",
+        "a12b34xa5ya6yb7aab",
+        everything,
+    ]

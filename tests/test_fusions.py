@@ -1,4 +1,4 @@
-"""FiLM, gated and low-rank fusion against their equations written out, alone and in training steps."""
+"""FiLM, gated, low-rank and late transformer fusion against their equations, alone and in training steps."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.models import build
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.gated import Gated
+from balancemm_cli.models.late_transformer import LateTransformer
 from balancemm_cli.models.lmf import LMF
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
@@ -139,3 +140,36 @@ def test_a_modality_that_is_not_there_is_refused(key):
         build(model, "small", {"a": 1, "b": 3}, 3, seed=0, settings={setting: "sound"})
     config = resolve("synthetic", model, overrides=[f"{key}=visual"])
     assert config.model_settings[setting] == "visual"
+
+
+def attended(tokens, attention):
+    """Multi-head self-attention over the tokens [T, D] of one sample, written out, a head for each 64 numbers."""
+    q, k, v = (tokens @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(3, -1)
+    heads = []
+    for part in range(q.shape[1] // 64):
+        of_head = slice(64 * part, 64 * part + 64)
+        weights = (q[:, of_head] @ k[:, of_head].T / 8).softmax(-1)
+        heads.append(weights @ v[:, of_head])
+    return linear(attention.out_proj, torch.cat(heads, -1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("segments", [(), (4,)], ids=["clip", "segments"])
+def test_the_late_transformer_by_hand(count, segments):
+    """One sample at a time: the class token, then a token a modality, through pre-norm layers."""
+    torch.manual_seed(1)
+    fusion = LateTransformer(first(count), 3, LateTransformer.Settings(width=128))
+    given = {name: torch.randn(2, *segments, width) for name, width in first(count).items()}
+    rows = {name: feature.flatten(0, -2) for name, feature in given.items()}
+    expected = []
+    for index in range(2 * (segments[0] if segments else 1)):
+        tokens = [fusion.tokens[0]]
+        for place, (name, feature) in enumerate(rows.items(), start=1):
+            tokens.append(linear(fusion.project[name], feature[index]) + fusion.tokens[place])
+        state = torch.stack(tokens)
+        for layer in fusion.layers.layers:
+            state = state + attended(layer.norm1(state), layer.self_attn)
+            inner = torch.nn.functional.gelu(linear(layer.linear1, layer.norm2(state)))
+            state = state + linear(layer.linear2, inner)
+        expected.append(linear(fusion.head, fusion.layers.norm(state[0])))
+    torch.testing.assert_close(fusion(given).flatten(0, -2), torch.stack(expected), rtol=1e-4, atol=1e-5)

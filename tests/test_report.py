@@ -41,9 +41,9 @@ def test_json_and_csv_on_stdout_are_nothing_else(tmp_path):
     write_demo(tmp_path / "runs", 1)
     write_run(tmp_path / "runs", seed=7, status="diverged")
     done = bmm("--format", "json", "--out", "report", cwd=tmp_path)
-    assert len(json.loads(done.stdout)) == 6
+    assert len(json.loads(done.stdout)) == 8
     assert "diverged, not averaged" in done.stderr and "report.md" in done.stderr
-    assert len(list(csv.DictReader(io.StringIO(bmm("--format", "csv", cwd=tmp_path).stdout)))) == 6
+    assert len(list(csv.DictReader(io.StringIO(bmm("--format", "csv", cwd=tmp_path).stdout)))) == 8
 
 
 def test_report_holds_table_figures_commands_and_what_is_left_out(tmp_path):

@@ -101,6 +101,14 @@ def report(
             "--title/--no-title", help="Whether figures bear a title; in a paper the caption says it."
         ),
     ] = True,
+    leaderboard: Annotated[
+        bool,
+        typer.Option(
+            "--leaderboard",
+            help="Methods by data sets, and over data sets: ranks, win rates and tests, with intervals, beside"
+            " the cost.",
+        ),
+    ] = False,
     literature: Annotated[
         bool,
         typer.Option(
@@ -124,6 +132,7 @@ def report(
         "--table": table,
         "--figure": alone,
         "--literature": literature,
+        "--leaderboard": leaderboard,
     }
     beside = selection == "all"
     _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns, beside)
@@ -133,7 +142,9 @@ def report(
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.results.contents import Contents
     from balancemm_cli.results.groups import choose, collect
+    from balancemm_cli.results.leaderboard import Leaderboard
     from balancemm_cli.results.published import named
+    from balancemm_cli.results.references import with_references
     from balancemm_cli.runs.schema import selection_named
 
     which = selection_named("last" if beside else selection)
@@ -153,9 +164,13 @@ def report(
         left_out = [*collection.left_out, *collection.twins]
         if planned and planned.optional_data:
             left_out += _without_runs(planned, collection.groups)
+        every = collection.groups
+        if not (kinds["--table"] or bundle or literature or alone):
+            every, lacking = with_references(every)
+            left_out += lacking
         for line in left_out:
             say(f"Left out: {line}")
-        groups = choose(collection.groups, where or [])
+        groups = choose(every, where or [])
         if bundle:
             _pack(groups, bundle)
         elif literature:
@@ -165,7 +180,8 @@ def report(
             _draw(alone, groups, home / "figures", which, title)
         else:
             wanted = columns.split(",") if columns else []
-            contents = Contents(groups, which, source, collection.groups, wanted, table, beside, suite)
+            kind = Leaderboard if leaderboard else Contents
+            contents = kind(groups, which, source, collection.groups, wanted, table, beside, suite)
             if out:
                 _write(contents, left_out, out, title)
             _print(contents, chosen, figure)
@@ -188,6 +204,10 @@ def _refuse_contradictions(
     if (where or columns) and kinds in (["--table"], ["--check"]):
         raise UsageError(
             f"--where and --columns choose from the table of runs; {kinds[0]} has rows of its own."
+        )
+    if "--leaderboard" in kinds and (columns or beside):
+        raise UsageError(
+            "--leaderboard has columns of its own, at one epoch rule. Leave --columns and all out."
         )
     if columns and beside:
         raise UsageError("--columns chooses from the table of runs; --selection all has its own columns.")
@@ -304,14 +324,14 @@ def _print(contents: "Contents", chosen: str, figure: str | None) -> None:
 
 def _print_page(contents: "Contents", figure: str | None) -> None:
     """The page with its figures, which are drawn for it alone: the one that is named, or those of a report."""
-    from balancemm_cli.results.figures import draw_all, draw_figure
+    from balancemm_cli.results.figures import draw_figure
     from balancemm_cli.results.formats import to_html
 
     with TemporaryDirectory() as folder:
         if figure:
             figures, left_out = draw_figure(figure, contents.shown, Path(folder), contents.selection)
         else:
-            figures, left_out = draw_all(contents.shown, contents.selection, Path(folder))
+            figures, left_out = contents.draw(Path(folder))
         print(to_html(contents.tables, figures), end="")
     for line in left_out:
         say(line)

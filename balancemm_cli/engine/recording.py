@@ -91,6 +91,8 @@ class RunWriter:
         }
         if any(measured.values()):
             parts["measured"] = {name: values for name, values in measured.items() if values}
+        if state.cost:
+            parts["cost"] = state.cost
         selections = {
             name: {"epoch": found["epoch"], **found["metrics"]} for name, found in state.selections.items()
         }

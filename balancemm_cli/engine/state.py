@@ -43,6 +43,7 @@ class RunState:
         ] = {}  # by name: the epoch, its test metrics and predictions
         self.seconds = 0.0  # that training took
         self.trained_samples = 0
+        self.cost: dict[str, int] = {}  # of a training step, see cost.py
 
     def select(self, evaluations: Mapping[str, Evaluation]) -> None:
         """Keep the test results of the last epoch, and of the epochs that are best on the test and val splits."""
@@ -72,6 +73,7 @@ class RunState:
             "selections": self.selections,
             "seconds": self.seconds,
             "trained_samples": self.trained_samples,
+            "cost": self.cost,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,6 +88,7 @@ class RunState:
             self.metrics.load_former(state["figures"], state["past_figures"])
         for name in ("epoch", "step", "history", "selections", "seconds", "trained_samples"):
             setattr(self, name, state[name])
+        self.cost = state.get("cost", {})  # a former version counted none
 
     def load_method(self, method: Method, state: Mapping[str, Tensor]) -> None:
         """Give a method its state, on the run's device."""

@@ -16,6 +16,7 @@ from balancemm_cli.data.loading import Loading, Room, make_resident
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, check_speed
 from balancemm_cli.engine.batches import training_batches
+from balancemm_cli.engine.cost import measure_cost
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.failure import failures_kept
 from balancemm_cli.engine.inputs import Inputs
@@ -89,6 +90,7 @@ class Trainer:
         self.writer.result("running")
         if not resumed:
             self._train_pilots()
+            self._measure_cost()
         with _stop_requests() as asked:
             stopped = distributed.agreed(asked, self.device)
             self.started = time.monotonic()
@@ -145,6 +147,15 @@ class Trainer:
             self.state.trained_samples += pilot.samples
             self._save()
             self.mark("pilot")
+
+    def _measure_cost(self) -> None:
+        """Count what a step costs; several processes have but a part of one each."""
+        of = self.state
+        if distributed.processes() == 1:
+            train = self.sources["train"]
+            of.cost = measure_cost(
+                of.network, of.methods, of.optimizer, train, self.inputs, self.config, self.device
+            )
 
     # ---- one epoch ------------------------------------------------------------------------------------------
 

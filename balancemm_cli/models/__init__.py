@@ -17,6 +17,7 @@ from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ConcatMLP, Fusion, ModelSettings, Sum
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.i_vector import IVectorNetwork
+from balancemm_cli.models.late_transformer import LateTransformer
 from balancemm_cli.models.lmf import LMF
 from balancemm_cli.models.mmtm import MMTM
 from balancemm_cli.models.mwtsm import MWTSM
@@ -35,6 +36,7 @@ _OURS: dict[str, type[Fusion] | type[Network]] = {
     "film": FiLM,
     "gated": Gated,
     "lmf": LMF,
+    "late-transformer": LateTransformer,
     "centralnet": CentralNet,
     "mmtm": MMTM,
     "tsn": TSN,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.results import paper_tables, rows, selections, tables
@@ -38,8 +39,13 @@ class Contents:
 
     @cached_property
     def shown(self) -> list[Group]:
-        """The groups that are in the tables."""
-        return paper_tables.groups_of(self._cells) if self.table else self.groups
+        """The groups of runs that are in the tables."""
+        trained = [group for group in self.groups if group.trained]
+        return paper_tables.groups_of(self._cells) if self.table else trained
+
+    @property
+    def _rows(self) -> list[Group]:
+        return self.shown if self.table else self.groups
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -48,7 +54,7 @@ class Contents:
 
     def _notes_of(self, table: Table) -> list[str]:
         """What differs from the recipe and the suite, of the rows of a table of runs."""
-        groups = [group for group in self.groups if group.first.dataset == table.dataset]
+        groups = [group for group in self.groups if group.trained and group.first.dataset == table.dataset]
         notes = [*origin_notes(groups), *recipe_notes(groups)]
         if self.suite and groups:
             name, suite = load_suite(self.suite)
@@ -57,17 +63,23 @@ class Contents:
 
     @property
     def _plain_tables(self) -> list[Table]:
-        beside = selections.side_by_side(self.shown) if self.side_by_side else []
+        beside = selections.side_by_side(self._rows) if self.side_by_side else []
         if self.table:
             layout = paper_tables.layout(self.table, self._cells, self.selection)
             return [layout, *filter(None, [paper_tables.details(self._cells)]), *beside]
         return beside or tables.tables(self.groups, self.selection, self.against, self.among, self.columns)
 
+    def draw(self, folder: Path, titled: bool = True) -> tuple[list[Path], list[str]]:
+        """Write the figures of the report into `folder`; returns the PNG files, and a line for each figure left out."""
+        from balancemm_cli.results.figures import draw_all
+
+        return draw_all(self.shown, self.selection, folder, titled)
+
     @cached_property
     def records(self) -> list[dict[str, object]]:
         """The numbers as plain records, for programs. UsageError for a table that there is none of."""
         if self.side_by_side:
-            return selections.records(self.shown)
+            return selections.records(self._rows)
         if self.table:
             return paper_tables.records(self._cells, self.selection)
         return [rows.record(row) for row in rows.rows(self.groups, self.selection, self.against, self.among)]

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from balancemm_cli.errors import InputError
-from balancemm_cli.runs.reading import read_predictions
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Selection
 
@@ -55,7 +54,7 @@ def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
     together. InputError without predictions.
     """
     try:
-        chosen = read_predictions(run.folder, selection)
+        chosen = run.predictions(selection)
         scores = chosen["scores"].combine_chunks().flatten().to_numpy().reshape(len(chosen), -1)
         right = scores.argmax(1) == chosen["label"].to_numpy()
         samples = pc.count_distinct(chosen["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]

@@ -32,6 +32,7 @@ class Table:
     cells: list[list[str]]
     notes: list[str] = field(default_factory=list)
     dataset: str | None = None  # whose runs are its rows, of a table of runs
+    datasets: tuple[str, ...] = ()  # which columns are those of a data set
 
 
 def plain(cell: str) -> tuple[str, bool]:
@@ -182,6 +183,11 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 90rem; padding: 0 1rem; }
 .table { overflow-x: auto; }
+.filters { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: 1rem 0; }
+.filters summary { cursor: pointer; padding: .35rem 0; font-weight: 600; }
+.filters label { display: block; padding: .2rem 0; }
+[hidden] { display: none; }
+@media (max-width: 40rem) { th, td { padding: .3rem .45rem; } td:first-child { white-space: normal; } }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884; }
 th { cursor: pointer; border-bottom: 2px solid; }
@@ -190,6 +196,51 @@ th[aria-sort=descending]::after { content: " \\2193"; }
 li { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 img { width: min(100%, 56rem); height: auto; background: white; }
+"""
+
+_FILTER = """
+const tables = [...document.querySelectorAll("table")], off = {};
+const heads = table => [...table.tHead.rows[0].cells].map(head => head.textContent);
+const names = tables.flatMap(table => table.dataset.of ? [table.dataset.of] : []);
+const column = (table, name) => heads(table).indexOf(name);
+const values = name => [...new Set(tables.flatMap(table => {
+  const at = column(table, name);
+  return at < 0 ? [] : [...table.tBodies[0].rows].map(row => row.cells[at].textContent);
+}))];
+const datasets = [...new Set([...names, ...values("Data set"), ...document.body.dataset.sets.split("\\n")])]
+  .filter(name => name);
+const kinds = {
+  "Data sets": datasets, "Models": values("Model"), "Methods": values("Method"),
+  "Columns": [...new Set(tables.flatMap(heads))]
+    .filter(name => !["Model", "Method", "Data set", ...datasets].includes(name)),
+};
+const shown = (kind, name) => !(off[kind] && off[kind].has(name));
+const apply = () => tables.forEach(table => {
+  const of = heads(table), part = table.closest("section");
+  part.hidden = !!table.dataset.of && !shown("Data sets", table.dataset.of);
+  const visible = of.map(name => shown("Columns", name) && shown("Data sets", name));
+  for (const row of table.rows) [...row.cells].forEach((cell, at) => cell.hidden = !visible[at]);
+  for (const row of table.tBodies[0].rows) row.hidden = ["Data sets", "Models", "Methods"].some(kind => {
+    const at = of.indexOf(kind.slice(0, -1));
+    return at >= 0 && !shown(kind, row.cells[at].textContent);
+  });
+});
+for (const [kind, all] of Object.entries(kinds)) {
+  if (all.length < 2) continue;
+  const box = document.createElement("details"), title = document.createElement("summary");
+  title.textContent = kind;
+  box.append(title);
+  off[kind] = new Set();
+  for (const name of all) {
+    const label = document.createElement("label"), tick = document.createElement("input");
+    tick.type = "checkbox";
+    tick.checked = true;
+    tick.addEventListener("change", () => { off[kind][tick.checked ? "delete" : "add"](name); apply(); });
+    label.append(tick, " " + name);
+    box.append(label);
+  }
+  document.querySelector(".filters").append(box);
+}
 """
 
 _SORT = """
@@ -209,13 +260,16 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
 
 
 def to_html(tables: Sequence[Table], figures: Sequence[Path] = ()) -> str:
-    """One page that needs no other file: the tables, sortable by a click on a head, and the PNG figures."""
+    """One page that needs no other file: the tables, sortable by a click on a head, with boxes that choose data sets,
+    models, methods and columns; and the PNG figures."""
+    sets = "\n".join(dict.fromkeys(name for table in tables for name in table.datasets))
     body = "\n".join([*map(_html_table, tables), *map(_html_figure, figures)])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Report</h1>\n{body}\n"
-        f"<script>{_SORT}</script>\n</body>\n</html>\n"
+        f"<title>Report</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f'<body data-sets="{escape(sets)}">\n<h1>Report</h1>\n<nav class="filters"></nav>\n{body}\n'
+        f"<script>{_FILTER}{_SORT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -223,9 +277,10 @@ def _html_table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     lines = "\n".join("<tr>" + "".join(map(_html_cell, cells)) + "</tr>" for cells in table.cells)
     notes = "\n".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    of = f' data-of="{escape(table.dataset)}"' if table.dataset else ""
     return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{lines}\n</tbody>\n</table></div>\n<ul>\n{notes}\n</ul>"
+        f'<section>\n<h2>{escape(table.title)}</h2>\n<div class="table"><table{of}>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{lines}\n</tbody>\n</table></div>\n<ul>\n{notes}\n</ul>\n</section>"
     )
 
 

@@ -40,6 +40,11 @@ class Group:
         return [run.result.seed for run in self.runs]
 
     @property
+    def trained(self) -> bool:
+        """Whether its runs are such, and nothing that was computed from those of others (see references)."""
+        return not self.runs[0].members
+
+    @property
     def names(self) -> tuple[str, str, str, str, str]:
         """Data set, model, method, variant, recipe: what every table shows."""
         one = self.first
@@ -114,7 +119,12 @@ def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
         if twin is not run:
             twins.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
     groups = [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()]
-    return sorted(_tell_apart(groups), key=_order), twins
+    return arranged(groups), twins
+
+
+def arranged(groups: list[Group]) -> list[Group]:
+    """Groups in the order of a table, those of the same names with the settings in which they differ."""
+    return sorted(_tell_apart(groups), key=_order)
 
 
 def _tell_apart(groups: list[Group]) -> list[Group]:
@@ -148,7 +158,7 @@ def _with_differences(family: list[Group]) -> list[Group]:
 def _order(group: Group) -> tuple:
     dataset, model, method, variant, recipe = group.names
     rank = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
-    joint = not model.startswith("unimodal-")
+    joint = group.trained and not model.startswith("unimodal-")
     return (
         dataset,
         joint,

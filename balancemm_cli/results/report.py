@@ -8,7 +8,6 @@ from balancemm_cli.config.recipe import describe
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.contents import Contents
-from balancemm_cli.results.figures import draw_all
 from balancemm_cli.results.formats import to_markdown
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.settings import beyond_recipe
@@ -23,7 +22,7 @@ def write_report(contents: Contents, left_out: list[str], folder: Path, titled: 
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder. Name another one with --out.")
-    figures, undrawn = draw_all(contents.shown, contents.selection, folder / "figures", titled)
+    figures, undrawn = contents.draw(folder / "figures", titled)
     parts = ["# Report\n", *(to_markdown(table) for table in contents.tables)]
     if figures:
         parts.append("## Figures\n\n" + "\n\n".join(_picture(path) for path in figures) + "\n")

@@ -7,7 +7,7 @@ from balancemm_cli.config.recipe import describe
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import NAMES, Group, columns_apart
 from balancemm_cli.results.statistics import Summary, format_summary, summarize
-from balancemm_cli.results.tables import SELECTION_NOTES, made_with, samples_note
+from balancemm_cli.results.tables import SELECTION_NOTES, made_with, reference_notes, samples_note
 from balancemm_cli.runs.schema import SELECTIONS, Selection
 
 BEST: Selection = "best-test"
@@ -35,6 +35,7 @@ def _table(dataset: str, groups: list[Group]) -> Table:
     notes = [
         "Cells: accuracy in %, mean ± sample standard deviation (number of seeds); differences in points, run by run.",
         *(f"{one}: {SELECTION_NOTES[one]}." for one in shown),
+        *reference_notes(groups),
         *dict.fromkeys(samples_note(group.first) for group in groups),
         made_with(run for group in groups for run in group.runs),
     ]

@@ -18,6 +18,7 @@ from balancemm_cli.results.gains import Gain, apart
 from balancemm_cli.results.groups import Group, columns_apart
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, covers
 from balancemm_cli.results.question_types import by_type
+from balancemm_cli.results.references import ENSEMBLE, MAJORITY
 from balancemm_cli.results.rows import Row, rows
 from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, POWER, TOST_LEVEL, Summary, format_summary
 from balancemm_cli.results.verdicts import AUTHORS_RULE, Verdict, band_of
@@ -36,6 +37,17 @@ OWN_NUMBERS = (
     "Numbers: MAE in standard deviations of the training labels (manifest.json says their mean and deviation), "
     "correlation of the estimates; the others say whether an estimate is on the right side of the mean."
 )
+
+REFERENCE_NOTES = {
+    ENSEMBLE: (
+        "ensemble: no run, but the mean of what the runs of one modality each predict, seed by seed, each at its own "
+        "epoch; its gain is over joint training by concat."
+    ),
+    MAJORITY: (
+        "majority: no run, but the answer that is most frequent in the test part, given to each sample; no constant "
+        "answer is better, and seeds make no difference to it."
+    ),
+}
 
 SELECTION_NOTES: dict[Selection, str] = {
     "last": "the last epoch of each run",
@@ -233,6 +245,7 @@ def _notes(
             f"Interval: {100 * LEVEL:.0f} %, over the seeds for this test set (Student's t, within 0 to 100 %); of one "
             "seed Wilson's over the test samples, which knows nothing of other seeds."
         )
+    notes += reference_notes(one.group for one in rows)
     if "MAE" in columns:
         notes.append(OWN_NUMBERS if own_data(rows) else SENTIMENT)
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
@@ -256,6 +269,12 @@ def _notes(
         notes.append(NOTE)
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
+
+
+def reference_notes(groups: Iterable[Group]) -> list[str]:
+    """What the rows are that no training made."""
+    there = {group.first.model for group in groups if not group.trained}
+    return [text for name, text in REFERENCE_NOTES.items() if name in there]
 
 
 def own_data(rows: Sequence[Row]) -> bool:

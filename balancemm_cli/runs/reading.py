@@ -94,13 +94,14 @@ def read_table(path: Path) -> pa.Table:
 
 
 def read_predictions(folder: Path, selection: str) -> pa.Table:
-    """What predictions.arrow of a run keeps of a selection: `id`, `label` and `scores`, an answer a row.
+    """What predictions.arrow of a run keeps of a selection, an answer a row: `id`, `label`, `scores`, and what its task
+    adds.
 
     InputError where it can't be read.
     """
     table = read_table(folder / "predictions.arrow")
     of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
-    return table.select(["id", "label", "scores"]).filter(of_selection)
+    return table.filter(of_selection)
 
 
 def class_names(predictions: pa.Table) -> list[str] | None:

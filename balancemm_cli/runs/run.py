@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from balancemm_cli.config.recipe import parse_toml
@@ -14,8 +15,8 @@ from balancemm_cli.config.run import RunConfig, config_of
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.runs.folder import is_locked
 from balancemm_cli.runs.places import run_folders
-from balancemm_cli.runs.reading import read_bytes, read_environments, read_settings
-from balancemm_cli.runs.schema import NAMES, Environment, Result, first_fault
+from balancemm_cli.runs.reading import read_bytes, read_environments, read_predictions, read_settings
+from balancemm_cli.runs.schema import NAMES, Environment, Result, Selection, first_fault
 
 SEED = re.compile(rb"(?m)^seed = (\d{1,18})$")  # a line of config.toml
 
@@ -23,11 +24,12 @@ SEED = re.compile(rb"(?m)^seed = (\d{1,18})$")  # a line of config.toml
 @dataclass(frozen=True)
 class Run:
     """A run folder and what its result.json says. `config` is None where config.toml is missing, damaged, or names what
-    this version does not know."""
+    this version does not know. What is no run, but was computed from some, has these as `members`."""
 
     folder: Path
     result: Result
     config: RunConfig | None = None
+    members: tuple["Run", ...] = ()
 
     @cached_property
     def settings(self) -> dict[str, object]:
@@ -47,6 +49,10 @@ class Run:
             return read_environments(self.folder) or [Environment()]
         except (OSError, ValueError):
             return [Environment()]
+
+    def predictions(self, selection: Selection) -> pa.Table:
+        """What it predicted on the test part at an epoch rule, see `read_predictions`, with InputError as there."""
+        return read_predictions(self.folder, selection)
 
     @property
     def suite(self) -> str | None:

@@ -81,6 +81,16 @@ class DataIdentity(BaseModel, frozen=True):
     official_lists: bool | None = None
 
 
+class Cost(BaseModel):
+    """What training needs, whatever the device: the number of trained weights, and of one step with a batch of
+    `batch_size` samples the multiply-adds and the bytes of memory; None where they were not counted."""
+
+    parameters: Count | None = None
+    batch_size: Count | None = None
+    multiply_adds: Count | None = None
+    memory: Count | None = None
+
+
 class Result(BaseModel):
     """A result.json of format 1 or 2; keys that nothing reads are ignored."""
 
@@ -97,6 +107,7 @@ class Result(BaseModel):
     selections: dict[Selection, Selected] = {}
     rho: dict[Name, Discrepancy | None] = {}
     time: dict[Name, Number | None] = {}  # seconds, samples_per_second
+    cost: Cost = Cost()
     split: Text = ""  # whose split it is, in words
     samples: dict[Name, tuple[Count, Count]] = {}
     data: DataIdentity = DataIdentity()

@@ -1,10 +1,17 @@
 """What tasks share. Everything that depends on what a label is, is asked of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
+
+
+def by_sample(columns: Mapping[str, np.ndarray], samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [N, A / N, C] and labels [N, A / N] of the columns of predictions.arrow, for tasks with several answers a
+    sample."""
+    scores = columns["scores"]
+    return scores.reshape(samples, -1, scores.shape[-1]), columns["label"].reshape(samples, -1)
 
 
 class Task:
@@ -62,6 +69,17 @@ class Task:
     def answers(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores [A, C] and labels int64 [A] of all answers, sample by sample, from what `predict` kept."""
         return predictions, labels
+
+    def kept(self, columns: Mapping[str, np.ndarray], samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """The predictions and labels of so many samples that gave these columns of predictions.arrow (`scores` [A, C],
+        `label` [A], and those of `columns`): `answers` the other way round."""
+        return columns["scores"], columns["label"]
+
+    def constant(self, labels: np.ndarray, width: int) -> np.ndarray:
+        """The predictions [N, …, C] of who gives each sample the same answer, the most frequent one of `labels`: the
+        share of each of the `width` answers C."""
+        shares = np.bincount(labels.reshape(-1), minlength=width) / labels.size
+        return np.broadcast_to(shares, (*labels.shape, width))
 
     def metrics(
         self, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None

@@ -6,14 +6,14 @@ second: S^m sums the softmax of the true answer over the seconds of the batch. A
 for the whole clip, since that is what an encoder brings in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from balancemm_cli.tasks.base import Task
+from balancemm_cli.tasks.base import Task, by_sample
 from balancemm_cli.tasks.classification import true_class_scores
 
 
@@ -40,3 +40,7 @@ class Localisation(Task):
     def answers(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The seconds one after another: [N, S, C] and [N, S] to [N · S, C] and [N · S]."""
         return predictions.reshape(-1, predictions.shape[-1]), labels.reshape(-1)
+
+    def kept(self, columns: Mapping[str, np.ndarray], samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """The seconds of each clip."""
+        return by_sample(columns, samples)

@@ -9,7 +9,7 @@ over the classes of the average precision of the samples' probabilities, macro-F
 "is one of the labels".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from balancemm_cli.tasks.base import Task
+from balancemm_cli.tasks.base import Task, by_sample
 
 
 class MultiLabel(Task):
@@ -54,6 +54,15 @@ class MultiLabel(Task):
     def answers(self, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The decisions one after another: [N, C, 2] and [N, C] to [N · C, 2] and [N · C]."""
         return predictions.reshape(-1, 2), labels.reshape(-1)
+
+    def kept(self, columns: Mapping[str, np.ndarray], samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """The decisions of each sample."""
+        return by_sample(columns, samples)
+
+    def constant(self, labels: np.ndarray, width: int) -> np.ndarray:
+        """The shares of both decisions on each class."""
+        shares = labels.mean(0, dtype=np.float64)
+        return np.broadcast_to(np.stack([1 - shares, shares], -1), (*labels.shape, 2))
 
     def metrics(
         self, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None

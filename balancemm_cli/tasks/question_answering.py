@@ -20,7 +20,10 @@ class QuestionAnswering(Classification):
     def metrics(
         self, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None
     ) -> dict[str, Any]:
-        """`by_group`: for each type and each kind, its questions (`count`) and the share of right answers."""
+        """`by_group`: for each type and each kind, its questions (`count`) and the share of right answers; nothing
+        where the types are not known."""
+        if groups is None:
+            return {}
         right, types = predictions.argmax(1) == labels, np.array(groups)
         kinds = np.array([name.rpartition("-")[0] for name in types])
         return {"by_group": {**_shares(right, types), **_shares(right, kinds)}}

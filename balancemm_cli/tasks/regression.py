@@ -7,7 +7,7 @@ Answers are read as two classes, negative (< 0) and non-negative, so that accura
 of the classification; the metrics of the number itself come beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,14 @@ class Regression(Task):
         values = predictions[:, 0].astype(np.float64)
         positive = np.where(values >= 0, expit(values).clip(ABOVE_HALF), expit(values))
         return np.stack([1 - positive, positive], 1), (labels >= 0).astype(np.int64)
+
+    def kept(self, columns: Mapping[str, np.ndarray], samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers themselves."""
+        return columns["value"][:, None], columns["truth"]
+
+    def constant(self, labels: np.ndarray, width: int) -> np.ndarray:
+        """The median of the numbers, [N, 1]: no other constant has a smaller MAE."""
+        return np.full((len(labels), 1), np.median(labels))
 
     def metrics(
         self, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str] | None

@@ -12,11 +12,13 @@ from torch import Tensor
 from balancemm_cli.config.run import resolve
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.acceleration import Stepper, arrange
+from balancemm_cli.engine.cost import cost_of_step
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Epoch, Losses, Method, MethodSettings, Step, drop
+from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape, Shape
 from balancemm_cli.random_streams import RandomStreams
@@ -318,3 +320,16 @@ def refusal(attempt: Callable[[], object]) -> str | None:
 def assert_sentence(text: str) -> None:
     """What a user is told is one line that ends as a sentence does."""
     assert text.endswith((".", "?")) and "\n" not in text, f"'{text}' is no sentence on one line"
+
+
+def assert_cost_is_counted(case: Case) -> None:
+    """What a step costs is counted, and changes nothing of the training: its next step is that of one without."""
+    counted, plain = Training(case), Training(case)
+    inputs, labels = counted.batch(0)
+    step = Step(0, RandomStreams(0, 0, 0, BATCH), labels, torch.zeros(()), counted.task)
+    of = counted
+    cost = cost_of_step(of.network, of.methods, of.optimizer, inputs, step, DiscrepancySettings())
+    weights = sum(weight.numel() for weight in of.network.parameters())
+    assert cost["multiply_adds"] > weights and cost["memory"] > 8 * weights
+    assert torch.equal(counted.take(0)[0], plain.take(0)[0])
+    torch.testing.assert_close(counted.state(), plain.state(), rtol=0, atol=0)

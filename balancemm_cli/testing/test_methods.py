@@ -21,6 +21,7 @@ from balancemm_cli.testing.small import (
     Case,
     Training,
     assert_close,
+    assert_cost_is_counted,
     assert_sentence,
     evaluated,
     refusal,
@@ -123,6 +124,12 @@ def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
         assert torch.equal(weight, before[name]), name
     for state, momentum in zip(dropping.optimizer.state.values(), momenta, strict=True):
         assert torch.equal(state["momentum_buffer"], momentum)
+
+
+@of_each_method
+def test_counting_what_a_step_costs_leaves_the_training_alone(method: str) -> None:
+    """A run counts it at its start on a copy, which the method must allow to be made."""
+    assert_cost_is_counted(Case(method=method))
 
 
 @of_each_method

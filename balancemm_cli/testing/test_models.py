@@ -21,6 +21,7 @@ from balancemm_cli.testing.small import (
     Case,
     Training,
     assert_close,
+    assert_cost_is_counted,
     assert_sentence,
     case_of,
     evaluated,
@@ -164,6 +165,12 @@ def test_no_step_waits_on_a_gpu(model: str) -> None:
                 training.train(index, inputs, labels)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@of_each_model
+def test_counting_what_a_step_costs_leaves_the_training_alone(model: str) -> None:
+    """A run counts it at its start on a copy, which the model must allow to be made."""
+    assert_cost_is_counted(case_of(model, "baseline"))
 
 
 @of_each_model

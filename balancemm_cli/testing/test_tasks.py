@@ -56,6 +56,30 @@ def test_the_score_of_the_truth_lies_within_0_and_1_and_falls_with_the_loss(task
 
 
 @of_each_task
+def test_what_a_run_keeps_gives_its_predictions_back(task: str) -> None:
+    """`kept` undoes `answers` and `columns`, for an ensemble is formed of what runs kept."""
+    of, (logits, labels) = TASKS[task], logits_and_labels(task)
+    predictions, truth = of.predict(logits).numpy(), labels.numpy()
+    scores, answers = of.answers(predictions, truth)
+    columns = {"scores": scores, "label": answers, **of.columns(predictions, truth)}
+    found, labels_found = of.kept(columns, len(truth))
+    np.testing.assert_array_equal(found, predictions)
+    np.testing.assert_array_equal(labels_found, truth)
+
+
+@of_each_task
+def test_no_constant_answer_is_right_more_often_than_the_constant_one(task: str) -> None:
+    """`constant` gives every sample the same, of the form that `predict` gives."""
+    of, (logits, labels) = TASKS[task], logits_and_labels(task, 40)
+    truth, width = labels.numpy(), of.predict(logits).shape[-1]
+    constant = of.constant(truth, width)
+    assert constant.shape == of.predict(logits).shape and (constant == constant[:1]).all()
+    scores, answers = of.answers(np.array(constant), truth)
+    shares = np.bincount(answers) / len(answers)
+    assert (scores.argmax(1) == answers).mean() >= shares.max() - 1e-9
+
+
+@of_each_task
 def test_nothing_of_a_step_waits_for_the_device(task: str) -> None:
     """Losses, scores and what they lead to fetch no value."""
     of, (logits, labels) = TASKS[task], logits_and_labels(task)
