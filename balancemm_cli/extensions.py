@@ -33,6 +33,7 @@ RESERVED = frozenset(
             "epochs",
             "snapshots",
             "batch_size",
+            "tested_on",
         ),
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
         *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),

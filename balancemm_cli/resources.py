@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent
 
 
 def benchmarks_folder() -> Path:
-    """The folder that holds published/, recipes/ and suites/."""
+    """The folder that holds published/, recipes/, spaces/ and suites/."""
     installed = PACKAGE / "benchmarks"
     return installed if installed.is_dir() else PACKAGE.parent / "benchmarks"
 

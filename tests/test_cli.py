@@ -32,11 +32,11 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
-    for command in ("prepare", "train", "eval", "report", "list", "doctor"):
+    for command in ("prepare", "train", "tune", "eval", "report", "list", "doctor"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "eval", "report", "list", "doctor"])
+@pytest.mark.parametrize("command", ["prepare", "train", "tune", "eval", "report", "list", "doctor"])
 def test_each_command_has_help_with_an_example(command):
     done = run(command, "--help")
     assert done.returncode == 0 and f"bmm {command}" in done.stdout

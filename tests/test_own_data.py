@@ -415,13 +415,13 @@ def test_folds(tmp_path):
     assert set(prepared.counts) == {"fold-1", "fold-2", "fold-3"}
     tested = []
     for seed in range(3):
-        seen = prepared.for_seed(seed)
+        seen = prepared.for_run(seed)
         train, test = seen.split("train"), seen.split("test")
         assert seen.counts == {"train": len(train), "test": len(test)} and not {*train.ids} & {*test.ids}
         assert not {*train.extra("group")} & {*test.extra("group")} and len(train) + len(test) == 30
         tested += test.ids
     assert sorted(tested) == sorted(f"s{n}" for n in range(30))
-    assert prepared.for_seed(4).split("test").ids == prepared.for_seed(1).split("test").ids
+    assert prepared.for_run(4).split("test").ids == prepared.for_run(1).split("test").ids
     config = resolve("out", "concat", "baseline", seed=1, overrides=["epochs=1", "batch_size=8"])
     folder = RunFolder(tmp_path / "runs", config, prepared)
     last = train_run(folder, torch.device("cpu"))["selections"]["last"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_training import train_and_evaluate
 
-from balancemm_cli.cli.train import _prepared
+from balancemm_cli.cli.train import prepared_folder
 from balancemm_cli.config.recipe import load_recipe
 from balancemm_cli.data.made import synthetic_modalities as data
 from balancemm_cli.data.preparing.estimate import dry_run
@@ -166,10 +166,10 @@ def test_every_name_of_embedded_data_is_of_one_design(tmp_path):
 
 def test_train_prepares_what_is_absent(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "COUNTS", {"train": 8, "test": 4})
-    folder = _prepared("synthetic-modalities-5-equal", tmp_path)
+    folder = prepared_folder("synthetic-modalities-5-equal", tmp_path)
     assert list(open_set(folder).modalities) == ["m1", "m2", "m3", "m4", "m5"]
     assert "is absent: preparing synthetic-modalities first." in capsys.readouterr().err
-    assert _prepared("synthetic-modalities-5-equal", tmp_path) == folder
+    assert prepared_folder("synthetic-modalities-5-equal", tmp_path) == folder
 
 
 def test_a_dry_run_lists_it(tmp_path):

@@ -45,7 +45,7 @@ def test_the_wheel_is_what_ran(installed, tmp_path):
     assert Path(folder) == installed / "balancemm_cli" / "benchmarks"
 
 
-@pytest.mark.parametrize("kind", ["published", "recipes", "suites"])
+@pytest.mark.parametrize("kind", ["published", "recipes", "spaces", "suites"])
 def test_benchmarks_travel_whole(installed, kind):
     package = installed / "balancemm_cli"
     inside = {path.relative_to(package) for path in package.rglob("*")}

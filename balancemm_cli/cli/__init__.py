@@ -15,6 +15,7 @@ from balancemm_cli.cli.report import report
 from balancemm_cli.cli.show import show
 from balancemm_cli.cli.terminal import expand_home, prepare_streams
 from balancemm_cli.cli.train import train
+from balancemm_cli.cli.tune import tune
 from balancemm_cli.errors import BmmError, OfFirstProcess, os_error_sentence
 
 
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command("prepare")(prepare)
 app.command("train")(train)
+app.command("tune")(tune)
 app.command("eval")(evaluate)
 app.command("report")(report)
 app.command("list")(list_)

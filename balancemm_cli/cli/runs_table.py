@@ -97,7 +97,8 @@ class RunsTable:
         """The table, cut to the height of the terminal, and the line of counts below it."""
         with_data = len({row.job.config.dataset for row in self.rows.values()}) > 1
         with_device = len({row.device for row in self.rows.values() if row.device}) > 1
-        headings = ["run", "state", "epoch", "test", "mean ρ", "left"]
+        tested = next((row.job.tested_on for row in self.rows.values()), "test")
+        headings = ["run", "state", "epoch", tested, "mean ρ", "left"]
         headings += ["on"] if with_device else []
         shown = self.shown(max(1, self.console.height - OTHER_LINES))
         lines = []

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from balancemm_cli.cli import option_types
 from balancemm_cli.cli.cluster import show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
 from balancemm_cli.cli.runs_table import RunsTable
@@ -23,82 +24,32 @@ MOST_SEEDS = 10_000  # of one range
 
 def train(
     context: typer.Context,
-    dataset: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="A prepared data set, a folder under --data; those that need no files are prepared if absent.",
-        ),
-    ] = "synthetic",
-    model: Annotated[str, typer.Option(metavar="NAME", help="A model of `bmm list models`.")] = "concat",
+    dataset: option_types.Dataset = "synthetic",
+    model: option_types.Model = "concat",
     method: Annotated[
         str, typer.Option(metavar="NAME", help="A method of `bmm list methods`, or several joined by +.")
     ] = "baseline",
-    variant: Annotated[
-        Literal["paper", "official"], typer.Option(help="As the paper says, or as the authors' code does.")
-    ] = "paper",
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="All settings of a data set under a name, see `bmm list recipes`; or a TOML file.",
-            show_default="paper, else default",
-        ),
-    ] = None,
+    variant: option_types.Variant = "paper",
+    recipe: option_types.Recipe = None,
     seeds: Annotated[
         str, typer.Option(metavar="LIST", help="One run for each seed: 0, or several, as 0-4 or 0,2,5.")
     ] = "0",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a setting of the recipe, as optimizer.lr=0.01 or opm.q_base=0.4. Repeatable.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The weights that encoders start from; or their SHA-256, to go on without the file.",
-        ),
-    ] = None,
+    set_: option_types.Set = None,
+    weights: option_types.Weights = None,
     suite: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="Train every run of a suite instead, see `bmm list suites`."),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Runs at a time, each in a process of its own.")
-    ] = 1,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Where prepared data sets are.")] = Path(
-        "data/prepared"
-    ),
-    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
-    device: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1. Auto takes a GPU where there is one."),
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="CPU threads per run.", show_default="all, shared by the runs"),
-    ] = None,
-    loading: Annotated[
-        Literal["auto", "resident", "streaming"],
-        typer.Option(help="Decode all samples once, or batch by batch. Auto decodes once where they fit."),
-    ] = "auto",
-    launcher: Annotated[
-        Literal["local", "slurm"], typer.Option(help="Train here, or queue a Slurm job for each run.")
-    ] = "local",
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, as partition=gpu. Repeatable."),
-    ] = None,
-    status: Annotated[
-        bool, typer.Option("--status", help="Print how far each run is, one line per run; train nothing.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs, one line per run; train nothing.")
-    ] = False,
+    jobs: option_types.Jobs = 1,
+    data: option_types.Data = option_types.DATA,
+    runs: option_types.Runs = option_types.RUNS,
+    device: option_types.Device = "auto",
+    threads: option_types.Threads = None,
+    loading: option_types.LoadingWay = "auto",
+    launcher: option_types.Launcher = "local",
+    slurm: option_types.Slurm = None,
+    status: option_types.Status = False,
+    dry_run: option_types.DryRun = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Say on stderr where the time of a step goes, of a single run.")
     ] = False,
@@ -110,7 +61,7 @@ def train(
     if dry_run or status:
         leave_out_torch()
     elif jobs > 1 and launcher == "local":
-        _begin_to_import()
+        begin_to_import()
     from balancemm_cli.config.run import refuse_unused, resolve, settings_in_words
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.data.store import open_set
@@ -132,7 +83,7 @@ def train(
         listing = [config.title for config in configs]
     if dry_run:
         print("\n".join([*settings_in_words(configs), *listing]))
-        say(f"{_count(len(listing), 'run')}.")
+        say(f"{count(len(listing), 'run')}.")
         return
     file = None
     if weights is not None:
@@ -152,12 +103,12 @@ def train(
         lambda prepared: open_set(prepared).content_hash
     )  # of a data set once, not of each run
     if status:
-        known = {config.dataset: _folder(config.dataset, data) for config in configs}
+        known = {config.dataset: existing_folder(config.dataset, data) for config in configs}
         say("\n".join(settings_in_words(configs)))
         prepared = [known[config.dataset] for config in configs]
         show_status(
             [
-                (config, places.of(config, content_hash(folder)) if folder else None)
+                (config, "", places.of(config, content_hash(folder)) if folder else None)
                 for config, folder in zip(configs, prepared, strict=True)
             ]
         )
@@ -174,7 +125,9 @@ def train(
         with distributed.first_before_others():
             wanted = dict.fromkeys(config.dataset for config in configs)
             folders = (
-                _prepared_of(wanted, data) if optional else {one: _prepared(one, data) for one in wanted}
+                _prepared_of(wanted, data)
+                if optional
+                else {one: prepared_folder(one, data) for one in wanted}
             )
         work = [job(config, folders[config.dataset]) for config in configs if config.dataset in folders]
         check_jobs(work)
@@ -189,7 +142,7 @@ def train(
             _train_many(work, jobs)
 
 
-def _begin_to_import() -> None:
+def begin_to_import() -> None:
     """Start the process that those of the runs are forked from (see engine.launch), so that it imports torch while this
     one does."""
     from multiprocessing import forkserver
@@ -242,7 +195,7 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _folder(dataset: str, data: Path) -> Path | None:
+def existing_folder(dataset: str, data: Path) -> Path | None:
     """The folder of a prepared data set, None where it is not prepared yet. UsageError for a name that is none."""
     folder = data / dataset
     if folder.exists():
@@ -258,11 +211,11 @@ def _folder(dataset: str, data: Path) -> Path | None:
     return None
 
 
-def _prepared(dataset: str, data: Path) -> Path:
+def prepared_folder(dataset: str, data: Path) -> Path:
     """The folder of a prepared data set; those that need no files of the user's are prepared when they are absent."""
     from balancemm_cli.data.preparing.prepare import embedded
 
-    if folder := _folder(dataset, data):
+    if folder := existing_folder(dataset, data):
         return folder
     folder = data / dataset
     request = embedded(folder)
@@ -280,7 +233,7 @@ def _prepared_of(datasets: Iterable[str], data: Path) -> dict[str, Path]:
     found = {}
     for dataset in datasets:
         try:
-            found[dataset] = _prepared(dataset, data)
+            found[dataset] = prepared_folder(dataset, data)
         except InputError as error:
             say(f"Left out: {error}")
     if not found:
@@ -308,9 +261,11 @@ def _train_one(job: "Job") -> None:
                 return
             trained = True
             epoch = f"epoch {event['epoch'] + 1}/{epochs}"
-            bars.update(task, description=epoch, note=f"test {event['accuracy']['test']:.3f}")
+            bars.update(task, description=epoch, note=f"{job.tested_on} {event['accuracy']['test']:.3f}")
             if not stderr.is_terminal:
-                say(f"{epoch}: {_figures(event)}")
+                say(
+                    f"{epoch}: loss {event['loss']:.3f}, {job.tested_on} accuracy {event['accuracy']['test']:.3f}"
+                )
 
         result = run_job(job, show, say)
     say(f"{job.name}: {result['status'] if trained else 'finished before, skipped'}, {_selected(result)}")
@@ -325,6 +280,22 @@ def _train_silently(job: "Job") -> None:
 
 
 def _train_many(work: "list[Job]", jobs: int) -> None:
+    outcomes = train_all(work, jobs)
+    for outcome in outcomes:
+        if outcome.result:
+            print(outcome.job.folder().path)
+    refuse_failed(outcomes)
+
+
+def refuse_failed(outcomes: "list[Outcome]") -> None:
+    """InputError where one of many runs failed."""
+    failed = [outcome for outcome in outcomes if outcome.exit_status]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(outcomes)} runs failed; the reasons stand above.")
+
+
+def train_all(work: "list[Job]", jobs: int) -> "list[Outcome]":
+    """Train many runs, so many at a time, with a live table of them and a line for each that ends."""
     from balancemm_cli.engine.launch import run_jobs
 
     with RunsTable(work) as table:
@@ -341,23 +312,15 @@ def _train_many(work: "list[Job]", jobs: int) -> None:
                 state = f"finished before, skipped, {state}"
             say(f"{outcome.job.name}: {state}")
 
-        outcomes = run_jobs(work, jobs, show, end)
-    for outcome in outcomes:
-        if outcome.result:
-            print(outcome.job.folder().path)
-    failed = [outcome for outcome in outcomes if outcome.exit_status]
-    if failed:
-        raise InputError(f"{len(failed)} of {len(work)} runs failed; the reasons stand above.")
-
-
-def _figures(record: dict[str, Any]) -> str:
-    return f"loss {record['loss']:.3f}, test accuracy {record['accuracy']['test']:.3f}"
+        return run_jobs(work, jobs, show, end)
 
 
 def _selected(result: dict[str, Any]) -> str:
     last = result["selections"]["last"]
-    return f"test accuracy {last['accuracy']:.3f} after {_count(result['epochs'], 'epoch')}"
+    tested = result.get("tested_on", "test")  # a former version's says nothing
+    return f"{tested} accuracy {last['accuracy']:.3f} after {count(result['epochs'], 'epoch')}"
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """A number of things in words: "1 run", "2 runs"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

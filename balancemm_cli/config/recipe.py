@@ -101,6 +101,8 @@ class Recipe(Section):
     epochs: int = Field(default=100, gt=0)
     snapshots: int = Field(default=0, ge=0)  # keep the weights after each so many epochs, for Fig. 1; 0: none
     batch_size: int = Field(default=64, gt=0)
+    # val: a trial of a search, whose numbers are all of validation samples, and which never opens the test split
+    tested_on: Literal["test", "val"] = "test"
     optimizer: OptimizerSettings = OptimizerSettings()
     waveform: WaveformSettings = WaveformSettings()
     frames: FramesSettings = FramesSettings()
@@ -203,16 +205,15 @@ def validate(
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = prefix + ".".join(str(part) for part in first["loc"])
+        key = (prefix + ".".join(str(part) for part in first["loc"])).removesuffix(".")
         if first["type"] == "extra_forbidden":
             if tables is not None:
                 *place, last = map(str, first["loc"])
                 taken = tables.get((place or [""])[0], model).model_fields
                 raise unknown("key", last, taken, f" (in {source})") from None
             raise unknown("key", key, all_keys(), f" (in {source})") from None
-        raise UsageError(
-            f"Key '{key}' of {source} (or --set): {_in_words(first)}, not {first['input']!r}."
-        ) from None
+        place = source if tables is not None else f"{source} (or --set)"
+        raise UsageError(f"Key '{key}' of {place}: {_in_words(first)}, not {first['input']!r}.") from None
 
 
 def _in_words(error: Mapping[str, Any]) -> str:

@@ -259,11 +259,7 @@ def resolve(
     dataset = plain_name(dataset)
     names = method_names(method)
     name, content, source = load_recipe(dataset, recipe)
-    for override in overrides:
-        key, value = parse_override(override) if isinstance(override, str) else override
-        if not is_key(key):
-            raise unknown("key", key, all_keys())
-        set_key(content, key, value)
+    override(content, variant, overrides)
     of_methods = {part: content.pop(part) for part in METHODS if part in content}
     of_models = {part: content.pop(part) for part in MODELS if part in content}
     settings = validate(Recipe, content, source)
@@ -289,6 +285,28 @@ def resolve(
         extensions=_extensions(model, names),
         revisions=_revisions(model, names),
     )
+
+
+def override(content: dict[str, Any], variant: str, overrides: Iterable[str | tuple[str, Any]]) -> None:
+    """Change settings in what a recipe holds. UsageError for a key that there is not.
+
+    A method's go to its table of the variant, which comes before what both variants share.
+    """
+    for one in overrides:
+        key, value = parse_override(one) if isinstance(one, str) else one
+        if not is_key(key):
+            raise unknown("key", key, all_keys())
+        owner, _, setting = key.partition(".")
+        set_key(content, f"{owner}.{variant}.{setting}" if owner in METHODS else key, value)
+
+
+def recipe_toml(
+    dataset: str, recipe: str | None, variant: str, overrides: Iterable[str | tuple[str, Any]]
+) -> str:
+    """A recipe with overrides in it, as TOML that --recipe takes."""
+    _, content, _ = load_recipe(dataset, recipe)
+    override(content, variant, overrides)
+    return tomli_w.dumps(content)
 
 
 def not_installed(model: str, method: str) -> list[str]:

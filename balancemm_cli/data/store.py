@@ -139,21 +139,49 @@ class PreparedSet:
         self.splits_hash: str = manifest["splits_hash"]
         self._parts = {name: [name] for name in manifest["splits"]}  # of the manifest, that make up a split
 
-    def for_seed(self, seed: int) -> "PreparedSet":
-        """The set as a run of that seed sees it. Of one that is cut into folds (data.folds) the run is tested on
-        fold seed modulo their number, and trained on the others; of any other, all runs see the same."""
+    @property
+    def folds(self) -> list[str]:
+        """The folds that it is cut into, in order; none of a set with splits."""
         count = sum(map(is_fold, self.manifest["splits"]))
-        folds = [fold_name(number + 1) for number in range(count)]
-        if not folds:
+        return [fold_name(number + 1) for number in range(count)]
+
+    def for_run(self, seed: int, tested_on: str = "test") -> "PreparedSet":
+        """The set as a run of that seed sees it. Of one that is cut into folds (data.folds) the run is tested on
+        fold seed modulo their number, and trained on the others; of any other, all runs see the same.
+
+        A trial of a search (`tested_on` "val") sees validation samples for its test split, of folds those of the next
+        one, and the test samples in none of its splits. InputError for a set that has no such samples.
+        """
+        folds = self.folds
+        if not folds and tested_on == "test":
             return self
         seen = PreparedSet(self.folder, self.manifest)
-        tested = folds[seed % len(folds)]
-        seen._parts = {"train": [name for name in folds if name != tested], "test": [tested]}
+        seen._parts = self._parts_of_folds(folds, seed, tested_on) if folds else self._parts_of_trial()
         for counts in (seen.counts, seen.expected):
             found = {split: sum(counts[name] for name in names) for split, names in seen._parts.items()}
             counts.clear()
             counts.update(found)
         return seen
+
+    def _parts_of_folds(self, folds: list[str], seed: int, tested_on: str) -> dict[str, list[str]]:
+        held_out = [folds[seed % len(folds)]]
+        if tested_on == "val":
+            held_out.append(folds[(seed + 1) % len(folds)])
+        if len(held_out) == len(folds):
+            raise InputError(
+                f"{self.folder} has {len(folds)} folds, and a search needs a third: one to test on, one to choose by, "
+                "the others to train on. Prepare it again with more --folds."
+            )
+        return {"train": [name for name in folds if name not in held_out], "test": held_out[-1:]}
+
+    def _parts_of_trial(self) -> dict[str, list[str]]:
+        """Methods that measure on the val split find it by its own name, as in any other run."""
+        if not self.counts.get("val"):
+            raise InputError(
+                f"{self.folder} has no validation samples to choose settings by. Prepare it again with some, where its "
+                "data set has them, or data of your own with `bmm prepare manifest --val 0.2`."
+            )
+        return {"train": ["train"], "val": ["val"], "test": ["val"]}
 
     def split(self, name: str) -> PreparedSplit:
         """Open a split. UsageError when there is none of that name, InputError when a shard is damaged, as far as

@@ -43,11 +43,18 @@ class Job:
     weights: Path | None = None  # the file; only a run that has no checkpoint yet reads it
     place: Path | None = None  # of the run folder, where it is known already
     room: Room | None = None  # memory that it may take, where others run beside it
+    until: int | None = None  # epochs to train it for, where these are not all
+    note: str = ""  # what tells it from runs of the same names and seed
 
     @property
     def name(self) -> str:
         """A short name for progress and messages."""
-        return self.config.name
+        return f"{self.config.name}{self.note}"
+
+    @property
+    def tested_on(self) -> str:
+        """The samples of which its numbers are: test, or of a trial val."""
+        return self.config.settings.tested_on
 
     def folder(self) -> RunFolder:
         """The run's folder."""
@@ -97,6 +104,7 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
             job.profile,
             job.weights,
             job.room,
+            job.until,
         )
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):

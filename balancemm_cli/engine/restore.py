@@ -65,8 +65,12 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
     if result is None or state is None:
         raise InputError(f"{run} is no run folder with a checkpoint. Train it with `bmm train` first.")
     config = read_config(run / "config.toml")
+    if config.settings.tested_on != "test":
+        raise InputError(
+            f"{run} is a trial of a search, which is not tested. Name a run with the chosen settings."
+        )
     config.check_sources(f"was trained ({run})", "Install that one again, or train the run anew.")
-    prepared = open_set(data / config.dataset).for_seed(config.seed)
+    prepared = open_set(data / config.dataset).for_run(config.seed)
     if prepared.content_hash != result["hashes"]["data"]:
         raise InputError(
             f"{prepared.folder} is not the data that {run} was trained on. Name the other with --data."

@@ -165,7 +165,9 @@ class SlurmRun:
         for number in WARNINGS:  # training takes SIGTERM as a request to stop at the next step
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
         try:
-            run_job(replace(self.job, threads=threads), lambda _, event: _log_epoch(log, event), log.info)
+            run_job(
+                replace(self.job, threads=threads), lambda job, event: _log_epoch(log, job, event), log.info
+            )
         except Interrupted as interrupted:
             for number in (signal.SIGTERM, *WARNINGS):  # to be requeued is to get SIGTERM
                 signal.signal(number, signal.SIG_IGN)
@@ -184,11 +186,10 @@ class SlurmRun:
         return DelayedSubmission(self)
 
 
-def _log_epoch(log: Any, event: dict[str, Any]) -> None:  # noqa: ANN401 - a logger
+def _log_epoch(log: Any, job: "Job", event: dict[str, Any]) -> None:  # noqa: ANN401 - a logger
     if "epoch" in event:
-        log.info(
-            f"epoch {event['epoch'] + 1}: loss {event['loss']:.3f}, test {event['accuracy']['test']:.3f}"
-        )
+        reached = f"{job.tested_on} {event['accuracy']['test']:.3f}"
+        log.info(f"epoch {event['epoch'] + 1}: loss {event['loss']:.3f}, {reached}")
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -52,10 +52,12 @@ class Trainer:
         mark: Mark = no_mark,
         weights: Path | None = None,
         room: Room | None = None,
+        until: int | None = None,
     ) -> None:
         self.mark, self.on_message, self.weights = mark, on_message, weights
         self.folder, self.device, self.on_progress = folder, device, on_progress
         self.config, self.settings, self.data = folder.config, folder.config.settings, folder.data
+        self.until = min(until or self.settings.epochs, self.settings.epochs)
         check_speed(self.settings.speed)
         self.config.check_weights()
         if not self.data.counts.get("test"):
@@ -78,7 +80,10 @@ class Trainer:
         self.saved, self.saving = -math.inf, 0.0  # when the state was last written, and how long that took
 
     def run(self) -> None:
-        """Train to the end. Raises InputError when the run diverges, and Interrupted when it is asked to stop."""
+        """Train to the end, or for `until` epochs, after which the run can be resumed like one that was interrupted.
+
+        Raises InputError when the run diverges, and Interrupted when it is asked to stop.
+        """
         resumed = self.resume()
         distributed.check_same((self.folder.hash, self.state.epoch, self.state.step), self.folder.path)
         if not resumed:
@@ -94,14 +99,17 @@ class Trainer:
         with _stop_requests() as asked:
             stopped = distributed.agreed(asked, self.device)
             self.started = time.monotonic()
-            while self.state.epoch < self.settings.epochs:
+            while self.state.epoch < self.until:
                 for done in self._steps():
                     self.state.step = done
                     if stopped() and done < self.steps_per_epoch:
                         self._stop()
                 self._finish_epoch()
-                if stopped() and self.state.epoch < self.settings.epochs:
+                if stopped() and self.state.epoch < self.until:
                     self._stop()
+        if self.state.epoch < self.settings.epochs:
+            self.writer.result("interrupted")
+            return
         self.writer.predictions()
         self.writer.result("finished")
 
@@ -255,19 +263,22 @@ class Trainer:
     def _is_due(self) -> bool:
         """Whether the state is written after this epoch. That takes no more than SAVING of the time, so that of small
         epochs not each one is; the last one is always."""
-        last = self.state.epoch == self.settings.epochs
+        last = self.state.epoch == self.until
         return last or time.monotonic() - self.saved >= self.saving / SAVING
 
     def _save(self) -> None:
         """Write what the epochs recorded, and the state; in this order, so that a run that is killed in between loses
         nothing."""
-        now = time.monotonic()
-        self.state.seconds += now - self.started
-        self.started = now
+        self._count_time()
         self.writer.epochs()
         self.writer.checkpoint()
         self.saved = time.monotonic()
-        self.saving = self.saved - now
+        self.saving = self.saved - self.started
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.state.seconds += now - self.started
+        self.started = now
 
     def _stop(self) -> NoReturn:
         self._save()
@@ -280,6 +291,7 @@ class Trainer:
         )
 
     def _diverged(self, step: int) -> NoReturn:
+        self._count_time()
         self.writer.epochs()
         self.writer.result("diverged", diverged={"epoch": self.state.epoch, "step": step})
         raise distributed.said_once(InputError(diverged_message(self.folder, self.state.epoch, step)))
@@ -315,10 +327,12 @@ def train_run(
     profile: bool = False,
     weights: Path | None = None,
     room: Room | None = None,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train the run of a folder unless it has finished; returns its result. `profile`: say where the time went.
     `weights`: the file from which the encoders start, where the configuration names one; without need once there is
-    a checkpoint. `room`: the memory that it may take, where other runs are trained beside it.
+    a checkpoint. `room`: the memory that it may take, where other runs are trained beside it. `until`: train it
+    for so many epochs in all, and keep the state.
 
     InputError when it diverges, or diverged before: then nothing is trained again. InputError also
     when an error ends it, as one in the method of another package: then its status is "failed", and it goes on from its
@@ -332,12 +346,14 @@ def train_run(
             result = folder.result()
         if result and result["status"] == "diverged":
             raise distributed.said_once(InputError(diverged_message(folder, **result["diverged"])))
-        if not result or result["status"] != "finished":
+        if not result or not _is_done(result, until):
             profiled = Profile(device) if profile else None
             mark = profiled.mark if profiled else no_mark
             try:
                 with failures_kept(folder):
-                    Trainer(folder, device, loading, on_progress, on_message, mark, weights, room).run()
+                    Trainer(
+                        folder, device, loading, on_progress, on_message, mark, weights, room, until
+                    ).run()
             finally:
                 if profiled:
                     on_message(profiled.report())
@@ -347,3 +363,9 @@ def train_run(
             on_message("Nothing to profile: the run has finished before. Try it with another --runs folder.")
     assert result is not None
     return result
+
+
+def _is_done(result: dict[str, Any], until: int | None) -> bool:
+    """Whether a run has finished, or stands where it was to be trained to."""
+    kept = result["status"] == "interrupted" and until is not None and result["epochs"] >= until
+    return result["status"] == "finished" or kept

@@ -96,7 +96,10 @@ def collect(
         places = ", ".join(str(folder) for folder in folders)
         raise InputError(f"There are no runs under {places}. {ADVICE}")
     usable: list[Run] = []
-    for run in runs:
+    tested = [run for run in runs if run.result.tested_on == "test"]
+    if trials := len(runs) - len(tested):
+        left_out.append(f"trials of `bmm tune` ({trials}), whose numbers are of validation samples.")
+    for run in tested:
         if run.result.status != "finished":
             left_out.append(f"{run.folder}: {state_of(run)}, not averaged.")
         elif selection not in run.result.selections:

@@ -42,7 +42,8 @@ class RunFolder:
         suite: str | None = None,
         place: Path | None = None,
     ) -> None:
-        self.config, self.data, self.suite = config, data.for_seed(config.seed), suite
+        self.config, self.suite = config, suite
+        self.data = data.for_run(config.seed, config.settings.tested_on)
         self.hash = config.hash(data.content_hash)
         self.path = place or Places(root).of(config, data.content_hash)
         self.checkpoints = self.path / "checkpoints"
@@ -136,6 +137,7 @@ class RunFolder:
             "status": status,
             **{name: getattr(self.config, name) for name in NAMES},
             "epochs": epochs,
+            "tested_on": self.config.settings.tested_on,
             "speed": self.config.settings.speed.model_dump(),
             **parts,
             "processes": processes,

@@ -28,6 +28,7 @@ LIMITS = {
     "predictions.arrow": 2048 * MIB,
     "result.json": 16 * MIB,
     "evaluation.json": 16 * MIB,
+    "search.json": 16 * MIB,
     "features.arrow": 2048 * MIB,
 }
 """What a report reads of a run, and how many bytes each file may have."""

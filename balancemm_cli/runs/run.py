@@ -128,8 +128,9 @@ def _config(folder: Path, result: Result) -> RunConfig | None:
         config = _parsed(content, path)
     except BmmError:  # of another version, or with a method that is not installed
         return None
-    for name in NAMES:
-        if getattr(config, name) != getattr(result, name):
+    said = {name: getattr(config, name) for name in NAMES} | {"tested_on": config.settings.tested_on}
+    for name, value in said.items():
+        if value != getattr(result, name):
             raise InputError(
                 f"{folder}: result.json and config.toml differ in '{name}'. Train this run again."
             )

@@ -103,6 +103,9 @@ class Result(BaseModel):
     recipe: Name
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     epochs: Count | None = None
+    tested_on: Literal["test", "val"] = (
+        "test"  # val: a trial of a search, no number of which is of test samples
+    )
     error: Text | None = None  # of a run that failed
     selections: dict[Selection, Selected] = {}
     rho: dict[Name, Discrepancy | None] = {}

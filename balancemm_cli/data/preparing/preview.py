@@ -55,7 +55,7 @@ class Sheets:
 
     def __init__(self, prepared: PreparedSet) -> None:
         self.prepared = prepared
-        self.split = prepared.for_seed(0).split("train")
+        self.split = prepared.for_run(0).split("train")
         self.kinds = {modality: kind_of(spec) for modality, spec in prepared.modalities.items()}
         self.holders = {modality: self.split.holders(modality) for modality in prepared.modalities}
         self.extras = {name: self.split.extra(name) for name in prepared.extras}

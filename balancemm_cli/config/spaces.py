@@ -1,0 +1,145 @@
+"""Search spaces: what `bmm tune` may set, and within which bounds, as data: benchmarks/spaces/<name>.toml."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, model_validator
+
+from balancemm_cli.config.recipe import all_keys, describe, is_key, read_toml, validate
+from balancemm_cli.config.run import RunConfig
+from balancemm_cli.errors import UsageError, unknown
+from balancemm_cli.methods import METHODS
+from balancemm_cli.models import MODELS
+from balancemm_cli.resources import benchmarks_folder
+
+SHARED = "shared"  # the space of what all methods have
+NOT_SEARCHED = ("tested_on", "snapshots")
+DIGITS = 3  # of a number that is drawn: a setting that people can read and write
+
+Number = int | float
+Space = dict[str, "Dimension"]
+
+
+class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """What one setting may be: within a range, within a range of multiples of the recipe's value, or one of several.
+
+    Between whole numbers, or as multiples of one, it is a whole number.
+    """
+
+    range: tuple[Number, Number] | None = None
+    factor: tuple[Number, Number] | None = None
+    values: tuple[Any, ...] | None = None
+    scale: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _of_one_sort(self) -> Self:
+        if sum(given is not None for given in (self.range, self.factor, self.values)) != 1:
+            raise ValueError("it takes one of range, factor and values")
+        if self.values is not None and len(self.values) < 2:
+            raise ValueError("values must be two or more")
+        low, high = self.range or self.factor or (1, 2)
+        if low >= high:
+            raise ValueError("the first number must be below the second")
+        if low <= 0 and (self.factor or self.scale == "log"):
+            raise ValueError("the numbers of a factor, and of scale log, must be above 0")
+        return self
+
+    def at(self, share: float, of_recipe: object) -> Any:  # noqa: ANN401 - any TOML value
+        """The value at a share in [0, 1) of the way through; `of_recipe` is the recipe's."""
+        if self.values is not None:
+            return self.values[int(share * len(self.values))]
+        low, high = self.bounds(of_recipe)
+        if self.scale == "log":
+            value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        else:
+            value = low + share * (high - low)
+        whole = (
+            isinstance(of_recipe, int) if self.factor else all(isinstance(end, int) for end in (low, high))
+        )
+        return round(value) if whole else float(f"{value:.{DIGITS}g}")
+
+    def bounds(self, of_recipe: object) -> tuple[Number, Number]:
+        """The lowest and the highest number."""
+        if self.range is not None:
+            return self.range
+        assert self.factor is not None
+        if not isinstance(of_recipe, Number) or of_recipe <= 0:
+            raise UsageError(
+                f"a factor needs a number of the recipe above 0, which has {of_recipe}. Give a range."
+            )
+        low, high = (factor * of_recipe for factor in self.factor)
+        return (max(1, low), max(1, high)) if isinstance(of_recipe, int) else (low, high)
+
+    def in_words(self, of_recipe: object) -> str:
+        """The bounds or the values, as a person reads them."""
+        if self.values is not None:
+            return " or ".join(map(str, self.values))
+        low, high = self.bounds(of_recipe)
+        return f"{low:g}–{high:g}" + (" (log)" if self.scale == "log" else "")
+
+
+def spaces() -> dict[str, Path]:
+    """The spaces that come with the program: SHARED, and by name those of methods."""
+    return {path.stem: path for path in sorted((benchmarks_folder() / "spaces").glob("*.toml"))}
+
+
+def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, object] | None = None) -> Space:
+    """What is searched for a run: what all methods share, then what is its methods' own, or what `file` says; without
+    the `fixed` settings.
+
+    Of a file the settings of methods and models that the run has not are left out, so that one serves several runs.
+    UsageError for a key that is none, for bounds that no run takes, and where nothing is left to search.
+    """
+    known = spaces()
+    named = [known[name] for name in (SHARED, *config.methods) if name in known]
+    found: Space = {}
+    for path in [file] if file else named:
+        for key, content in read_toml(path).items():
+            if not is_key(key) or key in NOT_SEARCHED:
+                raise unknown("key to search", key, {*all_keys()} - {*NOT_SEARCHED}, f" (in {path})")
+            if not isinstance(content, dict):
+                raise UsageError(
+                    f"Key '{key}' of {path} takes a table, as {{ range = [0.2, 0.6] }}. Mend the file."
+                )
+            dimension = validate(Dimension, content, str(path), prefix=f"{key}.", tables={})
+            owner = key.partition(".")[0]
+            of_others = (owner in METHODS and owner not in config.methods) or (
+                owner in MODELS and owner != config.model
+            )
+            if not of_others and key not in (fixed or {}):
+                found[key] = dimension
+    if not found:
+        raise UsageError(f"Nothing is left to search for {config.name}: each setting of its space is given.")
+    return found
+
+
+def describe_space(space: Space, config: RunConfig) -> str:
+    """A space in words, for a run with the recipe's own settings."""
+    return describe({key: one.in_words(config.by_key.get(key)) for key, one in space.items()})
+
+
+def without_space(config: RunConfig) -> list[str]:
+    """Those methods of a run that have settings and no space, as one of another package may."""
+    return [name for name in config.methods if config.methods[name] and name not in spaces()]
+
+
+def draw(space: Space, config: RunConfig, seed: int, number: int) -> dict[str, Any]:
+    """The settings of a trial: of the first, number 0, those of the recipe; then points of a scrambled Halton sequence.
+
+    They depend on the seed, the number and the space alone, and those of keys that stand first in two spaces agree, so
+    that methods are tried with the same learning rates.
+    """
+    of_recipe = config.by_key
+    if number == 0:
+        return {}
+    from scipy.stats.qmc import Halton
+
+    # SciPy from 1.15 on calls it rng, and takes both
+    sequence = Halton(len(space), scramble=True, seed=seed)  # pyright: ignore[reportCallIssue]
+    point = sequence.random(number)[-1]
+    return {
+        key: one.at(float(share), of_recipe.get(key))
+        for (key, one), share in zip(space.items(), point, strict=True)
+    }

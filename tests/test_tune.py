@@ -1,0 +1,604 @@
+"""`bmm tune`: what is searched, that no trial reads a test sample, and that a killed search chooses the same."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_resume import assert_same_run
+
+from balancemm_cli.config.recipe import keys
+from balancemm_cli.config.run import resolve
+from balancemm_cli.config.spaces import SHARED, draw, space_of, spaces
+from balancemm_cli.data.datasets.plan import features
+from balancemm_cli.data.folds import fold_name
+from balancemm_cli.data.store import open_set, write_shard
+from balancemm_cli.engine import PRELOADED
+from balancemm_cli.engine.launch import Job, run_job
+from balancemm_cli.engine.run_evaluation import evaluate_run
+from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.methods import METHODS
+from balancemm_cli.methods.base import EpochRange
+from balancemm_cli.results.groups import collect
+from balancemm_cli.runs.folder import read_result
+from balancemm_cli.runs.places import Places
+from balancemm_cli.runs.reading import read_history
+from balancemm_cli.runs.search import (
+    RUNGS,
+    Budget,
+    Question,
+    Search,
+    candidates,
+    half,
+    parse_budget,
+    read_search,
+    read_searches,
+)
+from balancemm_cli.testing.sets import CLASSES, finish
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(PRELOADED)
+SPLITS = {"train": 32, "val": 48, "test": 16}
+FAST = ("epochs=4", "batch_size=16", "optimizer.lr=0.05", 'encoders.vectors="mlp"')
+
+
+def write_set(folder, counts=SPLITS):
+    """A prepared set of two modalities of noisy numbers, of which a network learns something in few epochs."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    modalities = {"a": features(1, 6), "b": features(1, 4)}
+    for split, rows in counts.items():
+        write_shard(folder / f"{split}-00000.arrow", _rows(split, rows, generator), modalities)
+    return finish(folder, folder.name, modalities, {}, counts)
+
+
+def _rows(split, count, generator):
+    for index in range(count):
+        label = index % len(CLASSES)
+        values = {"a": (1, 6, 0.9), "b": (1, 4, 0.5)}
+        drawn = {
+            name: (strength * (np.arange(width) == label) + generator.normal(0, 0.5, (length, width))).astype(
+                "float32"
+            )
+            for name, (length, width, strength) in values.items()
+        }
+        yield {"id": f"{split}-{index}", "label": label, **drawn}
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_set(tmp_path / "data" / "mine").folder
+
+
+def search_of(folder, runs, method="opm", seed=0, budget="3", kind="quasi-random", changes=FAST):
+    question = Question("mine", "concat", method, "paper", None, changes)
+    base = question.config(seed, {})
+    space = space_of(base, fixed=dict.fromkeys(one.partition("=")[0] for one in changes if "lr" in one))
+    return Search(
+        question, seed, space, parse_budget(budget), kind, Places(runs), open_set(folder).content_hash
+    )
+
+
+def complete(search, folder, at_once=1, told=lambda _: None):
+    """Train the trials of a search in this process; the numbers of those that were begun, in order."""
+    begun = []
+    while waiting := search.pending(at_once):
+        for trial, epochs in waiting:
+            job = Job(trial.config, folder, search.places.root, None, "cpu", place=trial.folder, until=epochs)
+            try:
+                run_job(job, lambda _, event: told(event), lambda _: None)
+            except InputError as error:
+                assert "not finite" in str(error)
+            begun.append(trial.number)
+    return begun
+
+
+# ---- spaces ---------------------------------------------------------------------------------------------------------
+
+
+def tunable(name):
+    return {*keys(METHODS[name].Settings)} - {*keys(EpochRange)}
+
+
+def test_every_method_with_settings_has_a_space_and_each_key_and_end_is_one_that_runs_take():
+    ours = [name for name, method in METHODS.items() if method.__module__.startswith("balancemm_cli.")]
+    assert {*spaces()} == {SHARED, *(name for name in ours if tunable(name))}
+    for name in ours:
+        config = resolve("synthetic", method=name)
+        for variant in ("paper", "official"):
+            question = Question("synthetic", "concat", name, variant, None)
+            search = Search(
+                question, 0, space_of(config), Budget(trainings=2), "quasi-random", Places(Path("none")), ""
+            )
+            changed = search.trial(1).config
+            assert changed.settings.tested_on == "val"
+            for key, value in search.trial(1).settings.items():
+                assert changed.by_key[key] == value, key
+
+
+def test_ranges_are_those_of_the_papers():
+    config = resolve("synthetic", method="opm+ogm")
+    space = space_of(config)
+    assert [*space][:3] == ["optimizer.lr", "optimizer.weight_decay", "epochs"]
+    for key in ("opm.q_base", "opm.lam", "ogm.alpha"):
+        assert space[key].range == (0.2, 0.6)
+    assert space["optimizer.lr"].bounds(config.settings.optimizer.lr) == pytest.approx((0.002, 0.2))
+
+
+def test_draws_stay_within_their_bounds_and_fill_them():
+    config = resolve("synthetic", method="greedy")
+    space = space_of(config)
+    drawn = [draw(space, config, 0, number) for number in range(1, 65)]
+    for key, dimension in space.items():
+        low, high = dimension.bounds(config.by_key[key])
+        values = [one[key] for one in drawn]
+        assert low <= min(values) and max(values) <= high
+        middle = (low * high) ** 0.5 if dimension.scale == "log" else (low + high) / 2
+        assert 0.4 < np.mean(np.array(values) < middle) < 0.6  # as many below the middle as above
+    assert all(isinstance(one["greedy.window"], int) and isinstance(one["epochs"], int) for one in drawn)
+
+
+def test_a_draw_depends_on_seed_space_and_number_alone_and_methods_share_what_all_have():
+    baseline, opm = (resolve("synthetic", method=name) for name in ("baseline", "opm"))
+    assert draw(space_of(opm), opm, 0, 0) == {}
+    ahead = [draw(space_of(opm), opm, 0, number) for number in range(1, 6)]
+    assert len({json.dumps(one) for one in ahead}) == 5
+    assert draw(space_of(opm), opm, 0, 4) == ahead[3] != draw(space_of(opm), opm, 1, 4)
+    assert draw(space_of(baseline), baseline, 0, 4).items() < ahead[3].items()
+
+
+def test_what_is_given_is_not_searched(tmp_path):
+    config = resolve("synthetic", method="opm")
+    assert "optimizer.lr" not in space_of(config, fixed={"optimizer.lr": 0.1})
+    path = tmp_path / "mine.toml"
+    path.write_text('"opm.q_base" = {values = [0.1, 0.9]}\n"ogm.alpha" = {range = [0, 1]}\n')
+    assert [*space_of(config, path)] == ["opm.q_base"]  # the run has no OGM
+    with pytest.raises(UsageError, match="Nothing is left to search"):
+        space_of(config, path, {"opm.q_base": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('"opm.qbase" = {range = [0.2, 0.6]}', "Did you mean 'opm.q_base'"),
+        ('"tested_on" = {values = ["val", "test"]}', "no key to search 'tested_on'"),
+        ('"opm.q_base" = {range = [0.6, 0.2]}', "mine.toml: the first number must be below the second"),
+        ('"opm.q_base" = {range = [0, 0.6], scale = "log"}', "must be above 0"),
+        ('"opm.q_base" = {range = [0.2, 0.6], factor = [1, 2]}', "one of range, factor and values"),
+        ('"opm.q_base" = {ranges = [0.2, 0.6]}', "Did you mean 'range'"),
+        ('"opm.q_base" = 0.4', "takes a table"),
+    ],
+)
+def test_a_wrong_space_is_refused_in_a_sentence(tmp_path, line, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(line + "\n")
+    with pytest.raises(UsageError, match=said):
+        space_of(resolve("synthetic", method="opm"), path)
+
+
+def test_a_space_that_reaches_beyond_a_setting_is_refused_before_anything_is_trained(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('"opm.q_base" = {range = [0.2, 1.6]}\n')
+    question = Question("synthetic", "concat", "opm", "paper", None)
+    space = space_of(question.config(0, {}), path)
+    with pytest.raises(UsageError, match=r"reaches too far.*'opm.q_base'.*less than or equal to 1"):
+        Search(question, 0, space, Budget(trainings=2), "quasi-random", Places(tmp_path), "")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "20m", "1.5", "", "99999", "0s"])
+def test_a_wrong_budget_is_refused(text):
+    with pytest.raises(UsageError, match="--budget"):
+        parse_budget(text)
+
+
+def test_an_override_comes_before_a_recipe_s_table_of_the_variant(tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[opm.official]\nq_base = 0.2\n")
+    for variant in ("paper", "official"):
+        given = resolve(
+            "synthetic", method="opm", variant=variant, recipe=str(recipe), overrides=["opm.q_base=0.4"]
+        )
+        assert given.methods["opm"]["q_base"] == 0.4
+
+
+# ---- trials ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_trial_reads_a_test_sample(data, tmp_path):
+    """Neither by accident nor for a hash: the shards are not there."""
+    for shard in data.glob("test-*.arrow"):
+        shard.unlink()
+    for kind in ("quasi-random", "halving"):
+        search = search_of(data, tmp_path / "runs", "g-blending", kind=kind, budget="2")
+        complete(search, data)
+        assert search.chosen and search.write()
+    with pytest.raises(InputError, match="test-00000"):
+        run_job(
+            Job(search.question.config(0, {}), data, tmp_path / "runs", None, "cpu"), *[lambda *_: None] * 2
+        )
+
+
+def test_a_trial_is_the_run_up_to_the_samples_that_it_is_tested_on(data, tmp_path):
+    """Same weights after each epoch: what the run reached on validation samples is what the trial calls its test."""
+    search = search_of(data, tmp_path, "g-blending", budget="1")
+    complete(search, data)
+    trial = search.chosen
+    run = Job(search.question.config(0, trial.settings), data, tmp_path, None, "cpu")
+    run_job(run, *[lambda *_: None] * 2)
+    assert run.folder().path != trial.folder
+    for of_run, of_trial in zip(read_history(run.folder().path), read_history(trial.folder), strict=True):
+        assert of_trial.accuracy == {"val": of_run.accuracy["val"], "test": of_run.accuracy["val"]}
+        assert of_trial.loss == of_run.loss and of_trial.losses["test"] == of_run.losses["val"]
+    assert read_result(trial.folder)["samples"]["test"] == [SPLITS["val"]] * 2
+
+
+def test_a_trial_is_in_no_report_and_is_not_evaluated(data, tmp_path):
+    search = search_of(data, tmp_path, budget="2")
+    complete(search, data)
+    with pytest.raises(InputError, match=r"No finished run.*trials of `bmm tune` \(2\)"):
+        collect([tmp_path], "last")
+    job = Job(search.question.config(0, {}), data, tmp_path, None, "cpu")
+    run_job(job, *[lambda *_: None] * 2)
+    collection = collect([tmp_path], "last")
+    assert [run.folder for group in collection.groups for run in group.runs] == [job.folder().path]
+    assert collection.left_out == ["trials of `bmm tune` (2), whose numbers are of validation samples."]
+    with pytest.raises(InputError, match="is a trial of a search"):
+        evaluate_run(search.chosen.folder, data.parent, "cpu")
+
+
+def test_a_trial_that_calls_itself_tested_is_refused(data, tmp_path):
+    search = search_of(data, tmp_path, budget="1")
+    complete(search, data)
+    path = search.chosen.folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tested_on": "test"}))
+    with pytest.raises(InputError, match="differ in 'tested_on'"):
+        collect([tmp_path], "last")
+
+
+def test_a_set_without_validation_samples_is_refused(tmp_path, bmm):
+    write_set(tmp_path / "data" / "mine", {"train": 16, "test": 8})
+    status, _, error = bmm(
+        "tune", "--dataset", "mine", "--data", tmp_path / "data", "--runs", tmp_path / "runs"
+    )
+    assert status == 3 and "no validation samples" in error and "--val 0.2" in error
+
+
+# ---- the search -----------------------------------------------------------------------------------------------------
+
+
+def test_the_best_on_validation_samples_is_chosen(data, tmp_path):
+    search = search_of(data, tmp_path, budget="5")
+    assert complete(search, data) == [0, 1, 2, 3, 4] and complete(search, data) == []
+    reached = {}
+    for number in range(5):
+        last = read_history(search.trial(number).folder)[-1]
+        reached[number] = (-last.accuracy["test"], last.losses["test"], number)
+    assert search.chosen.number == min(reached, key=reached.get)
+    record = search.write()
+    assert record == read_search(search.folder)
+    assert record.best.accuracy == -min(reached.values())[0] and record.best.run in str(search.chosen.folder)
+    final = search.question.config(3, search.chosen.settings)
+    found, lines = read_searches([tmp_path])
+    assert not lines and found == {final.hash(open_set(data).content_hash, with_seed=False): [record]}
+    assert "5 settings, 5 trainings; chosen: " in record.in_words()
+
+
+def test_a_larger_budget_goes_on_from_a_smaller_one(data, tmp_path):
+    small = search_of(data, tmp_path, budget="2")
+    complete(small, data)
+    small.write()
+    large = search_of(data, tmp_path, budget="4")
+    assert complete(large, data) == [2, 3]
+    assert large.folder != small.folder and read_search(small.folder).trials == large.record().trials[:2]
+
+
+def test_a_budget_of_seconds_counts_what_the_trials_took(data, tmp_path, monkeypatch):
+    """Trials of 2, 3, 4, … s: those that begin before 9 s are over count, also where two were trained at a time."""
+    monkeypatch.setattr("balancemm_cli.runs.search.Trial.seconds", property(lambda one: 2.0 + one.number))
+    search = search_of(data, tmp_path / "one", budget="9s")
+    assert complete(search, data) == [0, 1, 2]
+    at_once = search_of(data, tmp_path / "two", budget="8s")
+    assert complete(at_once, data, at_once=2) == [0, 1, 2, 3]
+    assert [one.number for one in at_once.trials] == [0, 1, 2]
+    assert len(search.record().trials) == 3
+    with pytest.raises(UsageError, match="halving"):
+        search_of(data, tmp_path, budget="9s", kind="halving")
+
+
+def test_the_seconds_of_a_run_that_diverges_count(data, tmp_path):
+    search = search_of(data, tmp_path, budget="1", changes=(*FAST, "optimizer.lr=1e30"))
+    complete(search, data)
+    assert read_result(search.trial(0).folder)["status"] == "diverged" and search.trial(0).seconds > 0
+    with pytest.raises(InputError, match=r"Every trial .* diverged"):
+        search.write()
+
+
+def test_a_diverged_trial_is_the_worst(data, tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text('"optimizer.lr" = {values = [1e30, 0.05]}\n')
+    question = Question("mine", "concat", "baseline", "paper", None, (*FAST[:2], FAST[3]))
+    space = space_of(question.config(0, {}), path)
+    search = Search(
+        question, 0, space, Budget(trainings=4), "quasi-random", Places(tmp_path), open_set(data).content_hash
+    )
+    complete(search, data)
+    record = search.record()
+    assert {one.diverged for one in record.trials} == {True, False} and not record.best.diverged
+    assert [one.diverged for one in record.trials] == [
+        one.settings.get("optimizer.lr") == 1e30 for one in record.trials
+    ]
+
+
+def test_halving_trains_the_better_half_further(data, tmp_path):
+    search = search_of(data, tmp_path, budget="3", kind="halving")
+    assert (candidates(3), candidates(20)) == (5, 40)
+    begun = complete(search, data)
+    assert begun[:5] == [0, 1, 2, 3, 4] and len(begun) == 5 + 3 + 2
+
+    def best(numbers, share):
+        at = {
+            number: read_history(search.trial(number).folder)[search.trial(number).epochs(share) - 1]
+            for number in numbers
+        }
+        ranked = sorted(numbers, key=lambda one: (-at[one].accuracy["test"], at[one].losses["test"], one))
+        return ranked[: half(len(ranked))]
+
+    second = best(range(5), 1 / 4)
+    third = best(second, 1 / 2)
+    assert sorted(begun[5:8]) == sorted(second) and sorted(begun[8:]) == sorted(third)
+    assert search.chosen.number == best(third, 1)[0]
+    trained = {number: read_result(search.trial(number).folder)["epochs"] for number in range(5)}
+    for number in range(5):
+        share = 1 if number in third else 1 / 2 if number in second else 1 / 4
+        assert trained[number] == search.trial(number).epochs(share) == search.record().trials[number].epochs
+
+
+def test_halving_costs_no_more_than_its_budget():
+    for trainings in range(1, 60):
+        sizes = [candidates(trainings)]
+        for _ in RUNGS[1:]:
+            sizes.append(half(sizes[-1]))
+        shares = np.diff([0, *RUNGS])
+        assert np.dot(sizes, shares) <= trainings
+        bigger = [sizes[0] + 1]
+        for _ in RUNGS[1:]:
+            bigger.append(half(bigger[-1]))
+        assert np.dot(bigger, shares) > trainings
+
+
+def test_a_trial_that_stopped_at_its_rung_ends_as_one_that_did_not(data, tmp_path):
+    folders = []
+    for name, stops in (("halved", (1, 2, None)), ("whole", (None,))):
+        search = search_of(data, tmp_path / name, "opm+ogm")
+        for until in stops:
+            job = Job(search.trial(0).config, data, tmp_path / name, None, "cpu", until=until)
+            result = run_job(job, *[lambda *_: None] * 2)
+            assert result["epochs"] == (until or 4)
+            assert result["status"] == ("interrupted" if until else "finished")
+        folders.append(job.folder().path)
+    assert_same_run(*folders)
+
+
+def test_two_draws_that_are_one_run_are_trained_once(data, tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text('"epochs" = {range = [2, 3]}\n')
+    question = Question("mine", "concat", "baseline", "paper", None, FAST)
+    space = space_of(question.config(0, {}), path)
+    search = Search(
+        question, 0, space, Budget(trainings=5), "quasi-random", Places(tmp_path), open_set(data).content_hash
+    )
+    assert len({trial.folder for trial, _ in search.pending()}) == len(search.pending()) == 3
+    assert len(complete(search, data)) == 3 and len(search.record().trials) == 5
+
+
+def test_a_record_that_was_changed_is_refused(data, tmp_path):
+    search = search_of(data, tmp_path, budget="2")
+    complete(search, data)
+    search.write()
+    path = search.folder / "search.json"
+    content = json.loads(path.read_text())
+    for number, change in zip(
+        count(), ({"chosen": 1 - content["chosen"]}, {"chosen": 7}, {"format": 2}), strict=False
+    ):
+        path.write_text(json.dumps(content | change))
+        with pytest.raises(InputError, match=r"search\.json"):
+            read_search(search.folder)
+        assert len(read_searches([tmp_path])[1]) == 1, number
+    path.write_text(json.dumps(content))
+    assert read_search(search.folder).chosen == content["chosen"]
+
+
+# ---- folds ----------------------------------------------------------------------------------------------------------
+
+
+def test_nested_folds(tmp_path):
+    folds = write_set(tmp_path / "data" / "mine", {fold_name(number): 12 for number in (1, 2, 3, 4)})
+    for seed in range(5):
+        trial, final = folds.for_run(seed, "val"), folds.for_run(seed)
+        chosen_by, tested = {*trial.split("test").ids}, {*final.split("test").ids}
+        assert chosen_by == {*folds.for_run(seed + 1).split("test").ids}
+        seen = {*trial.split("train").ids} | chosen_by
+        assert len(seen) == 36 and not seen & tested and not chosen_by & {*trial.split("train").ids}
+        assert trial.counts == {"train": 24, "test": 12}
+    search = search_of(folds.folder, tmp_path / "runs", seed=1, budget="2")
+    (folds.folder / "fold-2-00000.arrow").unlink()  # of seed 1: tested on
+    complete(search, folds.folder)
+    assert search.write().seed == 1
+    two = write_set(tmp_path / "data" / "two", {fold_name(number): 12 for number in (1, 2)})
+    with pytest.raises(InputError, match="has 2 folds, and a search needs a third"):
+        two.for_run(0, "val")
+
+
+def test_the_command_searches_for_each_fold(tmp_path, bmm):
+    write_set(tmp_path / "data" / "mine", {fold_name(number): 12 for number in (1, 2, 3)})
+    places = ("--data", tmp_path / "data", "--runs", tmp_path / "runs", "--device", "cpu", "--threads", "1")
+    words = (
+        "tune",
+        "--dataset",
+        "mine",
+        *(word for one in FAST[:2] for word in ("--set", one)),
+        "--budget",
+        "2",
+    )
+    status, out, _ = bmm(*words, "--seeds", "0-1", *places, "--jobs", "2")
+    assert status == 0 and "Nested folds" in out and out.count("search.json") == 2
+    (row,) = (line for line in out.splitlines() if line.startswith("| baseline"))
+    assert "| 4 " in row and row.count("(2)") == 2  # four trials; mean over two folds, of both
+    found, _ = read_searches([tmp_path / "runs"])
+    assert sorted(record.seed for records in found.values() for record in records) == [0, 1]
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def command(data, runs, *words):
+    settings = [word for one in FAST if "lr" not in one for word in ("--set", one)]
+    places = [
+        "--data",
+        str(data.parent),
+        "--runs",
+        str(runs),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--jobs",
+        "2",
+    ]
+    given = ["tune", "--dataset", "mine", "--method", "baseline,opm", "--budget", "3", "--seeds", "0-1"]
+    return [*given, *settings, *places, *words]
+
+
+def test_the_command(data, tmp_path, bmm):
+    words = command(data, tmp_path / "runs")
+    status, out, _ = bmm(*words, "--dry-run")
+    assert status == 0 and len([line for line in out.splitlines() if ", trial " in line]) == 6
+    assert not (tmp_path / "runs").exists()
+    status, out, _ = bmm(*words, "--status")
+    assert out.count("waiting") == 6
+    status, out, error = bmm(*words)
+    assert status == 0 and error.count("val accuracy") == 6 and error.count(": test accuracy") == 4
+    rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith(("| baseline", "| opm"))]
+    records = {
+        record.method: record for found in read_searches([tmp_path / "runs"])[0].values() for record in found
+    }
+    for name, kind, budget, trials, _, validation, test, apart, chosen in (
+        [c.strip() for c in row] for row in rows
+    ):
+        record = records[name]
+        assert (kind, budget, trials) == ("quasi-random", "3 trainings", "3")
+        assert validation == f"{100 * record.best.accuracy:.1f} (1)"
+        tested = [
+            read_result(folder)["selections"]["last"]["accuracy"]
+            for folder in (tmp_path / "runs" / "mine" / "concat").glob(f"{name}-paper-s*")
+            if read_result(folder)["hashes"]["settings"] == record.settings_hash
+        ]
+        assert len(tested) == 2 and test.startswith(f"{100 * np.mean(tested):.1f} ± ")
+        assert apart == f"{100 * (np.mean(tested) - record.best.accuracy):+.1f}"
+        assert all(f"{key}={value}" in chosen for key, value in record.best.settings.items())
+    status, again, error = bmm(*words)
+    assert (status, again) == (0, out) and "accuracy" not in error  # nothing is left to train
+    status, out, _ = bmm(*words, "--status")
+    assert out.count("finished") == 10 and out.count("chosen settings") == 4
+    status, out, error = bmm("report", tmp_path / "runs", "--format", "csv")
+    assert status == 0 and len(out.splitlines()) == 3 and "trials of `bmm tune` (6)" in error
+
+
+def test_the_choice_as_a_recipe(data, tmp_path, bmm):
+    words = command(data, tmp_path / "runs", "--out", tmp_path / "tuned.toml")
+    assert bmm(*words)[0] == 2  # of two methods
+    words[words.index("baseline,opm")] = "opm"
+    assert bmm(*words)[0] == 0
+    (record,) = next(iter(read_searches([tmp_path / "runs"])[0].values()))
+    config = resolve("mine", method="opm", recipe=str(tmp_path / "tuned.toml"))
+    assert config.hash(record.data, with_seed=False) == record.settings_hash
+
+
+def test_on_a_cluster_each_call_queues_what_can_be_trained_then(data, tmp_path, bmm, monkeypatch):
+    """Trials, then the runs with the chosen settings, then the table. The queue here trains a job at once."""
+    queued = []
+
+    def submit_all(work, given, at_once):
+        queued.append(sorted(job.name for job in work))
+        assert given == ["partition=cpu"] and at_once == 2
+        for job in work:
+            run_job(job, lambda *_: None, lambda _: None)
+
+    monkeypatch.setattr(sys.modules["balancemm_cli.cli.tune"], "submit_all", submit_all)
+    words = command(data, tmp_path / "runs", "--launcher", "slurm", "--slurm", "partition=cpu")
+    assert bmm(*words)[1] == "" == bmm(*words)[1]
+    trials, finals = queued
+    assert len(trials) == 6 and all(", trial " in name for name in trials)
+    assert len(finals) == 4 and not any(", trial " in name for name in finals)
+    status, out, _ = bmm(*words)
+    assert status == 0 and "| baseline" in out and len(queued) == 2
+
+
+def test_a_trial_that_fails_is_named(data, tmp_path, bmm):
+    words = command(data, tmp_path / "runs")
+    assert bmm(*words, "--status")[0] == 0
+    (data / "val-00000.arrow").write_bytes(b"damaged")
+    status, _, error = bmm(*words)
+    assert status == 3 and "A trial failed" in error and ", trial 0: " in error
+
+
+def search_in_child(data, runs, steps):
+    """A search by halving and the run with its choice, each of whose steps is told to `steps`."""
+    search = search_of(data, runs, "opm+ogm", kind="halving")
+    complete(search, data, told=steps.send)
+    search.write()
+    final = Job(search.question.config(0, search.chosen.settings), data, runs, None, "cpu", 1)
+    run_job(final, lambda _, event: steps.send(event), lambda _: None)
+
+
+def start(data, runs):
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=search_in_child, args=(data, runs, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def finish_search(data, runs):
+    process, steps = start(data, runs)
+    with pytest.raises(EOFError):
+        while True:
+            steps.recv()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_a_search_that_is_killed_five_times_chooses_the_same(data, tmp_path):
+    """By SIGKILL at moments that are drawn. The runs and the choice are those of a search that was left alone, to the
+    bit."""
+    chance = random.Random()
+    seed = chance.randrange(2**32)
+    print(f"moments drawn with seed {seed}")
+    chance.seed(seed)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for _ in range(5):
+        process, steps = start(data, killed)
+        for _ in range(chance.randint(1, 7)):
+            steps.recv()
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    for runs in (killed, whole):
+        finish_search(data, runs)
+    assert not list(killed.rglob(".*.tmp"))
+    records = [next(iter(read_searches([runs])[0].values())) for runs in (killed, whole)]
+    assert [record.fingerprint for (record,) in records] == [records[0][0].fingerprint] * 2
+    folders = sorted(path.parent.relative_to(whole) for path in whole.rglob("result.json"))
+    assert folders == sorted(path.parent.relative_to(killed) for path in killed.rglob("result.json"))
+    states = [read_result(whole / folder)["status"] for folder in folders]
+    assert sorted(states) == ["finished"] * 3 + ["interrupted"] * 3  # two trials and the choice; three trials
+    for folder in folders:
+        assert_same_run(killed / folder, whole / folder, read_result(whole / folder)["status"])
