@@ -132,12 +132,14 @@ def test_settings_of_the_method_do_not_part_it_from_its_baseline(tmp_path):
     for seed in range(3):
         write_run(tmp_path, "opm", seed, accuracy=0.8 + seed / 100, overrides=("opm.q_base=0.3",))
         write_run(tmp_path, "ogm", seed, accuracy=0.7, variant="official")
+        write_run(tmp_path, "g-blending", seed, accuracy=0.9)  # of a revision of its own
         write_run(tmp_path, seed=seed, accuracy=0.6)
     for path in tmp_path.rglob("predictions.arrow"):
         path.unlink()
     found = rows_of(tmp_path)
     assert found["opm"].gain.comparison.difference.mean == pytest.approx(0.21)
     assert found["ogm"].gain.comparison.difference.mean == pytest.approx(0.1)
+    assert found["g-blending"].gain.comparison.difference.mean == pytest.approx(0.3)
     assert found["opm"].gain.new_samples is None  # there are no predictions
 
 

@@ -2,12 +2,16 @@
 
 import pytest
 from golden import held
+from run_folders import write_run
 
 from balancemm_cli.cli.list import KINDS
 from balancemm_cli.extensions import LOADED
 from balancemm_cli.methods import METHODS
 from balancemm_cli.models import MODELS
 from balancemm_cli.origin import not_held, origins
+from balancemm_cli.results.contents import Contents
+from balancemm_cli.results.formats import to_markdown
+from balancemm_cli.results.groups import collect
 
 OURS = [
     name
@@ -42,3 +46,19 @@ def test_names_of_a_report_s_rows():
         ("else", "other"),
     ]
     assert not_held(rows) == ["moddrop", "avsdn"]
+
+
+def test_a_report_notes_what_was_never_held_and_what_is_of_a_former_revision(tmp_path, monkeypatch):
+    for seed in range(2):
+        write_run(tmp_path, seed=seed, accuracy=0.6)
+        write_run(tmp_path, "g-blending", seed, accuracy=0.7)
+    assert "not held against its authors' code: g-blending." in report(tmp_path)
+    assert "former revision" not in report(tmp_path)
+    monkeypatch.setattr(METHODS["g-blending"], "revision", 3)
+    former = "Of a former revision, when a method or model of this name computed something else (CHANGELOG): "
+    assert f"{former}concat g-blending." in report(tmp_path)
+
+
+def report(folder):
+    groups = collect([folder], "last").groups
+    return "\n".join(to_markdown(table) for table in Contents(groups, "last").tables)

@@ -283,7 +283,7 @@ def resolve(
         model_settings=of_model[model],
         methods={part: methods[part] for part in names},
         extensions=_extensions(model, names),
-        revisions=_revisions(model, names),
+        revisions=revisions(model, names),
     )
 
 
@@ -328,7 +328,7 @@ def refuse_unused(
             raise UsageError(f"{source} {key} would change nothing: no run has {kind} {owner}. Leave it out.")
 
 
-def _revisions(model: str, methods: Iterable[str]) -> dict[str, int]:
+def revisions(model: str, methods: Iterable[str]) -> dict[str, int]:
     """Of the methods of a run and its model: those that are no longer what they were at first."""
     used = {name: METHODS[name].revision for name in methods}
     if model in MODELS:

@@ -52,6 +52,8 @@ class Greedy(Method):
         "each branch has its own running means, and no epoch only measures; the code's rules are variant official",
     )
 
+    revision = 2  # the first was what greedy_adaptation.py is
+
     class Settings(EpochRange):
         """The paper's settings; `VARIANTS` holds what the official code does instead."""
 

@@ -11,7 +11,7 @@ from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.paper_tables import Cell
 from balancemm_cli.results.published import PAPER
-from balancemm_cli.results.settings import origin_notes, recipe_notes, suite_notes
+from balancemm_cli.results.settings import origin_notes, recipe_notes, revision_notes, suite_notes
 from balancemm_cli.runs.schema import Selection
 
 
@@ -55,7 +55,7 @@ class Contents:
     def _notes_of(self, table: Table) -> list[str]:
         """What differs from the recipe and the suite, of the rows of a table of runs."""
         groups = [group for group in self.groups if group.trained and group.first.dataset == table.dataset]
-        notes = [*origin_notes(groups), *recipe_notes(groups)]
+        notes = [*origin_notes(groups), *revision_notes(groups), *recipe_notes(groups)]
         if self.suite and groups:
             name, suite = load_suite(self.suite)
             notes += suite_notes(groups, name, suite.configs())

@@ -106,11 +106,11 @@ def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, int]:
 
 def _key(group: Group) -> tuple:
     """What a method and its baseline share."""
-    own = tuple(f"{name}." for name in ("discrepancy", *group.first.method.split("+")))
+    methods = group.first.method.split("+")
+    own = tuple(f"{name}." for name in ("discrepancy", *methods))
+    apart = {"method", "variant", *(f"revisions.{name}" for name in methods)}
     settings = {
-        key: value
-        for key, value in group.common.items()
-        if key not in ("method", "variant") and not key.startswith(own)
+        key: value for key, value in group.common.items() if key not in apart and not key.startswith(own)
     }
     return group.first.hashes.data, str(sorted(settings.items()))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe, is_key
-from balancemm_cli.config.run import RunConfig, not_installed, resolve
+from balancemm_cli.config.run import RunConfig, not_installed, resolve, revisions
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.origin import not_held
 from balancemm_cli.results.groups import Group
@@ -47,6 +47,21 @@ def recipe_notes(groups: Sequence[Group]) -> list[str]:
         else:
             found += [f"{_name(group)} ({describe(settings)})"] if settings else []
     return _named("Settings other than the recipe's", found)
+
+
+def revision_notes(groups: Sequence[Group]) -> list[str]:
+    """A line on the groups whose method or model computes something else now, under the same name."""
+    known = [group for group in groups if group.runs[0].config]
+    return _named(
+        "Of a former revision, when a method or model of this name computed something else (CHANGELOG)",
+        [_name(group) for group in known if _is_former(group)],
+    )
+
+
+def _is_former(group: Group) -> bool:
+    config = group.runs[0].config
+    assert config is not None
+    return config.revisions != revisions(config.model, config.methods)
 
 
 def origin_notes(groups: Sequence[Group]) -> list[str]:
