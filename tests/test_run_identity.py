@@ -241,7 +241,11 @@ def test_each_run_of_two_suites_is_trained_once(bmm, prepared, tmp_path):
     collection = collect([tmp_path / "runs"], "last", suite=load_suite(str(tmp_path / "two.toml")))
     assert [str(run.folder) for group in collection.groups for run in group.runs] == [folder]
     status, out, _ = bmm("report", tmp_path / "runs", "--suite", tmp_path / "two.toml", "--format", "csv")
-    assert status == 0 and len(out.splitlines()) == 2
+    assert status == 0 and [line.split(",")[1] for line in out.splitlines()] == [
+        "model",
+        "majority",
+        "concat",
+    ]
     (tmp_path / "three.toml").write_text(text.format('"ogm"'))
     status, _, err = bmm("report", tmp_path / "runs", "--suite", tmp_path / "three.toml")
     assert status == 3 and "no runs" in err.lower()
