@@ -25,6 +25,7 @@ RESERVED = frozenset(
         *(
             "methods",
             "extensions",
+            "revisions",
             "task",
             "modalities",
             "encoder",

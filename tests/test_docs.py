@@ -28,7 +28,16 @@ NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED a
 # What the program says where they, or what was trained on them, are absent.
 ABSENT = {"prepare": "data/raw/", "train": "Prepare it first", "report": "There are no runs "}
 OTHER_TABLES = ("sensors", "unsplit", "pets", "collar")  # beside my.csv, which a folder has alone
-ORDER = ["prepare", "train", "eval", "report", "list", "show", "doctor"]  # each needs what comes before it
+ORDER = [
+    "prepare",
+    "train",
+    "tune",
+    "eval",
+    "report",
+    "list",
+    "show",
+    "doctor",
+]  # each needs what comes before it
 
 
 def shown_commands():

@@ -508,7 +508,7 @@ def test_the_command(data, tmp_path, bmm):
     status, out, _ = bmm(*words, "--status")
     assert out.count("finished") == 10 and out.count("chosen settings") == 4
     status, out, error = bmm("report", tmp_path / "runs", "--format", "csv")
-    assert status == 0 and len(out.splitlines()) == 3 and "trials of `bmm tune` (6)" in error
+    assert status == 0 and len(out.splitlines()) == 4 and "trials of `bmm tune` (6)" in error
 
 
 def test_the_choice_as_a_recipe(data, tmp_path, bmm):

@@ -32,7 +32,8 @@ def test_the_wheel_reports_beside_published_numbers(installed, tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / "runs", "opm", seed, dataset="crema-d", recipe="paper", accuracy=0.74)
     words = ("report", "--format", "json", "--out", "out")
-    (row,) = json.loads(python("-m", "balancemm_cli", *words, cwd=tmp_path, path=installed))
+    majority, row = json.loads(python("-m", "balancemm_cli", *words, cwd=tmp_path, path=installed))
+    assert majority["model"] == "majority"
     assert row["published"] == {"accuracy": 0.751, "source": "tpami2024", "table": "12", "note": ""}
     assert row["delta"] == pytest.approx(-0.011)
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

@@ -129,7 +129,7 @@ def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
 @of_each_method
 def test_counting_what_a_step_costs_leaves_the_training_alone(method: str) -> None:
     """A run counts it at its start on a copy, which the method must allow to be made."""
-    assert_cost_is_counted(Case(method=method))
+    assert_cost_is_counted(tried(method))
 
 
 @of_each_method

@@ -23,7 +23,7 @@ from balancemm_cli.data.datasets.own_tables import read_table
 from balancemm_cli.data.datasets.plan import SPLITS, Cell, Clip, Plan, Sample, Spec, features, held
 from balancemm_cli.data.datasets.splitting import in_two_parts, split_by_rule
 from balancemm_cli.data.folds import fold_name, is_fold
-from balancemm_cli.data.kinds import KINDS, Kind
+from balancemm_cli.data.kinds import KINDS, Kind, kind_of
 from balancemm_cli.data.kinds.base import CellError, Own, Storing
 from balancemm_cli.errors import InputError, UsageError
 
@@ -179,7 +179,7 @@ def _storing(given: Mapping[str, str]) -> Storing:
 
 def _check_used(path: Path, given: Iterable[str], modalities: Mapping[str, Modality]) -> None:
     """UsageError for an option that would change how none of the modalities is stored."""
-    used = frozenset().union(*(KINDS[modality.spec["kind"]].storing for modality in modalities.values()))
+    used = frozenset().union(*(kind_of(modality.spec).storing for modality in modalities.values()))
     if unused := sorted({*given} - used):
         raise UsageError(
             f"--{unused[0]} would change nothing: no column of {path} holds media that it is for. Leave it away."
