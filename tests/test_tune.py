@@ -16,7 +16,7 @@ from test_resume import assert_same_run
 
 from balancemm_cli.config.recipe import keys
 from balancemm_cli.config.run import resolve
-from balancemm_cli.config.spaces import SHARED, draw, space_of, spaces
+from balancemm_cli.config.spaces import SHARED, Dimension, draw, space_of, spaces
 from balancemm_cli.data.datasets.plan import features
 from balancemm_cli.data.folds import fold_name
 from balancemm_cli.data.store import open_set, write_shard
@@ -35,6 +35,8 @@ from balancemm_cli.runs.search import (
     Budget,
     Question,
     Search,
+    Trial,
+    Value,
     candidates,
     half,
     parse_budget,
@@ -174,6 +176,8 @@ def test_what_is_given_is_not_searched(tmp_path):
         ('"opm.q_base" = {range = [0.2, 0.6], factor = [1, 2]}', "one of range, factor and values"),
         ('"opm.q_base" = {ranges = [0.2, 0.6]}', "Did you mean 'range'"),
         ('"opm.q_base" = 0.4', "takes a table"),
+        ('"opm.q_base" = {values = [0.2, 0.2]}', "two or more, each once"),
+        ('"ogm.alpha" = {range = [0.2, 0.6]}', "no setting of it that is not given"),
     ],
 )
 def test_a_wrong_space_is_refused_in_a_sentence(tmp_path, line, said):
@@ -190,6 +194,46 @@ def test_a_space_that_reaches_beyond_a_setting_is_refused_before_anything_is_tra
     space = space_of(question.config(0, {}), path)
     with pytest.raises(UsageError, match=r"reaches too far.*'opm.q_base'.*less than or equal to 1"):
         Search(question, 0, space, Budget(trainings=2), "quasi-random", Places(tmp_path), "")
+
+
+def test_a_value_in_the_middle_that_no_run_takes_is_refused_before_anything_is_trained(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('"opm.q_base" = {values = [0.1, 0.3, 1.5, 0.5]}\n"epochs" = {values = [5, 6]}\n')
+    question = Question("synthetic", "concat", "opm", "paper", None)
+    space = space_of(question.config(0, {}), path)
+    with pytest.raises(UsageError, match=r"'opm.q_base'.*less than or equal to 1"):
+        Search(question, 0, space, parse_budget("9s"), "quasi-random", Places(tmp_path), "")
+
+
+def test_a_number_is_whole_where_the_setting_is():
+    whole_ends, other_ends = Dimension(range=(0, 1)), Dimension(range=(10.0, 40.0))
+    assert whole_ends.at(0.3, 0.5) == 0.3 and whole_ends.at(0.3, None) == 0
+    assert isinstance(other_ends.at(0.123, 64), int) and other_ends.at(0.123, 64) == 14
+
+
+def test_the_seconds_of_a_trial_are_read_once_a_look(tmp_path, monkeypatch):
+    """A quick method has hundreds of trials under a budget in seconds."""
+    read = []
+    monkeypatch.setattr(Trial, "value", lambda self, share=1.0: Value(0.5, 1.0) if self.number < 60 else None)
+    monkeypatch.setattr(Trial, "seconds", property(lambda self: read.append(self.number) or 1.0))
+    question = Question("synthetic", "concat", "opm", "paper", None)
+    space = space_of(question.config(0, {}))
+    search = Search(question, 0, space, parse_budget("100s"), "quasi-random", Places(tmp_path), "")
+    ((trial, _),) = search.pending()
+    assert trial.number == 60 and sorted(read) == [*range(60)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "."), "is a folder"),
+        (("--out", "none/tuned.toml"), "there is no folder none"),
+        (("--set", "tested_on=test"), "--set tested_on would change nothing"),
+    ],
+)
+def test_what_would_be_in_vain_is_refused_before_anything_is_trained(data, tmp_path, bmm, words, said):
+    status, _, error = bmm(*command(data, tmp_path / "runs"), *words)
+    assert status == 2 and said in error and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "20m", "1.5", "", "99999", "0s"])
@@ -508,7 +552,7 @@ def test_the_command(data, tmp_path, bmm):
     status, out, _ = bmm(*words, "--status")
     assert out.count("finished") == 10 and out.count("chosen settings") == 4
     status, out, error = bmm("report", tmp_path / "runs", "--format", "csv")
-    assert status == 0 and len(out.splitlines()) == 3 and "trials of `bmm tune` (6)" in error
+    assert status == 0 and len(out.splitlines()) == 4 and "trials of `bmm tune` (6)" in error
 
 
 def test_the_choice_as_a_recipe(data, tmp_path, bmm):
