@@ -1,6 +1,7 @@
 """`bmm tune`: what is searched, that no trial reads a test sample, and that a killed search chooses the same."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -382,7 +383,7 @@ def test_a_diverged_trial_is_the_worst(data, tmp_path):
 
 def test_halving_trains_the_better_half_further(data, tmp_path):
     search = search_of(data, tmp_path, budget="3", kind="halving")
-    assert (candidates(3), candidates(20)) == (5, 40)
+    assert (candidates(3, 4), candidates(20, 4)) == (5, 40)
     begun = complete(search, data)
     assert begun[:5] == [0, 1, 2, 3, 4] and len(begun) == 5 + 3 + 2
 
@@ -404,17 +405,19 @@ def test_halving_trains_the_better_half_further(data, tmp_path):
         assert trained[number] == search.trial(number).epochs(share) == search.record().trials[number].epochs
 
 
-def test_halving_costs_no_more_than_its_budget():
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 20, 30])
+def test_halving_costs_no_more_than_its_budget(epochs):
+    """Whole epochs are trained, so that a quarter of one epoch is one."""
+
+    def cost(sizes):
+        return np.dot(sizes, np.diff([0, *(math.ceil(share * epochs) for share in RUNGS)]))
+
+    def rungs(first):
+        return [first, half(first), half(half(first))]
+
     for trainings in range(1, 60):
-        sizes = [candidates(trainings)]
-        for _ in RUNGS[1:]:
-            sizes.append(half(sizes[-1]))
-        shares = np.diff([0, *RUNGS])
-        assert np.dot(sizes, shares) <= trainings
-        bigger = [sizes[0] + 1]
-        for _ in RUNGS[1:]:
-            bigger.append(half(bigger[-1]))
-        assert np.dot(bigger, shares) > trainings
+        first = candidates(trainings, epochs)
+        assert cost(rungs(first)) <= trainings * epochs < cost(rungs(first + 1))
 
 
 def test_a_trial_that_stopped_at_its_rung_ends_as_one_that_did_not(data, tmp_path):

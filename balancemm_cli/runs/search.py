@@ -203,7 +203,8 @@ class Search:
         elif self.kind == "quasi-random":
             yield [self.trial(number) for number in range(self.budget.trainings)], 1.0
         else:
-            trials = [self.trial(number) for number in range(candidates(self.budget.trainings))]
+            count = candidates(self.budget.trainings, self.base.settings.epochs)
+            trials = [self.trial(number) for number in range(count)]
             for share in RUNGS:
                 yield trials, share
                 trials = best_first(trials, share)[: half(len(trials))]
@@ -284,18 +285,20 @@ class Search:
         return record
 
 
-def candidates(trainings: int) -> int:
-    """How many trials successive halving begins with, so that all their rungs are so many whole trainings at most."""
+def candidates(trainings: int, epochs: int) -> int:
+    """How many trials successive halving begins with, so that all their rungs are so many whole trainings at most, each
+    of so many epochs, of which every rung takes whole ones."""
+    ends = [math.ceil(share * epochs) for share in RUNGS]
 
-    def cost(count: int) -> float:
-        total, before = 0.0, 0.0
-        for share in RUNGS:
-            total += count * (share - before)
-            count, before = half(count), share
+    def cost(count: int) -> int:
+        total = before = 0
+        for end in ends:
+            total += count * (end - before)
+            count, before = half(count), end
         return total
 
     count = trainings
-    while cost(count + 1) <= trainings:
+    while cost(count + 1) <= trainings * epochs:
         count += 1
     return count
 
