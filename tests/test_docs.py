@@ -124,6 +124,8 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             words += ["--workers", "1"]
         if words[1] == "train" and "laptop" in words:
             words += ["--dry-run"]  # it would train hundreds of runs on htad
+        if words[1] == "tune":
+            words += ["--budget", "1", "--seeds", "0", "--set", "epochs=1", "--device", "cpu"]
         if words[1] == "train":
             words += ["--set", "epochs=1", "--device", "cpu"]
             words = [re.sub(r"^0-\d$", "0", word) for word in words]
@@ -146,7 +148,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
 
 def test_the_commands_are_found():
     kinds = {command.split()[1] for command in shown_commands()}
-    assert kinds >= {"prepare", "train", "eval", "report", "list"}
+    assert kinds >= {"prepare", "train", "tune", "eval", "report", "list"}
 
 
 def test_everything_has_a_page():

@@ -324,7 +324,7 @@ def test_a_run_is_not_evaluated_by_another_source(data, tmp_path, monkeypatch):
     train_run(folder, CPU)
     assert evaluate_run(folder.path, data, CPU)[0].epochs == 1
     as_loaded(monkeypatch, "b" * 64)
-    with pytest.raises(InputError, match=CHANGED + r"trained \(.*\). Install that one again, or train"):
+    with pytest.raises(InputError, match=CHANGED + r"trained \(.*\). Install that version again, or train"):
         evaluate_run(folder.path, data, CPU)
 
 

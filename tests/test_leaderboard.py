@@ -153,3 +153,59 @@ def test_it_can_be_drawn_and_written(six, tmp_path):
 )
 def test_it_is_a_report_of_its_own(six, tmp_path, other):
     assert "--leaderboard" in bmm(str(six), "--leaderboard", *other, cwd=tmp_path, status=2).stderr
+
+
+def test_methods_that_differ_in_their_variant_or_settings_have_names_of_their_own(tmp_path):
+    """By model and method alone two of them would be one key of a record, and one name in a note."""
+    write_sets(tmp_path, DATASETS[:5], 2)
+    for place, dataset in enumerate(DATASETS[:5]):
+        for seed in range(2):
+            write_run(
+                tmp_path / dataset,
+                "opm",
+                seed,
+                dataset=dataset,
+                variant="official",
+                accuracy=0.7,
+                data=f"{place}" * 64,
+            )
+    write_run(tmp_path / "set-0", "pmr", 0, dataset="set-0", accuracy=0.9, data="0" * 64)
+    write_run(tmp_path / "set-0", "pmr", 0, dataset="set-0", variant="official", accuracy=0.9, data="0" * 64)
+    groups = with_references(collect([tmp_path], "last").groups)[0]
+    contents = Leaderboard(groups, "last", [])
+    assert len({*contents.board.labels.values()}) == len(contents.board.entries)
+    opm = next(one for one in contents.records if (one["method"], one["variant"]) == ("opm", "paper"))
+    others = {"concat opm · official", "concat baseline", "concat ogm", "concat opm+ogm", "majority"}
+    assert {*opm["wilcoxon_holm"]} == others
+    lacking = [note for note in over_datasets(contents.board).notes if note.startswith("Not compared")]
+    assert sorted(note[:32] for note in lacking) == [
+        "Not compared: concat pmr · offic",
+        "Not compared: concat pmr · paper",
+    ]
+
+
+def test_the_best_modality_is_of_one_recipe(tmp_path):
+    for recipe, accuracy in (("default", 0.6), ("other", 0.9)):
+        (tmp_path / f"{recipe}.toml").write_text(f"epochs = {int(100 * accuracy)}\n")
+        for dataset, data in (("set-0", "0" * 64), ("set-1", "1" * 64)):
+            for model in ("unimodal-audio", "unimodal-visual"):
+                kept = {"dataset": dataset, "data": data, "model": model}
+                write_run(tmp_path, accuracy=accuracy, recipe=str(tmp_path / f"{recipe}.toml"), **kept)
+    best = [entry for entry in board_of(tmp_path).entries if entry.names[0] == "best modality"]
+    reached = {entry.names[3]: {one.accuracy.mean for one in entry.rows.values()} for entry in best}
+    assert reached == {"default": {0.6}, "other": {0.9}}
+
+
+def test_the_majority_class_has_no_say_in_which_seeds_count(tmp_path):
+    """It is there for each seed that any run has: with one of two methods it would be more than half of three."""
+    for dataset, data in (("set-0", "0" * 64), ("set-1", "1" * 64)):
+        for seed in range(3):
+            write_run(tmp_path, "baseline", seed, dataset=dataset, data=data)
+        write_run(tmp_path, "opm", 0, dataset=dataset, data=data)
+    board = board_of(tmp_path)
+    assert board.seeds == {"set-0": [0], "set-1": [0]} and len(board.compared) == 3
+
+
+def test_one_data_set_is_said_to_be_one(tmp_path):
+    table = over_datasets(board_of(write_sets(tmp_path, DATASETS[:1], 2)))
+    assert table.title == "Over 1 data set" and "there is 1, and" in table.notes[0]

@@ -1,6 +1,7 @@
 """`bmm tune`: what is searched, that no trial reads a test sample, and that a killed search chooses the same."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -16,7 +17,7 @@ from test_resume import assert_same_run
 
 from balancemm_cli.config.recipe import keys
 from balancemm_cli.config.run import resolve
-from balancemm_cli.config.spaces import SHARED, draw, space_of, spaces
+from balancemm_cli.config.spaces import SHARED, Dimension, draw, space_of, spaces
 from balancemm_cli.data.datasets.plan import features
 from balancemm_cli.data.folds import fold_name
 from balancemm_cli.data.store import open_set, write_shard
@@ -35,6 +36,8 @@ from balancemm_cli.runs.search import (
     Budget,
     Question,
     Search,
+    Trial,
+    Value,
     candidates,
     half,
     parse_budget,
@@ -174,6 +177,8 @@ def test_what_is_given_is_not_searched(tmp_path):
         ('"opm.q_base" = {range = [0.2, 0.6], factor = [1, 2]}', "one of range, factor and values"),
         ('"opm.q_base" = {ranges = [0.2, 0.6]}', "Did you mean 'range'"),
         ('"opm.q_base" = 0.4', "takes a table"),
+        ('"opm.q_base" = {values = [0.2, 0.2]}', "two or more, each once"),
+        ('"ogm.alpha" = {range = [0.2, 0.6]}', "no setting of it that is not given"),
     ],
 )
 def test_a_wrong_space_is_refused_in_a_sentence(tmp_path, line, said):
@@ -190,6 +195,46 @@ def test_a_space_that_reaches_beyond_a_setting_is_refused_before_anything_is_tra
     space = space_of(question.config(0, {}), path)
     with pytest.raises(UsageError, match=r"reaches too far.*'opm.q_base'.*less than or equal to 1"):
         Search(question, 0, space, Budget(trainings=2), "quasi-random", Places(tmp_path), "")
+
+
+def test_a_value_in_the_middle_that_no_run_takes_is_refused_before_anything_is_trained(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('"opm.q_base" = {values = [0.1, 0.3, 1.5, 0.5]}\n"epochs" = {values = [5, 6]}\n')
+    question = Question("synthetic", "concat", "opm", "paper", None)
+    space = space_of(question.config(0, {}), path)
+    with pytest.raises(UsageError, match=r"'opm.q_base'.*less than or equal to 1"):
+        Search(question, 0, space, parse_budget("9s"), "quasi-random", Places(tmp_path), "")
+
+
+def test_a_number_is_whole_where_the_setting_is():
+    whole_ends, other_ends = Dimension(range=(0, 1)), Dimension(range=(10.0, 40.0))
+    assert whole_ends.at(0.3, 0.5) == 0.3 and whole_ends.at(0.3, None) == 0
+    assert isinstance(other_ends.at(0.123, 64), int) and other_ends.at(0.123, 64) == 14
+
+
+def test_the_seconds_of_a_trial_are_read_once_a_look(tmp_path, monkeypatch):
+    """A quick method has hundreds of trials under a budget in seconds."""
+    read = []
+    monkeypatch.setattr(Trial, "value", lambda self, share=1.0: Value(0.5, 1.0) if self.number < 60 else None)
+    monkeypatch.setattr(Trial, "seconds", property(lambda self: read.append(self.number) or 1.0))
+    question = Question("synthetic", "concat", "opm", "paper", None)
+    space = space_of(question.config(0, {}))
+    search = Search(question, 0, space, parse_budget("100s"), "quasi-random", Places(tmp_path), "")
+    ((trial, _),) = search.pending()
+    assert trial.number == 60 and sorted(read) == [*range(60)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "."), "is a folder"),
+        (("--out", "none/tuned.toml"), "there is no folder none"),
+        (("--set", "tested_on=test"), "--set tested_on would change nothing"),
+    ],
+)
+def test_what_would_be_in_vain_is_refused_before_anything_is_trained(data, tmp_path, bmm, words, said):
+    status, _, error = bmm(*command(data, tmp_path / "runs"), *words)
+    assert status == 2 and said in error and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "20m", "1.5", "", "99999", "0s"])
@@ -338,7 +383,7 @@ def test_a_diverged_trial_is_the_worst(data, tmp_path):
 
 def test_halving_trains_the_better_half_further(data, tmp_path):
     search = search_of(data, tmp_path, budget="3", kind="halving")
-    assert (candidates(3), candidates(20)) == (5, 40)
+    assert (candidates(3, 4), candidates(20, 4)) == (5, 40)
     begun = complete(search, data)
     assert begun[:5] == [0, 1, 2, 3, 4] and len(begun) == 5 + 3 + 2
 
@@ -360,17 +405,19 @@ def test_halving_trains_the_better_half_further(data, tmp_path):
         assert trained[number] == search.trial(number).epochs(share) == search.record().trials[number].epochs
 
 
-def test_halving_costs_no_more_than_its_budget():
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 20, 30])
+def test_halving_costs_no_more_than_its_budget(epochs):
+    """Whole epochs are trained, so that a quarter of one epoch is one."""
+
+    def cost(sizes):
+        return np.dot(sizes, np.diff([0, *(math.ceil(share * epochs) for share in RUNGS)]))
+
+    def rungs(first):
+        return [first, half(first), half(half(first))]
+
     for trainings in range(1, 60):
-        sizes = [candidates(trainings)]
-        for _ in RUNGS[1:]:
-            sizes.append(half(sizes[-1]))
-        shares = np.diff([0, *RUNGS])
-        assert np.dot(sizes, shares) <= trainings
-        bigger = [sizes[0] + 1]
-        for _ in RUNGS[1:]:
-            bigger.append(half(bigger[-1]))
-        assert np.dot(bigger, shares) > trainings
+        first = candidates(trainings, epochs)
+        assert cost(rungs(first)) <= trainings * epochs < cost(rungs(first + 1))
 
 
 def test_a_trial_that_stopped_at_its_rung_ends_as_one_that_did_not(data, tmp_path):

@@ -1,5 +1,6 @@
 """A verdict is given for the data that a printed number was got on alone: its reader, its split, its lists, whole."""
 
+import hashlib
 import json
 import shutil
 
@@ -301,3 +302,30 @@ def test_a_suite_that_is_held_against_nothing_is_refused(tmp_path, line, said):
     own.write_text(f"title = 't'\n{line}\n[[runs]]\ndatasets = ['crema-d']\n")
     with pytest.raises(UsageError, match=said):
         load_suite(str(own))
+
+
+def test_a_run_from_before_a_change_is_not_comparable_and_the_revision_is_named(tmp_path):
+    """A run of a model that has changed since says nothing of the model that the suite plans."""
+    number = next(
+        one
+        for one in published.rows()
+        if (one.source, one.dataset, one.table, one.model, one.method, one.metric)
+        == (published.PAPER, "crema-d", "2", published.published_model("film"), "baseline", "accuracy")
+    )
+    for seed in range(3):
+        folder = write_run(
+            tmp_path,
+            "baseline",
+            seed,
+            model="film",
+            accuracy=number.fraction + seed / 1000,
+            dataset="crema-d",
+            recipe="paper",
+        )
+        config, result = folder / "config.toml", json.loads((folder / "result.json").read_text())
+        config.write_text(config.read_text().replace("[revisions]\nfilm = 2\n", ""))
+        result["config_hash"] = hashlib.sha256(config.read_bytes()).hexdigest()
+        (folder / "result.json").write_text(json.dumps(result))
+    (group,) = collect([tmp_path], "last").groups
+    found = judge("x", group, reached(group, "accuracy", "last"), number)
+    assert found.word == "not comparable" and "revisions.film=none for 2" in found.reason

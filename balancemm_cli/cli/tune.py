@@ -98,6 +98,7 @@ def tune(
         raise UsageError("Under torchrun one run is trained at a time. Call bmm tune without it.")
     if slurm and launcher != "slurm":
         raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
+    _check_out(out)
     changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
     names = [name for given in method or ["baseline"] for name in given.split(",")]
     given_seeds, given_budget = parse_seeds(seeds), parse_budget(budget)
@@ -154,9 +155,14 @@ def _questions(
     none."""
     from dataclasses import replace
 
+    from balancemm_cli.config.recipe import parse_override
     from balancemm_cli.config.run import refuse_unused
     from balancemm_cli.runs.search import Question
 
+    if any(parse_override(change)[0] == "tested_on" for change in changes):
+        raise UsageError(
+            "--set tested_on would change nothing: trials are tested on val, and the chosen settings on test."
+        )
     found = [Question(dataset, model, method, variant, recipe, tuple(changes)) for method in methods]
     configs = [question.config(0, {}) for question in found]
     refuse_unused(configs, changes, "--set")
@@ -365,6 +371,14 @@ def _print(table: "Table") -> None:
     from balancemm_cli.results.formats import to_markdown
 
     print(to_markdown(table), end="")
+
+
+def _check_out(path: Path | None) -> None:
+    """UsageError where no file can be written there, before anything is trained for it."""
+    if path and path.is_dir():
+        raise UsageError(f"--out {path} is a folder. Name a file in it.")
+    if path and not path.parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {path.parent}. Make it, or name another file.")
 
 
 def _write_recipe(tuned: _Tuned, path: Path) -> None:

@@ -119,14 +119,22 @@ class RunConfig(Section):
             )
 
     def check_sources(self, when: str, remedy: str) -> None:
-        """InputError where the source of a method or model of another package is not what it was `when` the run, for
-        instance, "was planned"."""
+        """InputError where a method or model computes something else than it did `when` the run, for instance, "was
+        planned": its source in another package has changed, or its revision in this one."""
         now = _extensions(self.model, self.methods)
         for name, then in self.extensions.items():
             if name not in now or now[name] != then:
                 raise InputError(
                     f"The source of '{name}' ({then['package']} {then['version']}) has changed since this run {when}. "
                     f"{remedy}"
+                )
+        current = _revisions(self.model, self.methods)
+        for name in sorted({*current, *self.revisions}):
+            before, after = self.revisions.get(name, 1), current.get(name, 1)
+            if before != after:
+                raise InputError(
+                    f"'{name}' computes something else than when this run {when}: revision {after} here, {before} "
+                    f"there. {remedy}"
                 )
 
     @property

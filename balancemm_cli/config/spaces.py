@@ -25,7 +25,7 @@ Space = dict[str, "Dimension"]
 class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """What one setting may be: within a range, within a range of multiples of the recipe's value, or one of several.
 
-    Between whole numbers, or as multiples of one, it is a whole number.
+    It is a whole number where the recipe's value is one; of a setting without a value, between whole ends.
     """
 
     range: tuple[Number, Number] | None = None
@@ -37,8 +37,8 @@ class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     def _of_one_sort(self) -> Self:
         if sum(given is not None for given in (self.range, self.factor, self.values)) != 1:
             raise ValueError("it takes one of range, factor and values")
-        if self.values is not None and len(self.values) < 2:
-            raise ValueError("values must be two or more")
+        if self.values is not None and not 1 < len({*map(repr, self.values)}) == len(self.values):
+            raise ValueError("values must be two or more, each once")
         low, high = self.range or self.factor or (1, 2)
         if low >= high:
             raise ValueError("the first number must be below the second")
@@ -55,9 +55,8 @@ class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
             value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
             value = low + share * (high - low)
-        whole = (
-            isinstance(of_recipe, int) if self.factor else all(isinstance(end, int) for end in (low, high))
-        )
+        known = [of_recipe] if isinstance(of_recipe, Number) else [low, high]
+        whole = all(isinstance(one, int) for one in known)
         return round(value) if whole else float(f"{value:.{DIGITS}g}")
 
     def bounds(self, of_recipe: object) -> tuple[Number, Number]:
@@ -111,7 +110,9 @@ def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, ob
             if not of_others and key not in (fixed or {}):
                 found[key] = dimension
     if not found:
-        raise UsageError(f"Nothing is left to search for {config.name}: each setting of its space is given.")
+        raise UsageError(
+            f"Nothing is left to search for {config.name}: its space has no setting of it that is not given."
+        )
     return found
 
 

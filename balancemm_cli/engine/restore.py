@@ -57,8 +57,8 @@ class Restored:
 def restore(run: Path, data: Path, device: torch.device) -> Restored:
     """The run of a folder, its data under `data`.
 
-    InputError for a folder that is no run, for one without a checkpoint, and where the data or the source of a method
-    or model of another package has changed since.
+    InputError for a folder that is no run, for one without a checkpoint, and where the data, or what a method or model
+    computes, has changed since.
     """
     result = read_result(run)
     state = checkpoint.load_last(run / "checkpoints")
@@ -69,7 +69,7 @@ def restore(run: Path, data: Path, device: torch.device) -> Restored:
         raise InputError(
             f"{run} is a trial of a search, which is not tested. Name a run with the chosen settings."
         )
-    config.check_sources(f"was trained ({run})", "Install that one again, or train the run anew.")
+    config.check_sources(f"was trained ({run})", "Install that version again, or train the run anew.")
     prepared = open_set(data / config.dataset).for_run(config.seed)
     if prepared.content_hash != result["hashes"]["data"]:
         raise InputError(

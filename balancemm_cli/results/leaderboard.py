@@ -121,18 +121,18 @@ class Board:
         for group in groups:
             if not group.first.model.startswith(ALONE):
                 by_names.setdefault(_names(group), {})[group.first.dataset] = row(group, selection)
-        best = _best_alone(groups, selection)
         self.entries = [Entry(names, rows) for names, rows in by_names.items()]
-        self.entries += [Entry((BEST_ALONE, GAP, *_shared(best)), best)] if best else []
+        self.entries += [Entry(names, rows) for names, rows in _best_alone(groups, selection).items()]
         if not self.entries:
             raise InputError("There is no method to rank.")
 
     @cached_property
     def seeds(self) -> dict[str, list[int]]:
-        """By data set, the seeds that more than half of the methods with runs on it have."""
+        """By data set, the seeds that more than half of the methods with runs on it have; the majority class, which is
+        there for the seeds of all, has no say."""
         found = {}
         for dataset in self.datasets:
-            there = [entry for entry in self.entries if dataset in entry.rows]
+            there = [one for one in self.entries if dataset in one.rows and one.names[0] != MAJORITY]
             counts = Counter(seed for entry in there for seed in entry.seeds(dataset))
             found[dataset] = sorted(seed for seed, count in counts.items() if 2 * count > len(there))
         return found
@@ -157,6 +157,26 @@ class Board:
     def compared(self) -> list[Entry]:
         """The entries that have all runs."""
         return [entry for entry in self.entries if entry.names not in self.lacking]
+
+    @cached_property
+    def labels(self) -> dict[Names, str]:
+        """By the names of each entry its label, by which no other one goes."""
+        return self._apart(lambda entry: entry.label)
+
+    @cached_property
+    def full_names(self) -> dict[Names, str]:
+        """By the names of each entry its model and method, with what else tells it apart."""
+        return self._apart(lambda entry: " ".join(part for part in entry.names[:2] if part != GAP))
+
+    def _apart(self, plain: Callable[[Entry], str]) -> dict[Names, str]:
+        counts = Counter(map(plain, self.entries))
+        more = [texts for head, texts in _apart(self.entries).items() if head not in ("Model", "Method")]
+        return {
+            entry.names: " · ".join(
+                [plain(entry), *(texts[at] for texts in more if texts[at] and counts[plain(entry)] > 1)]
+            )
+            for at, entry in enumerate(self.entries)
+        }
 
     @cached_property
     def reference(self) -> Entry | None:
@@ -207,8 +227,8 @@ class Board:
             )
         if datasets < MIN_DATASETS:
             return Tests(
-                f"No test over data sets: there are {datasets}, and with fewer than {MIN_DATASETS} none may "
-                "be used. What is said holds for these data sets alone."
+                f"No test over data sets: there {'is' if datasets == 1 else 'are'} {datasets}, and with fewer than "
+                f"{MIN_DATASETS} none may be used. What is said holds for what is here alone."
             )
         pairs = wilcoxon(self.means)
         if methods == 2:
@@ -249,20 +269,17 @@ def _accuracies(one: Row) -> dict[int, float]:
     return {run.result.seed: run.result.selections[one.selection].accuracy for run in one.group.runs}
 
 
-def _best_alone(groups: Sequence[Group], selection: Selection) -> dict[str, Row]:
-    """By data set, the modality with the best mean accuracy of those that were trained alone."""
-    best: dict[str, Row] = {}
+def _best_alone(groups: Sequence[Group], selection: Selection) -> dict[Names, dict[str, Row]]:
+    """By data set, the modality with the best mean accuracy of those that were trained alone; an entry for each
+    variant, recipe and settings."""
+    found: dict[Names, dict[str, Row]] = {}
     for group in groups:
         if group.first.model.startswith(ALONE) and group.first.method == BASELINE:
+            best = found.setdefault((BEST_ALONE, GAP, *_names(group)[2:]), {})
             one, before = row(group, selection), best.get(group.first.dataset)
             if before is None or one.accuracy.mean > before.accuracy.mean:
                 best[group.first.dataset] = one
-    return best
-
-
-def _shared(best: dict[str, Row]) -> tuple[str, str, str]:
-    one = next(iter(best.values()))
-    return one.group.first.variant, one.group.first.recipe, ""
+    return found
 
 
 # ---- tables -------------------------------------------------------------------------------------------------
@@ -318,7 +335,7 @@ def over_datasets(board: Board) -> Table:
     ]
     if board.reference:
         notes.append(
-            f"P(better): the probability in % that a run is better than one of {board.reference.label} "
+            f"P(better): the probability in % that a run is better than one of {board.labels[board.reference.names]} "
             f"({board.reference.names[0]}), on average over the data sets; 50 is no difference. ×: cost in "
             "multiples of its cost, the geometric mean over the data sets with the smallest and the "
             "largest."
@@ -327,18 +344,16 @@ def over_datasets(board: Board) -> Table:
         "Rank of means: of the mean accuracies by data set, as the tests and the critical-difference "
         "diagram take them. Its uncertainty is the critical difference."
     )
-    notes += [f"Not compared: {_named(names)}: {why}." for names, why in board.lacking.items()]
+    notes += [f"Not compared: {board.full_names[names]}: {why}." for names, why in board.lacking.items()]
     seeds = "; ".join(f"{dataset} {', '.join(map(str, of))}" for dataset, of in board.seeds.items())
     notes.append(f"Seeds: {seeds}.")
-    return Table(f"Over {len(board.datasets)} data sets", list(columns), _lines(*columns.values()), notes)
-
-
-def _named(names: Names) -> str:
-    return " ".join(part for part in names[:2] if part != GAP)
+    many = len(board.datasets)
+    title = f"Over {many} data set{'s' * (many != 1)}"
+    return Table(title, list(columns), _lines(*columns.values()), notes)
 
 
 def _differences(board: Board) -> list[str]:
-    tests, labels = board.tests, [entry.label for entry in board.compared]
+    tests, labels = board.tests, [board.labels[entry.names] for entry in board.compared]
     if tests.friedman is None:
         return []
     pairs = []
@@ -363,7 +378,7 @@ def _ratio(board: Board, entry: Entry, key: str) -> str:
     found = []
     for dataset in board.datasets:
         mine, other = entry.cost(dataset)[key], board.reference.cost(dataset)[key]
-        if not (mine and other and other.mean):
+        if not (mine and other and mine.mean > 0 and other.mean > 0):
             return GAP
         found.append(mine.mean / other.mean)
     return f"{float(np.exp(np.mean(np.log(found)))):.2f} [{min(found):.2f}, {max(found):.2f}]"
@@ -377,12 +392,12 @@ def by_dataset(board: Board) -> Table:
         placed = ranks(np.array([entry.rows[dataset].accuracy.mean for entry in there]).round(12))
         places = {entry.names: place for entry, place in zip(there, placed, strict=True)}
         columns[dataset] = [_accuracy(entry, dataset, places) for entry in board.entries]
-    best = {
-        dataset: one.group.first.model.removeprefix(ALONE)
+    best = [
+        f"{dataset} {one.group.first.model.removeprefix(ALONE)}"
         for entry in board.entries
         if entry.names[0] == BEST_ALONE
         for dataset, one in entry.rows.items()
-    }
+    ]
     notes = [
         f"Cells: test accuracy in %, its {100 * LEVEL:.0f} % interval, the number of seeds, and the rank "
         "among the methods on that data set. The interval is Student's t over seeds, of one seed Wilson's "
@@ -391,10 +406,9 @@ def by_dataset(board: Board) -> Table:
         *reference_notes(one.group for entry in board.entries for one in entry.rows.values()),
     ]
     if best:
-        which = ", ".join(f"{dataset} {name}" for dataset, name in best.items())
         notes.append(
             f"{BEST_ALONE}: of the networks of one modality the one with the best mean on the test part, "
-            f"which is a little optimistic ({which})."
+            f"which is a little optimistic ({', '.join(best)})."
         )
     return Table(
         "Accuracy by data set",
@@ -486,15 +500,18 @@ def _record(board: Board, entry: Entry) -> dict[str, object]:
         "rank": _plain(one and one.rank),
         "win_rate": _plain(one and one.wins),
         "improvement": _plain(one and one.improvement),
-        "reference": board.reference and _named(board.reference.names),
+        "reference": board.reference and board.full_names[board.reference.names],
         "rank_of_means": one and one.rank_of_means,
         "friedman_p": tests.friedman and tests.friedman.p,
         "critical_difference": tests.difference,
         "differs_from": [
-            _named(board.compared[other].names) for pair in others for other in pair if other != place
+            board.full_names[board.compared[other].names]
+            for pair in others
+            for other in pair
+            if other != place
         ],
         "wilcoxon_holm": {
-            _named(board.compared[other].names): p
+            board.full_names[board.compared[other].names]: p
             for pair, p in tests.wilcoxon
             if place in pair
             for other in pair

@@ -286,8 +286,10 @@ def _differing(group: Group, printed: Published) -> str:
     """The settings of a group that are not the planned ones, as far as its config.toml tells."""
     ours, theirs = group.runs[0].settings, _planned_settings(printed)
     keys = [
-        key for key in ours if key != "seed" and key not in WITHOUT_EFFECT and ours[key] != theirs.get(key)
+        key
+        for key in (dict.fromkeys([*ours, *theirs]) if ours else ())
+        if key != "seed" and key not in WITHOUT_EFFECT and ours.get(key) != theirs.get(key)
     ]
-    named = [f"{key}={ours[key]} for {theirs.get(key, 'none')}" for key in keys[:SHOWN]]
+    named = [f"{key}={ours.get(key, 'none')} for {theirs.get(key, 'none')}" for key in keys[:SHOWN]]
     more = [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
     return ": " + ", ".join(named + more) if named else ""

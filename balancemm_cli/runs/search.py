@@ -148,8 +148,9 @@ class Search:
         self._check_ends()
 
     def _check_ends(self) -> None:
-        """UsageError where the ends of the space are values that a run does not take."""
-        for share in (0.0, math.nextafter(1, 0)):
+        """UsageError where the ends of the space, or any of its values, are none that a run takes."""
+        count = max(len(one.values or ()) for one in self.space.values())
+        for share in (0.0, *((place + 0.5) / count for place in range(count)), math.nextafter(1, 0)):
             ends = {key: one.at(share, self.base.by_key.get(key)) for key, one in self.space.items()}
             try:
                 self.question.config(self.seed, ends, "val")
@@ -178,32 +179,32 @@ class Search:
         return []
 
     def _pending_by_time(self, at_once: int) -> list[tuple[Trial, int]]:
-        counted = self._in_time()
-        if self._seconds_of(counted) >= self.budget.limit:
+        counted, taken = self._in_time()
+        if taken >= self.budget.limit:
             return []
         following = (self.trial(len(counted) + further) for further in range(at_once))
         return _each_run_once([(one, one.epochs()) for one in following if one.value() is None])
 
-    def _in_time(self) -> list[Trial]:
-        """The finished trials, in order, that began before those ahead of them had taken the seconds."""
+    def _in_time(self) -> tuple[list[Trial], float]:
+        """The finished trials, in order, that began before those ahead of them had taken the seconds; and the seconds
+        that they took, each read once."""
         counted: list[Trial] = []
-        while self._seconds_of(counted) < self.budget.limit and self.trial(len(counted)).value() is not None:
+        taken = 0.0
+        while taken < self.budget.limit and self.trial(len(counted)).value() is not None:
             counted.append(self.trial(len(counted)))
-        return counted
-
-    @staticmethod
-    def _seconds_of(trials: Iterable[Trial]) -> float:
-        return sum(one.seconds for one in trials)
+            taken += counted[-1].seconds
+        return counted, taken
 
     def _rungs(self) -> Iterator[tuple[list[Trial], float]]:
         """The trials of each rung and the share of a training that they are trained for; the next rung is known once
         those of the one before have been trained."""
         if self.budget.trainings is None:
-            yield self._in_time(), 1.0
+            yield self._in_time()[0], 1.0
         elif self.kind == "quasi-random":
             yield [self.trial(number) for number in range(self.budget.trainings)], 1.0
         else:
-            trials = [self.trial(number) for number in range(candidates(self.budget.trainings))]
+            count = candidates(self.budget.trainings, self.base.settings.epochs)
+            trials = [self.trial(number) for number in range(count)]
             for share in RUNGS:
                 yield trials, share
                 trials = best_first(trials, share)[: half(len(trials))]
@@ -284,18 +285,20 @@ class Search:
         return record
 
 
-def candidates(trainings: int) -> int:
-    """How many trials successive halving begins with, so that all their rungs are so many whole trainings at most."""
+def candidates(trainings: int, epochs: int) -> int:
+    """How many trials successive halving begins with, so that all their rungs are so many whole trainings at most, each
+    of so many epochs, of which every rung takes whole ones."""
+    ends = [math.ceil(share * epochs) for share in RUNGS]
 
-    def cost(count: int) -> float:
-        total, before = 0.0, 0.0
-        for share in RUNGS:
-            total += count * (share - before)
-            count, before = half(count), share
+    def cost(count: int) -> int:
+        total = before = 0
+        for end in ends:
+            total += count * (end - before)
+            count, before = half(count), end
         return total
 
     count = trainings
-    while cost(count + 1) <= trainings:
+    while cost(count + 1) <= trainings * epochs:
         count += 1
     return count
 

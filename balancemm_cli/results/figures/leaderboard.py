@@ -70,7 +70,7 @@ def draw_ranks(board: "Board") -> Figure:
         height = -(bars + 0.3 * (position if left else len(order) - 1 - position))
         end, where = (low - 0.04 * span, "right") if left else (high + 0.04 * span, "left")
         axes.plot([mean[at], mean[at], end], [0, height, height], color=colour(0), linewidth=0.8)
-        text = f"{board.compared[at].label} ({mean[at]:.2f})"
+        text = f"{board.labels[board.compared[at].names]} ({mean[at]:.2f})"
         axes.text(end, height, text, ha=where, va="center", fontsize=8)
     figure.suptitle(f"Mean ranks over {len(board.datasets)} data sets, 1 is the best", fontsize=9)
     return figure
@@ -112,7 +112,7 @@ def draw_cost(board: "Board") -> Figure:
                 color=colour(index),
                 markersize=5,
                 capsize=2,
-                label=named(entry.label),
+                label=named(board.labels[entry.names]),
             )
         axes.set_xscale("log")
         low, high = axes.get_xlim()
