@@ -15,7 +15,7 @@ from balancemm_cli.results import literature
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
-from balancemm_cli.results.groups import Group, columns_apart
+from balancemm_cli.results.groups import Group, columns_apart, labels
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, covers
 from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.references import ENSEMBLE, MAJORITY
@@ -197,6 +197,18 @@ def gain_notes(found: Sequence[Gain]) -> list[str]:
     return notes + _dagger_note([gain for gain in found if gain.detectable is not None])
 
 
+def tuned_note(rows: Sequence[Row]) -> list[str]:
+    """Which gains are over a baseline that was tuned as the method was, and so has settings of its own."""
+    of_rows = [(one, name) for one, name in zip(rows, labels([one.group for one in rows]), strict=True)]
+    names = [name for one, name in of_rows if one.gain and one.gain.tuned]
+    if not names:
+        return []
+    return [
+        f"Gain of {', '.join(names)}: over the tuned baseline, whose settings a search of the same kind, budget, seed "
+        "and space of what both have chose; they need not be the same."
+    ]
+
+
 def _dagger_note(tested: Sequence[Gain]) -> list[str]:
     """What the test that † uses can find: of the steadiest differences and of the least steady ones."""
     detectable = sorted({f"{100 * (gain.detectable or 0):.1f}" for gain in tested}, key=float)
@@ -251,6 +263,7 @@ def _notes(
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
     if "Gain" in columns:
         notes += gain_notes([one.gain for one in rows if one.gain])
+        notes += tuned_note(rows)
     if "Gain new samples" in columns:
         notes.append(
             f"Gain new samples: the {100 * LEVEL:.0f} % interval of the gain over other seeds and other test samples "
