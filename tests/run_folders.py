@@ -138,7 +138,7 @@ def _manifest(dataset: str, data: str, splits: str, samples: tuple[int, int], sp
 def official(dataset: str) -> DataIdentity:
     """The data on which the paper's numbers of a data set are; made data, which have no lists, are of their own."""
     split = official_split(dataset)
-    return DataIdentity(reader=dataset, split_name=split or None, official_lists=True if split else None)
+    return DataIdentity(reader=dataset, split_name=split or "made", official_lists=True if split else None)
 
 
 def write_demo(root: Path, seeds: int = 3) -> Path:

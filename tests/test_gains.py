@@ -240,3 +240,12 @@ def test_a_search_that_was_edited_counts_for_nothing(tmp_path):
     found = collect([tmp_path], "last")
     assert gains(found.groups, "last") == {}
     assert any("is not what a search wrote" in line for line in found.left_out)
+
+
+def test_a_method_of_a_later_revision_has_a_baseline(tmp_path):
+    """Its config.toml says which revision it is, and that of the baseline does not."""
+    for seed in range(3):
+        run = write_run(tmp_path, "g-blending", seed, accuracy=0.8)
+        write_run(tmp_path, seed=seed, accuracy=0.7)
+    assert "revisions" in (run / "config.toml").read_text()
+    assert tuned_gain(tmp_path).comparison.difference.n == 3

@@ -127,6 +127,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "≠": r"$\neq$",
+    "·": r"$\cdot$",
 }
 _NEEDS = r"% In the preamble: \usepackage{booktabs,graphicx}, and with pdfLaTeX \usepackage[T1]{fontenc}"
 

@@ -125,14 +125,18 @@ def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, bool, int]:
 
 def _key(group: Group, search: SearchRecord | None = None) -> tuple:
     """What a method and its baseline share; of settings that a search chose the terms of the search."""
-    own = tuple(f"{name}." for name in ("discrepancy", *group.first.method.split("+")))
+    names = group.first.method.split("+")
+    own = (*(f"{name}." for name in ("discrepancy", *names)), *(f"revisions.{name}" for name in names))
     space = {key: text for key, text in search.space.items() if not key.startswith(own)} if search else {}
     settings = {
         key: value
         for key, value in group.common.items()
         if key not in ("method", "variant", *space) and not key.startswith(own)
     }
-    terms = (search.search, search.budget, search.seed, sorted(space.items())) if search else ()
+    terms: tuple = ()
+    if search:  # in a budget of seconds a slow method has fewer trials
+        trials = len(search.trials) if search.budget.get("trainings") else None
+        terms = (search.search, search.budget, trials, search.seed, sorted(space.items()))
     return group.first.hashes.data, str(sorted(settings.items())), str(terms)
 
 

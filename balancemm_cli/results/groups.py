@@ -230,7 +230,7 @@ def labels(groups: list[Group]) -> list[str]:
     """A short name for each group: its method, and of model, variant, recipe and settings what is needed."""
     parts = [
         {
-            "method": group.first.method,
+            "method": group.first.method if group.trained else group.first.model,
             "model": group.first.model,
             "variant": group.first.variant,
             "recipe": group.first.recipe,
@@ -243,7 +243,7 @@ def labels(groups: list[Group]) -> list[str]:
         texts = Counter(tuple(part[key] for key in shown) for part in parts)
         if any(count > 1 for count in texts.values()) and len({part[name] for part in parts}) > 1:
             shown.append(name)
-    return [" · ".join(part[key] for key in shown if part[key]) for part in parts]
+    return [" · ".join(dict.fromkeys(part[key] for key in shown if part[key])) for part in parts]
 
 
 def columns_apart(groups: Sequence[Group]) -> dict[str, list[str]]:

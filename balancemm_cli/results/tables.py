@@ -11,7 +11,7 @@ from itertools import groupby
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.errors import unknown
-from balancemm_cli.results import literature
+from balancemm_cli.results import literature, rules
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
@@ -132,6 +132,7 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
         columns["Verdict"] = [one.verdict.text if one.verdict else GAP for one in rows]
     if any(one.place for one in rows):
         columns["Literature"] = [str(one.place or GAP) for one in rows]
+    columns["Rules"] = [rules.marks(one.rules) for one in rows]
     return columns
 
 
@@ -280,6 +281,9 @@ def _notes(
         notes.append(literature.note())
     if asked([head.lower() for head in columns]):
         notes.append(NOTE)
+    if "Rules" in columns:
+        names = labels([one.group for one in rows])
+        notes += [rules.key(), *rules.missing(names, [one.rules for one in rows])]
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
 
