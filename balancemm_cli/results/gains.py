@@ -53,7 +53,7 @@ def gains(
     found: dict[Hashes, Gain] = {}
     compared = []
     for group, baseline in pairs(groups, among):
-        comparison = compare(_accuracies(group, selection), _accuracies(baseline, selection))
+        comparison = compare(accuracies(group, selection), accuracies(baseline, selection))
         if comparison is not None:
             found[group.first.hashes] = Gain(
                 comparison, published=_published(group, against), tuned=tuned_alike(group, baseline)
@@ -145,7 +145,8 @@ def _searched(group: Group) -> set[tuple]:
     return {_key(group, search) for search in group.searches}
 
 
-def _accuracies(group: Group, selection: Selection) -> dict[int, float]:
+def accuracies(group: Group, selection: Selection) -> dict[int, float]:
+    """The accuracy of each run at a selection, a fraction, by its seed."""
     return {run.result.seed: run.result.selections[selection].accuracy for run in group.runs}
 
 
