@@ -82,9 +82,16 @@ def write_run(
 
 
 def write_search(
-    root: Path, run: Path, budget: int = 2, seed: int = 0, own: dict[str, Any] | None = None
+    root: Path,
+    run: Path,
+    budget: int = 2,
+    seed: int = 0,
+    own: dict[str, Any] | None = None,
+    seconds: float | None = None,
 ) -> Path:
-    """Write the record of a search of learning rates, and of `own` settings, that chose those of a run; its path."""
+    """Write the record of a search of learning rates, and of `own` settings, that chose those of a run; its path.
+
+    It has `budget` trials, also where its budget is in seconds."""
     found = read_run(run)
     assert found.config is not None
     names = {
@@ -107,7 +114,7 @@ def write_search(
                 "search": "quasi-random",
             },
             "space": {"optimizer.lr": {"factor": [0.1, 10.0], "scale": "log"}, **(own or {})},
-            "budget": {"trainings": budget, "seconds": None},
+            "budget": {"trainings": None if seconds else budget, "seconds": seconds},
             "trials": [{**trial, "settings": {}}] * (budget - 1) + [better],
             "chosen": budget - 1,
             "settings_hash": found.result.hashes.settings,

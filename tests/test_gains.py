@@ -226,6 +226,15 @@ def test_a_baseline_of_another_search_is_none(tmp_path, other):
     assert gains(collect([tmp_path], "last").groups, "last") == {}
 
 
+def test_budgets_in_seconds_must_be_the_same_and_trials_need_not(tmp_path):
+    write_tuned(tmp_path, "opm", 0.05, 0.8, own=OWN, seconds=60.0)
+    path = write_tuned(tmp_path, "baseline", 0.004, 0.7, budget=3, seconds=60.0)
+    assert tuned_gain(tmp_path).tuned
+    shutil.rmtree(path.parent)
+    write_tuned(tmp_path, "baseline", 0.004, 0.7, seconds=30.0)
+    assert gains(collect([tmp_path], "last").groups, "last") == {}
+
+
 def test_what_was_not_searched_must_be_the_same(tmp_path):
     write_tuned(tmp_path, "opm", 0.05, 0.8, "batch_size=16", own=OWN)
     write_tuned(tmp_path, "baseline", 0.004, 0.7)
