@@ -79,10 +79,10 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-def first_of(lines: Sequence[str]) -> str:
-    """The first of several reasons, and how many more there are."""
-    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    return f"{lines[0]}{more}"
+def first_of(lines: Sequence[str], count: int = 1) -> str:
+    """The first of several reasons, or the first few, and how many more there are."""
+    more = f" (and {len(lines) - count} more)" if len(lines) > count else ""
+    return f"{' '.join(lines[:count])}{more}"
 
 
 def os_error_sentence(error: OSError) -> str:

@@ -2,8 +2,8 @@
 
 What stands between `<!-- from: bmm … -->` and `<!-- end -->` is what that command says: usage and options of
 `bmm train --help`, a line each of `bmm --help` and `bmm list methods`. The table `<!-- from: origins -->` is of
-what the methods and models were held against, with the cases of tests/golden.py. tests/test_site.py fails where a page
-is stale.
+what the methods and models were held against, with the cases of tests/golden.py, and `<!-- from: rules -->` of the
+rules that a report checks. tests/test_site.py fails where a page is stale.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ from balancemm_cli.cli import app
 from balancemm_cli.cli.list import KINDS
 from balancemm_cli.methods import METHODS
 from balancemm_cli.origin import origins
+from balancemm_cli.results.rules import RULES
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"<!-- from: (.+?) -->\n.*?<!-- end -->", re.S)
@@ -38,6 +39,8 @@ def _block(source: str) -> str:
         return _usage_and_options(words.removesuffix(" --help"))
     elif words == "origins":
         return _origins()
+    elif words == "rules":
+        return _rules()
     else:
         entries = KINDS[words.removeprefix("list ")]()
         lines = ((entry.name, PurePosixPath(entry.where).name, entry.what) for entry in entries)
@@ -80,6 +83,15 @@ def _origins() -> str:
         )
         link = f"[{name}]({kinds[name]}/{name}.md)"
         lines.append(f"| {link} | {origin.paper} | {code} | {held} | {origin.differs or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def _rules() -> str:
+    """A row for each rule: its place and name, what it asks, and why."""
+    lines = ["| | rule | asks | why |", "|---|---|---|---|"]
+    lines += [
+        f"| {place} | `{rule.name}` | {rule.what} | {rule.why} |" for place, rule in enumerate(RULES, 1)
+    ]
     return "\n".join(lines)
 
 

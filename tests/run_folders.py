@@ -11,7 +11,9 @@ from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import PreparedSet
 from balancemm_cli.results.published import official_split
 from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder
+from balancemm_cli.runs.run import read_run
 from balancemm_cli.runs.schema import DataIdentity
+from balancemm_cli.runs.search import RECORD, SearchRecord
 
 REACHED = {  # test accuracy after training: fused, audio, visual
     "baseline": (0.922, 0.783, 0.658),
@@ -79,6 +81,52 @@ def write_run(
     return folder.path
 
 
+def write_search(
+    root: Path,
+    run: Path,
+    budget: int = 2,
+    seed: int = 0,
+    own: dict[str, Any] | None = None,
+    seconds: float | None = None,
+) -> Path:
+    """Write the record of a search of learning rates, and of `own` settings, that chose those of a run; its path.
+
+    It has `budget` trials, also where its budget is in seconds."""
+    found = read_run(run)
+    assert found.config is not None
+    names = {
+        name: getattr(found.result, name) for name in ("dataset", "model", "method", "variant", "recipe")
+    }
+    trial = {"epochs": 8, "diverged": False, "accuracy": 0.5, "loss": 1.0, "seconds": 1.0, "run": "a"}
+    better = {
+        **trial,
+        "settings": {"optimizer.lr": found.settings["optimizer.lr"]},
+        "accuracy": 0.6,
+        "run": "b",
+    }
+    unsigned = SearchRecord.model_validate(
+        {
+            **{
+                "format": 1,
+                **names,
+                "seed": seed,
+                "data": found.result.hashes.data,
+                "search": "quasi-random",
+            },
+            "space": {"optimizer.lr": {"factor": [0.1, 10.0], "scale": "log"}, **(own or {})},
+            "budget": {"trainings": None if seconds else budget, "seconds": seconds},
+            "trials": [{**trial, "settings": {}}] * (budget - 1) + [better],
+            "chosen": budget - 1,
+            "settings_hash": found.result.hashes.settings,
+        }
+    )
+    path = root / f"search-{found.result.method}-{budget}-{seed}" / RECORD
+    path.parent.mkdir(parents=True)
+    record = unsigned.model_copy(update={"fingerprint": unsigned.computed_fingerprint})
+    path.write_text(record.model_dump_json())
+    return path
+
+
 def _manifest(dataset: str, data: str, splits: str, samples: tuple[int, int], split: str) -> dict[str, Any]:
     """What a prepared set says of itself; `samples` are those of the test split, used and expected."""
     counts = {"train": (800, 800), "test": samples}
@@ -97,7 +145,7 @@ def _manifest(dataset: str, data: str, splits: str, samples: tuple[int, int], sp
 def official(dataset: str) -> DataIdentity:
     """The data on which the paper's numbers of a data set are; made data, which have no lists, are of their own."""
     split = official_split(dataset)
-    return DataIdentity(reader=dataset, split_name=split or None, official_lists=True if split else None)
+    return DataIdentity(reader=dataset, split_name=split or "made", official_lists=True if split else None)
 
 
 def write_demo(root: Path, seeds: int = 3) -> Path:

@@ -11,6 +11,7 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
+from balancemm_cli.results.figures.drawing import DPI
 from balancemm_cli.results.formats import Table, to_html, to_latex, to_markdown
 from balancemm_cli.results.groups import collect
 
@@ -99,13 +100,56 @@ def shown(page, tmp_path, width, script):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page_without_overflow(demo, tmp_path, width):
-    """At desk and at phone width; every figure is drawn."""
+    """At desk and at phone width; every figure is drawn, so large that its text of 9 points has 10 pixels and more."""
     measure = (
         "[document.documentElement.scrollWidth <= innerWidth, innerWidth, document.images.length,"
-        "[...document.images].every(one => one.naturalWidth > 100 && one.width <= innerWidth)]"
+        "[...document.images].every(one => one.naturalWidth > 100"
+        f" && one.parentNode.offsetWidth <= innerWidth && one.width / one.naturalWidth * {DPI} * 9 / 72 >= 10)]"
     )
     fits, inner, images, drawn = shown(to_html(*demo), tmp_path, width, measure).split(",")
     assert (fits, int(inner), int(images), drawn) == ("true", width, len(demo[1]), "true")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_desk_shows_all_that_decides_without_scrolling(tmp_path):
+    """Rows with long settings, verdicts and literature; the first columns end within 1,280 pixels."""
+    for seed, method, rate in product(range(3), ("baseline", "opm", "ogm"), (0.001, 0.002)):
+        write_run(
+            tmp_path / "runs",
+            method,
+            seed,
+            dataset="crema-d",
+            recipe="paper",
+            overrides=(f"optimizer.lr={rate}", f"optimizer.weight_decay={rate / 10}"),
+            accuracy=0.6 + seed / 100,
+        )
+        write_run(
+            tmp_path / "runs", method, seed, dataset="crema-d", recipe="paper", accuracy=0.6 + seed / 90
+        )
+    contents = Contents(collect([tmp_path / "runs"], "last").groups, "last")
+    (table,) = contents.tables
+    decides = ["Accuracy", "Gain", "Published", "Δ", "Verdict"]
+    assert {"Settings", *decides} <= {*table.header}
+    measure = (
+        f"(() => {{ const decides = {decides}; return [...document.querySelectorAll('th')]"
+        ".filter(one => decides.includes(one.textContent))"
+        ".map(one => one.getBoundingClientRect().right <= innerWidth).join() })()"
+    )
+    assert shown(to_html([table]), tmp_path, 1280, measure) == ",".join(["true"] * len(decides))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_figure_stands_with_the_table_of_its_data_set(demo, tmp_path):
+    """Beside it where there is room, and below it on a phone; that of no table is at the end."""
+    tables = [Table(name, ["Method"], [["opm"]], dataset=name) for name in ("other", "synthetic")]
+    place = (
+        "(() => { const one = document.images[0], table = one.closest('section').querySelector('table');"
+        "const [a, b] = [one, table].map(it => it.getBoundingClientRect());"
+        "return [table.dataset.of, b.right <= a.left && a.top < b.bottom, b.bottom <= a.top].join() })()"
+    )
+    assert shown(to_html(tables, demo[1]), tmp_path, 1280, place) == "synthetic,true,false"
+    assert shown(to_html(tables, demo[1]), tmp_path, 390, place) == "synthetic,false,true"
+    assert "</section>\n<figure " in to_html(tables[:1], demo[1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
-from run_folders import write_run
+from run_folders import write_run, write_search
 
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.gains import gains
@@ -184,3 +184,79 @@ def test_the_gain_is_in_every_record(tmp_path):
     assert all(record["gain"].keys() == records[0]["gain"].keys() for record in records)
     assert "gain_p" in formats.to_csv(records).partition("\n")[0]
     assert json.loads(formats.to_json(records))[1]["gain"]["n"] == 3
+
+
+# ---- settings that searches chose -----------------------------------------------------------------------------------
+
+OWN = {"opm.q_base": {"range": [0.2, 0.6]}}
+
+
+def write_tuned(root, method, rate, accuracy, *overrides, seeds=3, **search):
+    """Runs whose learning rate a search chose, and its record."""
+    for seed in range(seeds):
+        given = (f"optimizer.lr={rate}", *overrides)
+        run = write_run(root, method, seed, accuracy=accuracy + 0.01 * seed, overrides=given)
+    return write_search(root, run, **search)
+
+
+def tuned_gain(root):
+    (gain,) = gains(collect([root], "last").groups, "last").values()
+    return gain
+
+
+def test_a_tuned_method_is_held_against_the_baseline_of_the_same_search(tmp_path):
+    """Their learning rates differ; a baseline of the method's own learning rate is not the one."""
+    write_tuned(tmp_path, "opm", 0.05, 0.8, "opm.q_base=0.3", own=OWN)
+    for seed in range(3):
+        write_run(tmp_path, seed=seed, accuracy=0.5 + 0.01 * seed, overrides=("optimizer.lr=0.05",))
+    gain = tuned_gain(tmp_path)
+    assert not gain.tuned and gain.comparison.difference.mean == pytest.approx(0.3)
+    write_tuned(tmp_path, "baseline", 0.004, 0.7)
+    gain = tuned_gain(tmp_path)
+    assert gain.tuned and gain.comparison.difference.mean == pytest.approx(0.1)
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    (note,) = [note for note in table.notes if "over the tuned baseline" in note]
+    assert note.startswith("Gain of opm")
+
+
+@pytest.mark.parametrize(
+    "other", [{"budget": 3}, {"seed": 1}, {"own": {"optimizer.weight_decay": {"range": [0.0, 0.1]}}}]
+)
+def test_a_baseline_of_another_search_is_none(tmp_path, other):
+    write_tuned(tmp_path, "opm", 0.05, 0.8, own=OWN)
+    write_tuned(tmp_path, "baseline", 0.004, 0.7, **other)
+    assert gains(collect([tmp_path], "last").groups, "last") == {}
+
+
+def test_budgets_in_seconds_must_be_the_same_and_trials_need_not(tmp_path):
+    write_tuned(tmp_path, "opm", 0.05, 0.8, own=OWN, seconds=60.0)
+    path = write_tuned(tmp_path, "baseline", 0.004, 0.7, budget=3, seconds=60.0)
+    assert tuned_gain(tmp_path).tuned
+    shutil.rmtree(path.parent)
+    write_tuned(tmp_path, "baseline", 0.004, 0.7, seconds=30.0)
+    assert gains(collect([tmp_path], "last").groups, "last") == {}
+
+
+def test_what_was_not_searched_must_be_the_same(tmp_path):
+    write_tuned(tmp_path, "opm", 0.05, 0.8, "batch_size=16", own=OWN)
+    write_tuned(tmp_path, "baseline", 0.004, 0.7)
+    assert gains(collect([tmp_path], "last").groups, "last") == {}
+
+
+def test_a_search_that_was_edited_counts_for_nothing(tmp_path):
+    path = write_tuned(tmp_path, "opm", 0.05, 0.8, own=OWN)
+    write_tuned(tmp_path, "baseline", 0.004, 0.7)
+    assert tuned_gain(tmp_path).tuned
+    path.write_text(path.read_text().replace('"accuracy":0.6', '"accuracy":0.9'))
+    found = collect([tmp_path], "last")
+    assert gains(found.groups, "last") == {}
+    assert any("is not what a search wrote" in line for line in found.left_out)
+
+
+def test_a_method_of_a_later_revision_has_a_baseline(tmp_path):
+    """Its config.toml says which revision it is, and that of the baseline does not."""
+    for seed in range(3):
+        run = write_run(tmp_path, "g-blending", seed, accuracy=0.8)
+        write_run(tmp_path, seed=seed, accuracy=0.7)
+    assert "revisions" in (run / "config.toml").read_text()
+    assert tuned_gain(tmp_path).comparison.difference.n == 3

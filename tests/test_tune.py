@@ -462,6 +462,23 @@ def test_a_record_that_was_changed_is_refused(data, tmp_path):
     assert read_search(search.folder).chosen == content["chosen"]
 
 
+def test_a_record_that_was_sealed_again_must_agree_with_its_trials(data, tmp_path):
+    search = search_of(data, tmp_path, budget="2")
+    complete(search, data)
+    record = search.write()
+    best = record.best.model_copy(update={"accuracy": 1.0})
+    trials = [best if one is record.best else one for one in record.trials]
+    for changes, said in (
+        ({"trials": trials}, "did not reach 100.00 %"),
+        ({"chosen": 1 - record.chosen}, "another one was better"),
+    ):
+        changed = record.model_copy(update=changes)
+        sealed = changed.model_copy(update={"fingerprint": changed.computed_fingerprint})
+        (search.folder / "search.json").write_text(sealed.model_dump_json())
+        with pytest.raises(InputError, match=said):
+            read_search(search.folder)
+
+
 # ---- folds ----------------------------------------------------------------------------------------------------------
 
 
@@ -555,7 +572,11 @@ def test_the_command(data, tmp_path, bmm):
     status, out, _ = bmm(*words, "--status")
     assert out.count("finished") == 10 and out.count("chosen settings") == 4
     status, out, error = bmm("report", tmp_path / "runs", "--format", "csv")
-    assert status == 0 and len(out.splitlines()) == 4 and "trials of `bmm tune` (6)" in error
+    assert status == 0 and len(out.splitlines()) == 4 and "trials of `bmm tune` (6)" in error  # with majority
+    rows = json.loads(bmm("report", tmp_path / "runs", "--format", "json")[1])
+    by_method = {row["method"]: row for row in rows}
+    assert by_method["opm"]["gain"]["tuned"] and by_method["opm"]["gain"]["n"] == 2
+    assert by_method["opm"]["rules"]["tuned"] is by_method["baseline"]["rules"]["tuned"] is None
 
 
 def test_the_choice_as_a_recipe(data, tmp_path, bmm):

@@ -11,7 +11,7 @@ import typer
 
 from balancemm_cli.cli.progress import say
 from balancemm_cli.cli.without_torch import leave_out_torch
-from balancemm_cli.errors import CheckError, UsageError, unknown
+from balancemm_cli.errors import CheckError, UsageError, first_of, unknown
 
 if TYPE_CHECKING:
     from balancemm_cli.config.suites import Suite
@@ -109,6 +109,13 @@ def report(
             " the cost.",
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit 4 if a row does not keep all rules of a comparison, as for CI; which, the table says.",
+        ),
+    ] = False,
     literature: Annotated[
         bool,
         typer.Option(
@@ -135,7 +142,13 @@ def report(
         "--leaderboard": leaderboard,
     }
     beside = selection == "all"
-    _refuse_contradictions([name for name, given in kinds.items() if given], suite, where, columns, beside)
+    named_kinds = [name for name, given in kinds.items() if given]
+    _refuse_contradictions(named_kinds, suite, where, columns, beside)
+    if strict and (named_kinds or beside):
+        raise UsageError(
+            "--strict is of the rows of the table of runs. Give it without --selection all and "
+            "without a report of another kind."
+        )
     places = list(runs or [RUNS])
     leave_out_torch()
 
@@ -185,6 +198,8 @@ def report(
             if out:
                 _write(contents, left_out, out, title)
             _print(contents, chosen, figure)
+            if strict and isinstance(contents, Contents) and (broken := contents.broken_rules):
+                raise CheckError(f"Not every row keeps every rule. {first_of(broken, 3)}")
 
 
 def _without_runs(suite: "Suite", groups: "list[Group]") -> list[str]:

@@ -96,5 +96,6 @@ def _plain_gain(gain: Gain | None) -> dict[str, object]:
         "p": gain and gain.p,
         "effect": comparison and comparison.effect,
         "detectable": gain and gain.detectable,
+        "tuned": gain and gain.tuned,
         "published": gain and gain.published,
     }

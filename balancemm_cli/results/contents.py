@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 from balancemm_cli.config.suites import load_suite
-from balancemm_cli.results import paper_tables, rows, selections, tables
+from balancemm_cli.results import paper_tables, rows, rules, selections, tables
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import Group, labels
 from balancemm_cli.results.paper_tables import Cell
 from balancemm_cli.results.published import PAPER
 from balancemm_cli.results.settings import origin_notes, recipe_notes, revision_notes, suite_notes
@@ -44,7 +45,7 @@ class Contents:
         return paper_tables.groups_of(self._cells) if self.table else trained
 
     @property
-    def _rows(self) -> list[Group]:
+    def _groups_shown(self) -> list[Group]:
         return self.shown if self.table else self.groups
 
     @cached_property
@@ -63,7 +64,7 @@ class Contents:
 
     @property
     def _plain_tables(self) -> list[Table]:
-        beside = selections.side_by_side(self._rows) if self.side_by_side else []
+        beside = selections.side_by_side(self._groups_shown) if self.side_by_side else []
         if self.table:
             layout = paper_tables.layout(self.table, self._cells, self.selection)
             return [layout, *filter(None, [paper_tables.details(self._cells)]), *beside]
@@ -79,7 +80,18 @@ class Contents:
     def records(self) -> list[dict[str, object]]:
         """The numbers as plain records, for programs. UsageError for a table that there is none of."""
         if self.side_by_side:
-            return selections.records(self._rows)
+            return selections.records(self._groups_shown)
         if self.table:
             return paper_tables.records(self._cells, self.selection)
         return [rows.record(row) for row in rows.rows(self.groups, self.selection, self.against, self.among)]
+
+    @property
+    def broken_rules(self) -> list[str]:
+        """A line for each rule and reason why rows of the tables of runs do not keep it, by data set."""
+        found = rules.checked(self.groups, self.selection, self.among)
+        lines = []
+        for dataset, some in groupby(self.groups, key=lambda group: group.first.dataset):
+            groups = list(some)
+            missing = rules.missing(labels(groups), [found[group.first.hashes] for group in groups])
+            lines += [f"{dataset}, {line}" for line in missing]
+        return lines

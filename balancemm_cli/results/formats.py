@@ -33,6 +33,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     dataset: str | None = None  # whose runs are its rows, of a table of runs
     datasets: tuple[str, ...] = ()  # which columns are those of a data set
+    says: list[str] = field(default_factory=list)  # what it shows, in sentences
 
 
 def plain(cell: str) -> tuple[str, bool]:
@@ -48,7 +49,7 @@ def to_rich(table: Table, width: int) -> RichTable:
     """
     table = _fitting(table, width)
     rich = RichTable(
-        title=Text(table.title),
+        title=Text("\n".join([table.title, *table.says])),
         caption=Text("\n".join(table.notes)),
         title_justify="left",
         caption_justify="left",
@@ -100,7 +101,8 @@ def to_markdown(table: Table) -> str:
     ]
     texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     notes = "\n".join(f"- {note}" for note in table.notes)
-    return f"## {table.title}\n\n" + "\n".join(texts) + f"\n\n{notes}\n"
+    says = "".join(f"{sentence}\n" for sentence in table.says) + "\n" * bool(table.says)
+    return f"## {table.title}\n\n{says}" + "\n".join(texts) + f"\n\n{notes}\n"
 
 
 # ---- LaTeX --------------------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "≠": r"$\neq$",
+    "·": r"$\cdot$",
 }
 _NEEDS = r"% In the preamble: \usepackage{booktabs,graphicx}, and with pdfLaTeX \usepackage[T1]{fontenc}"
 
@@ -140,7 +143,7 @@ def _latex_table(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_latex_cell(cell) for cell in cells) + r" \\"
 
-    notes = r" \\ ".join(_latex(note) for note in table.notes)
+    notes = r" \\ ".join(_latex(note) for note in (*table.says, *table.notes))
     return "\n".join(
         [
             r"\begin{table}[htbp]",
@@ -179,23 +182,32 @@ def _latex(text: str) -> str:
 
 # ---- HTML ---------------------------------------------------------------------------------------------------
 
+_WRAPPED = frozenset({"Settings", "Verdict", "Literature", "Note"})
+"""Columns of words, which may be broken where a page is narrow."""
+_INCH = 96  # pixels of a page for one of a figure: its text of 9 points is then as high as 12 pixels
+_LEAST_SCALE = 0.85  # by which figures are made smaller at most, so that their text can be read
+
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 90rem; padding: 0 1rem; }
-.table { overflow-x: auto; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 120rem; padding: 0 1rem; }
+.says { max-width: 60rem; }
+.beside { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.table { overflow-x: auto; max-width: 100%; }
 .filters { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: 1rem 0; }
 .filters summary { cursor: pointer; padding: .35rem 0; font-weight: 600; }
 .filters label { display: block; padding: .2rem 0; }
 [hidden] { display: none; }
+table { border-collapse: collapse; font-size: 15px; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .5rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884; }
+.words { white-space: normal; min-width: 7rem; }
 @media (max-width: 40rem) { th, td { padding: .3rem .45rem; } td:first-child { white-space: normal; } }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884; }
-th { cursor: pointer; border-bottom: 2px solid; }
+th { cursor: pointer; border-bottom: 2px solid; vertical-align: bottom; }
 th[aria-sort=ascending]::after { content: " \\2191"; }
 th[aria-sort=descending]::after { content: " \\2193"; }
+ul { max-width: 80rem; }
 li { overflow-wrap: anywhere; }
-figure { margin: 1rem 0; }
-img { width: min(100%, 56rem); height: auto; background: white; }
+figure { margin: 0; max-width: 100%; overflow-x: auto; }
+img { display: block; height: auto; background: white; }
 """
 
 _FILTER = """
@@ -261,9 +273,11 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
 
 def to_html(tables: Sequence[Table], figures: Sequence[Path] = ()) -> str:
     """One page that needs no other file: the tables, sortable by a click on a head, with boxes that choose data sets,
-    models, methods and columns; and the PNG figures."""
+    models, methods and columns; and the PNG figures, each beside the table of its data set."""
     sets = "\n".join(dict.fromkeys(name for table in tables for name in table.datasets))
-    body = "\n".join([*map(_html_table, tables), *map(_html_figure, figures)])
+    homes = {png: _home(png, tables) for png in figures}
+    sections = [_html_table(one, [png for png in figures if homes[png] is one]) for one in tables]
+    body = "\n".join([*sections, *(_html_figure(png) for png in figures if homes[png] is None)])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -273,25 +287,55 @@ def to_html(tables: Sequence[Table], figures: Sequence[Path] = ()) -> str:
     )
 
 
-def _html_table(table: Table) -> str:
+def _home(png: Path, tables: Sequence[Table]) -> Table | None:
+    """The first table of the data set whose name a figure's begins with; of two such names it is the longer one."""
+    found = [table for table in tables if table.dataset and png.stem.startswith(f"{table.dataset}-")]
+    return max(found, key=lambda table: len(table.dataset or ""), default=None)
+
+
+def _html_table(table: Table, figures: Sequence[Path] = ()) -> str:
+    words = [name in _WRAPPED for name in table.header]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
-    lines = "\n".join("<tr>" + "".join(map(_html_cell, cells)) + "</tr>" for cells in table.cells)
+    lines = "\n".join(
+        "<tr>"
+        + "".join(_html_cell(cell, of_words) for cell, of_words in zip(cells, words, strict=True))
+        + "</tr>"
+        for cells in table.cells
+    )
     notes = "\n".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    says = f'<p class="says">{escape(" ".join(table.says))}</p>\n' if table.says else ""
     of = f' data-of="{escape(table.dataset)}"' if table.dataset else ""
+    drawn = "".join(f"\n{_html_figure(png)}" for png in figures)
     return (
-        f'<section>\n<h2>{escape(table.title)}</h2>\n<div class="table"><table{of}>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{lines}\n</tbody>\n</table></div>\n<ul>\n{notes}\n</ul>\n</section>"
+        f'<section>\n<h2>{escape(table.title)}</h2>\n{says}<div class="beside"><div class="table"><table{of}>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table></div>{drawn}</div>\n"
+        f"<ul>\n{notes}\n</ul>\n</section>"
     )
 
 
-def _html_cell(cell: str) -> str:
+def _html_cell(cell: str, words: bool) -> str:
     text, bold = plain(cell)
-    return f"<td><b>{escape(text)}</b></td>" if bold else f"<td>{escape(text)}</td>"
+    kind = ' class="words"' if words else ""
+    return f"<td{kind}><b>{escape(text)}</b></td>" if bold else f"<td{kind}>{escape(text)}</td>"
 
 
 def _html_figure(png: Path) -> str:
-    data = b64encode(png.read_bytes()).decode()
-    return f'<figure><img alt="{escape(png.stem)}" src="data:image/png;base64,{data}"></figure>'
+    """A figure that is at most so much smaller than its text can be read; what has no room is reached by scrolling."""
+    content = png.read_bytes()
+    width, dots = _size(content)
+    full = width / dots * _INCH
+    least = full * _LEAST_SCALE
+    style = f"width: clamp({least:.0f}px, 100%, {full:.0f}px)"
+    data = b64encode(content).decode()
+    picture = f'<img alt="{escape(png.stem)}" style="{style}" src="data:image/png;base64,{data}">'
+    return f'<figure style="flex: 1 1 {least:.0f}px">{picture}</figure>'
+
+
+def _size(png: bytes) -> tuple[int, float]:
+    """The width of a PNG in pixels, and how many of them make an inch."""
+    width = int.from_bytes(png[16:20], "big")
+    at = png.index(b"pHYs") + 4
+    return width, int.from_bytes(png[at : at + 4], "big") * 0.0254
 
 
 # ---- records ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from balancemm_cli.results.statistics import (
 )
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Hashes, Selection
+from balancemm_cli.runs.search import SearchRecord
 
 BASELINE = "baseline"
 
@@ -41,6 +42,7 @@ class Gain:
         None  # the true difference that so adjusted a test finds with probability POWER
     )
     tests: int = 0  # how many gains p is adjusted for
+    tuned: bool = False  # over the baseline of the same search, whose settings are then its own
     published: float | None = None  # the same difference as printed
 
 
@@ -51,9 +53,11 @@ def gains(
     found: dict[Hashes, Gain] = {}
     compared = []
     for group, baseline in pairs(groups, among):
-        comparison = compare(_accuracies(group, selection), _accuracies(baseline, selection))
+        comparison = compare(accuracies(group, selection), accuracies(baseline, selection))
         if comparison is not None:
-            found[group.first.hashes] = Gain(comparison, published=_published(group, against))
+            found[group.first.hashes] = Gain(
+                comparison, published=_published(group, against), tuned=tuned_alike(group, baseline)
+            )
             compared.append((group, baseline))
     intervals = _over_new_samples(compared, selection)
     adjusted = holm([gain.comparison.p for gain in found.values()])
@@ -78,16 +82,26 @@ def _detectable(difference: Summary, tests: int) -> float:
 def pairs(groups: Sequence[Group], among: Sequence[Group] = ()) -> Iterator[tuple[Group, Group]]:
     """Each group of a method with its baseline in `groups` or `among`, where there is one.
 
-    They share data, model, and all settings that are not a method's; of several baselines it is one that shares seeds,
-    is of the same variant, and shares the most seeds. Groups without a config.toml have none.
+    They share data, model, and all settings that are not a method's; where searches chose the settings of both, the
+    searches share all but what they found (see `tuned_alike`). Of several baselines it is one that shares seeds, is
+    tuned alike, is of the same variant, and shares the most seeds. Groups without a config.toml have none.
     """
     baselines: dict[tuple, list[Group]] = defaultdict(list)
     for baseline in {id(group): group for group in (*among, *groups)}.values():
         if baseline.first.method == BASELINE and _settings(baseline):
-            baselines[_key(baseline)].append(baseline)
+            for key in (_key(baseline), *_searched(baseline)):
+                baselines[key].append(baseline)
     for group in groups:
-        if group.first.method != BASELINE and _settings(group) and (found := baselines.get(_key(group))):
-            yield group, max(found, key=lambda baseline: _kinship(group, baseline))
+        if group.first.method != BASELINE and _settings(group):
+            keys = (_key(group), *_searched(group))
+            if found := [baseline for key in keys for baseline in baselines.get(key, [])]:
+                yield group, max(found, key=lambda baseline: _kinship(group, baseline))
+
+
+def tuned_alike(group: Group, baseline: Group) -> bool:
+    """Whether searches of the same kind, budget, seed and space of what a method and its baseline share chose the
+    settings of both, on the same data and with the same settings of what was not searched."""
+    return not _searched(group).isdisjoint(_searched(baseline))
 
 
 def apart(groups: Sequence[Group], among: Sequence[Group] = ()) -> list[Group]:
@@ -99,23 +113,40 @@ def _settings(group: Group) -> bool:
     return any(run.settings for run in group.runs)
 
 
-def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, int]:
+def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, bool, int]:
     shared = len({*group.seeds} & {*baseline.seeds})
-    return shared > 0, group.first.variant == baseline.first.variant, shared
+    return (
+        shared > 0,
+        tuned_alike(group, baseline),
+        group.first.variant == baseline.first.variant,
+        shared,
+    )
 
 
-def _key(group: Group) -> tuple:
-    """What a method and its baseline share."""
-    methods = group.first.method.split("+")
-    own = tuple(f"{name}." for name in ("discrepancy", *methods))
-    apart = {"method", "variant", *(f"revisions.{name}" for name in methods)}
+def _key(group: Group, search: SearchRecord | None = None) -> tuple:
+    """What a method and its baseline share; of settings that a search chose the terms of the search."""
+    names = group.first.method.split("+")
+    own = (*(f"{name}." for name in ("discrepancy", *names)), *(f"revisions.{name}" for name in names))
+    space = {key: text for key, text in search.space.items() if not key.startswith(own)} if search else {}
     settings = {
-        key: value for key, value in group.common.items() if key not in apart and not key.startswith(own)
+        key: value
+        for key, value in group.common.items()
+        if key not in ("method", "variant", *space) and not key.startswith(own)
     }
-    return group.first.hashes.data, str(sorted(settings.items()))
+    terms: tuple = ()
+    if search:  # in a budget of seconds a slow method has fewer trials
+        trials = len(search.trials) if search.budget.get("trainings") else None
+        terms = (search.search, search.budget, trials, search.seed, sorted(space.items()))
+    return group.first.hashes.data, str(sorted(settings.items())), str(terms)
 
 
-def _accuracies(group: Group, selection: Selection) -> dict[int, float]:
+def _searched(group: Group) -> set[tuple]:
+    """The `_key` of each search that chose the settings of a group."""
+    return {_key(group, search) for search in group.searches}
+
+
+def accuracies(group: Group, selection: Selection) -> dict[int, float]:
+    """The accuracy of each run at a selection, a fraction, by its seed."""
     return {run.result.seed: run.result.selections[selection].accuracy for run in group.runs}
 
 

@@ -6,7 +6,7 @@ does not enter a group is named, with its reason, in `Collection.left_out`.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from balancemm_cli.errors import BmmError, InputError, UsageError, first_of, unk
 from balancemm_cli.runs.places import ADVICE
 from balancemm_cli.runs.run import Run, read_all, state_of
 from balancemm_cli.runs.schema import Hashes, Result, Selection
+from balancemm_cli.runs.search import SearchRecord, read_searches
 
 NAMES = ("dataset", "model", "method", "variant", "recipe")
 METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
@@ -24,10 +25,14 @@ METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables li
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs of one protocol, one a seed; `differences` set it apart from groups of the same names."""
+    """Finished runs of one protocol, one a seed; `differences` set it apart from groups of the same names.
+
+    `searches` are the records of those that chose its settings.
+    """
 
     runs: list[Run]
     differences: dict[str, object] = field(default_factory=dict)
+    searches: tuple[SearchRecord, ...] = ()
 
     @property
     def first(self) -> Result:
@@ -107,6 +112,9 @@ def collect(
         else:
             usable.append(run)
     groups, twins = _group(usable)
+    searches, damaged = read_searches(folders)
+    left_out += damaged
+    groups = [replace(one, searches=tuple(searches.get(one.first.hashes.settings, ()))) for one in groups]
     if not groups and not may_be_empty:
         raise InputError(f"No finished run to report. {first_of(left_out)}")
     return Collection(groups, left_out, twins)
@@ -149,9 +157,9 @@ def _with_differences(family: list[Group]) -> list[Group]:
         if any(group.common.get(key, missing) != family[0].common.get(key, missing) for group in family)
     ]
     return [
-        Group(
-            group.runs,
-            {key: group.common.get(key, missing) for key in differing}
+        replace(
+            group,
+            differences={key: group.common.get(key, missing) for key in differing}
             or {"settings hash": group.first.hashes.settings[:8]},
         )
         for group in family
@@ -222,7 +230,7 @@ def labels(groups: list[Group]) -> list[str]:
     """A short name for each group: its method, and of model, variant, recipe and settings what is needed."""
     parts = [
         {
-            "method": group.first.method,
+            "method": group.first.method if group.trained else group.first.model,
             "model": group.first.model,
             "variant": group.first.variant,
             "recipe": group.first.recipe,
@@ -235,7 +243,7 @@ def labels(groups: list[Group]) -> list[str]:
         texts = Counter(tuple(part[key] for key in shown) for part in parts)
         if any(count > 1 for count in texts.values()) and len({part[name] for part in parts}) > 1:
             shown.append(name)
-    return [" · ".join(part[key] for key in shown if part[key]) for part in parts]
+    return [" · ".join(dict.fromkeys(part[key] for key in shown if part[key])) for part in parts]
 
 
 def columns_apart(groups: Sequence[Group]) -> dict[str, list[str]]:

@@ -1,13 +1,14 @@
 """The numbers of a report: a row is a group of runs that differ in their seed alone, held against a source."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.results.comparison import Comparison
 from balancemm_cli.results.gains import Gain, gains
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import PAPER, lookup
+from balancemm_cli.results.rules import checked
 from balancemm_cli.results.statistics import Summary, summarize, wilson, within_bounds
 from balancemm_cli.runs.schema import FUSED, Environment, Selection
 
@@ -30,6 +31,7 @@ class Row(Comparison):
     rho: dict[str, Summary]
     regression: dict[str, Summary]  # mae, correlation, accuracy_7; empty for runs of another task
     map_classes_left_out: int
+    rules: Mapping[str, str | None] = field(default_factory=dict)  # see rules.checked
 
     @property
     def accuracy(self) -> Summary:
@@ -53,12 +55,19 @@ class Row(Comparison):
 def rows(
     groups: Sequence[Group], selection: Selection, against: str = PAPER, among: Sequence[Group] = ()
 ) -> list[Row]:
-    """The numbers of the groups beside those of a source, with what each gains over its baseline.
+    """The numbers of the groups beside those of a source, with what each gains over its baseline and the rules that it
+    keeps.
 
     Baselines are looked for in `groups` and `among`.
     """
     found = gains(groups, selection, against, among)
-    return [row(group, selection, found.get(group.first.hashes), against) for group in groups]
+    rules = checked(groups, selection, among)
+    return [
+        replace(
+            row(group, selection, found.get(group.first.hashes), against), rules=rules[group.first.hashes]
+        )
+        for group in groups
+    ]
 
 
 def row(group: Group, selection: Selection, gain: Gain | None = None, against: str = PAPER) -> Row:
@@ -115,6 +124,7 @@ def record(one: Row) -> dict[str, object]:
             **{key: getattr(published, key, None) for key in ("source", "table", "note")},
         },
         **one.facts,
+        "rules": dict(one.rules),
         "split": first.split,
         "samples": {split: {"used": n, "expected": m} for split, (n, m) in one.samples.items()},
         "hashes": first.hashes.model_dump(),

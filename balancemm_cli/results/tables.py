@@ -11,15 +11,16 @@ from itertools import groupby
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.errors import unknown
-from balancemm_cli.results import literature
+from balancemm_cli.results import literature, rules
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
-from balancemm_cli.results.groups import Group, columns_apart
+from balancemm_cli.results.groups import Group, columns_apart, labels
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, covers
 from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.references import ENSEMBLE, MAJORITY
 from balancemm_cli.results.rows import Row, rows
+from balancemm_cli.results.sentences import sentences
 from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, POWER, TOST_LEVEL, Summary, format_summary
 from balancemm_cli.results.verdicts import AUTHORS_RULE, Verdict, band_of
 from balancemm_cli.runs.run import Run
@@ -81,7 +82,8 @@ def tables(
             texts |= corrupted([one.group for one in of_dataset])
         known |= {column_id(name) for name in texts} - NAMES
         table = _table(dataset, of_dataset, _chosen(texts, columns), against, published)
-        found.append(replace(table, notes=[*table.notes, *_apart_notes(dataset, without_gain)]))
+        says = [] if columns else sentences(of_dataset)
+        found.append(replace(table, says=says, notes=[*table.notes, *_apart_notes(dataset, without_gain)]))
         questions = by_type(dataset, [one.group for one in of_dataset], selection)
         found += [questions] if questions and not columns else []
     for name in columns:
@@ -105,13 +107,22 @@ def _chosen(texts: dict[str, list[str]], columns: Sequence[str]) -> dict[str, li
 
 
 def _columns(rows: list[Row]) -> dict[str, list[str]]:
-    """Every column that the rows allow, by its head: one text per row."""
+    """Every column that the rows allow, by its head, what decides first: one text per row."""
     joint_first = sorted(rows, key=lambda one: -len(one.unimodal))  # they know the modalities' order
     modalities = list(dict.fromkeys(name for one in joint_first for name in (*one.unimodal, *one.rho)))
     columns = columns_apart([one.group for one in rows])
     columns["Accuracy"] = [_percent(one.accuracy) for one in rows]
     columns["Interval"] = [_interval(one.interval) for one in rows]
+    if any(one.gain for one in rows):
+        columns["Gain"] = [gain_text(one.gain) for one in rows]
+        columns["Gain new samples"] = [_points_between(one.gain and one.gain.new_samples) for one in rows]
+    columns["Published"] = [f"{one.published.value:.1f}" if one.published else GAP for one in rows]
+    columns["Δ"] = [points(one.delta) for one in rows]
+    if any(one.verdict for one in rows):
+        columns["Verdict"] = [one.verdict.text if one.verdict else GAP for one in rows]
     columns |= {name.capitalize(): [_percent(one.unimodal.get(name)) for one in rows] for name in modalities}
+    if any(one.gain and one.gain.published for one in rows):
+        columns["Printed gain"] = [points(one.gain.published if one.gain else None) for one in rows]
     columns["mAP"] = [_percent(one.map) for one in rows]
     columns["Macro-F1"] = [_percent(one.macro_f1) for one in rows]
     if any(one.regression for one in rows):
@@ -121,17 +132,9 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
             columns["Accuracy-7"] = [_percent(one.regression.get("accuracy_7")) for one in rows]
     with_rho = [name for name in modalities if any(name in one.rho for one in rows)]
     columns |= {f"ρ {name}": [format_summary(one.rho.get(name), 1, 2) for one in rows] for name in with_rho}
-    if any(one.gain for one in rows):
-        columns["Gain"] = [gain_text(one.gain) for one in rows]
-        columns["Gain new samples"] = [_points_between(one.gain and one.gain.new_samples) for one in rows]
-    if any(one.gain and one.gain.published for one in rows):
-        columns["Printed gain"] = [points(one.gain.published if one.gain else None) for one in rows]
-    columns["Published"] = [f"{one.published.value:.1f}" if one.published else GAP for one in rows]
-    columns["Δ"] = [points(one.delta) for one in rows]
-    if any(one.verdict for one in rows):
-        columns["Verdict"] = [one.verdict.text if one.verdict else GAP for one in rows]
     if any(one.place for one in rows):
         columns["Literature"] = [str(one.place or GAP) for one in rows]
+    columns["Rules"] = [rules.marks(one.rules) for one in rows]
     return columns
 
 
@@ -197,6 +200,18 @@ def gain_notes(found: Sequence[Gain]) -> list[str]:
     return notes + _dagger_note([gain for gain in found if gain.detectable is not None])
 
 
+def tuned_note(rows: Sequence[Row]) -> list[str]:
+    """Which gains are over a baseline that was tuned as the method was, and so has settings of its own."""
+    of_rows = [(one, name) for one, name in zip(rows, labels([one.group for one in rows]), strict=True)]
+    names = [name for one, name in of_rows if one.gain and one.gain.tuned]
+    if not names:
+        return []
+    return [
+        f"Gain of {', '.join(names)}: over the tuned baseline, whose settings a search of the same kind, budget, seed "
+        "and space of what both have chose; they need not be the same."
+    ]
+
+
 def _dagger_note(tested: Sequence[Gain]) -> list[str]:
     """What the test that † uses can find: of the steadiest differences and of the least steady ones."""
     detectable = sorted({f"{100 * (gain.detectable or 0):.1f}" for gain in tested}, key=float)
@@ -251,6 +266,7 @@ def _notes(
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
     if "Gain" in columns:
         notes += gain_notes([one.gain for one in rows if one.gain])
+        notes += tuned_note(rows)
     if "Gain new samples" in columns:
         notes.append(
             f"Gain new samples: the {100 * LEVEL:.0f} % interval of the gain over other seeds and other test samples "
@@ -267,6 +283,9 @@ def _notes(
         notes.append(literature.note())
     if asked([head.lower() for head in columns]):
         notes.append(NOTE)
+    if "Rules" in columns:
+        names = labels([one.group for one in rows])
+        notes += [rules.key(), *rules.missing(names, [one.rules for one in rows])]
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
 

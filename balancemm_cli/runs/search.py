@@ -389,7 +389,24 @@ def read_search(folder: Path) -> SearchRecord:
         raise InputError(f"{path} cannot be read ({error}).") from None
     if record.computed_fingerprint != record.fingerprint or record.chosen >= len(record.trials):
         raise InputError(f"{path} is not what a search wrote. Run the same search again.")
+    if fault := _fault(record, folder.parents[2]):
+        raise InputError(f"{path} does not agree with its trials: {fault} Run the same search again.")
     return record
+
+
+def _fault(record: SearchRecord, root: Path) -> str:
+    """What the trials of a record do not bear out, as far as their runs are there; empty where nothing is."""
+    reached = [one.accuracy for one in record.trials if one.accuracy is not None]
+    if record.search == "quasi-random" and record.best.accuracy != max(reached, default=None):
+        return "another one was better than the chosen one."
+    for one in record.trials:
+        run = root / one.run
+        if one.accuracy is None or not (run / "history.jsonl").is_file():
+            continue
+        history = read_history(run)
+        if len(history) < one.epochs or history[one.epochs - 1].accuracy.get("test") != one.accuracy:
+            return f"{run} did not reach {100 * one.accuracy:.2f} % after {one.epochs} epochs."
+    return ""
 
 
 def read_searches(folders: Iterable[Path]) -> tuple[dict[str, list[SearchRecord]], list[str]]:
