@@ -128,7 +128,7 @@ class RunConfig(Section):
                     f"The source of '{name}' ({then['package']} {then['version']}) has changed since this run {when}. "
                     f"{remedy}"
                 )
-        current = _revisions(self.model, self.methods)
+        current = revisions(self.model, self.methods)
         for name in sorted({*current, *self.revisions}):
             before, after = self.revisions.get(name, 1), current.get(name, 1)
             if before != after:
