@@ -16,7 +16,7 @@ run/CREMAD_main.py and model/CREMAD_net.py) differs:
    gradient is that of the modulated sum: Φ and κ^m (φ^m − its own value) add up to the logits.
 3. The fusion runs on the subsets in evaluation mode (both); on the whole set as the step did, in training mode
    (official), or in evaluation mode too. It matters only to a fusion with batch normalisation or dropout.
-4. A sample's cross-entropy counts up to −log 1e-8 (official; the paper has no bound).
+4. A sample's cross-entropy counts up to −log 1e-8, in both variants: the official bound, where the paper has none.
 5. `cap` bounds τ − r: 10 (official, CREMA-D; 7 on UR-FUNNY, none on their other data sets), none (paper).
 6. `clip`: if an entry of the gradient of the fusion's weight is beyond ±`clip`, the gradients of all weights together
    are clipped to that norm: 1 (official, CREMA-D; 5 on UR-FUNNY, none on AVE), never (paper). Of a fusion of several
