@@ -10,8 +10,9 @@ from run_folders import write_demo, write_run
 from test_formats import CHROMIUM, shown
 from test_report import bmm
 
+from balancemm_cli.results.board import Board
 from balancemm_cli.results.groups import collect
-from balancemm_cli.results.leaderboard import Board, Leaderboard, by_dataset, costs, over_datasets
+from balancemm_cli.results.leaderboard import Leaderboard, by_dataset, costs, over_datasets
 from balancemm_cli.results.ranking import critical_difference
 from balancemm_cli.results.references import with_references
 

@@ -13,7 +13,7 @@ from balancemm_cli.results.figures.drawing import COLOURS, MARKERS, STYLE, colou
 from balancemm_cli.results.ranking import ranks
 
 if TYPE_CHECKING:
-    from balancemm_cli.results.leaderboard import Board
+    from balancemm_cli.results.board import Board
 
 NARROW = 5.2
 """Inches: a figure of that width is legible on a phone."""

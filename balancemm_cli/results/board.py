@@ -1,0 +1,287 @@
+"""Methods by data sets, and what follows over all data sets for those that can be compared: a leaderboard's numbers.
+
+What ranks is the accuracy of the fused prediction; how balanced the modalities are has no part in it. A method enters
+the comparison over data sets where it has the runs for it: on each data set the seeds that more than half of the
+methods have. All others are named.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from balancemm_cli.config.recipe import describe
+from balancemm_cli.errors import InputError
+from balancemm_cli.results.gains import BASELINE
+from balancemm_cli.results.groups import Group
+from balancemm_cli.results.ranking import (
+    FEW_DATASETS,
+    MIN_DATASETS,
+    Estimate,
+    Friedman,
+    OverSeeds,
+    Scores,
+    cliques,
+    critical_difference,
+    friedman,
+    ranks,
+    wilcoxon,
+)
+from balancemm_cli.results.references import ALONE, JOINT, MAJORITY
+from balancemm_cli.results.rows import Row, row
+from balancemm_cli.results.statistics import GAP, LEVEL, Summary, summarize
+from balancemm_cli.runs.schema import Result, Selection
+
+BEST_ALONE = "best modality"  # the model of that row
+ALPHA = 1 - LEVEL
+MEASURES = {
+    "Time": "seconds",
+    "Multiply-adds": "multiply_adds",
+    "Memory": "memory",
+    "Parameters": "parameters",
+}
+
+Names = tuple[str, ...]  # model, method, variant, recipe, settings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method: its row for each data set that it has runs of."""
+
+    names: Names
+    rows: dict[str, Row]
+
+    @property
+    def label(self) -> str:
+        """A short name: the model, unless it is joint training by concat, and the method."""
+        model, method, *_ = self.names
+        return " ".join(part for part in (model if model != JOINT else "", method) if part and part != GAP)
+
+    def seeds(self, dataset: str) -> set[int]:
+        """The seeds of its runs on a data set."""
+        return {*self.rows[dataset].group.seeds} if dataset in self.rows else set()
+
+    def cost(self, dataset: str) -> dict[str, Summary | None]:
+        """Seconds of training, and of a training step multiply-adds, bytes of memory and trained weights, over seeds.
+
+        Of an ensemble times, weights and multiply-adds add up, and memory is that of its largest member, for one is
+        trained after the other.
+        """
+        there = dataset in self.rows and self.names[0] != MAJORITY
+        trained = [run.members or (run,) for run in self.rows[dataset].group.runs] if there else []
+        found: dict[str, Summary | None] = {}
+        for key in MEASURES.values():
+            add: Callable = max if key == "memory" else sum
+            values = [[_measured(run.result, key) for run in members] for members in trained]
+            found[key] = summarize([add(of) for of in values if None not in of]) if values else None
+        return found
+
+
+def _measured(result: Result, key: str) -> float | None:
+    return result.time.get("seconds") if key == "seconds" else getattr(result.cost, key)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is to be said of a method over all data sets."""
+
+    rank: Estimate
+    wins: Estimate
+    improvement: Estimate | None  # over the reference; None for itself
+    rank_of_means: float
+
+
+@dataclass(frozen=True)
+class Tests:
+    """The tests over data sets; None where they may not be used, which `why` says."""
+
+    why: str
+    friedman: Friedman | None = None
+    difference: float | None = None  # the critical one
+    differing: tuple[tuple[int, int], ...] = ()  # pairs of compared methods
+    cliques: tuple[tuple[int, ...], ...] = ()  # sets of which no two can be told apart
+    wilcoxon: tuple[tuple[tuple[int, int], float], ...] = ()
+
+
+class Board:
+    """Entries by data sets, and what follows over all data sets for those that can be compared."""
+
+    def __init__(self, groups: Sequence[Group], selection: Selection) -> None:
+        self.selection: Selection = selection
+        self.datasets = list(dict.fromkeys(group.first.dataset for group in groups))
+        by_names: dict[Names, dict[str, Row]] = {}
+        for group in groups:
+            if not group.first.model.startswith(ALONE):
+                by_names.setdefault(_names(group), {})[group.first.dataset] = row(group, selection)
+        self.entries = [Entry(names, rows) for names, rows in by_names.items()]
+        self.entries += [Entry(names, rows) for names, rows in _best_alone(groups, selection).items()]
+        if not self.entries:
+            raise InputError("There is no method to rank.")
+
+    @cached_property
+    def seeds(self) -> dict[str, list[int]]:
+        """By data set, the seeds that more than half of the methods with runs on it have; the majority class, which is
+        there for the seeds of all, has no say."""
+        found = {}
+        for dataset in self.datasets:
+            there = [one for one in self.entries if dataset in one.rows and one.names[0] != MAJORITY]
+            counts = Counter(seed for entry in there for seed in entry.seeds(dataset))
+            found[dataset] = sorted(seed for seed, count in counts.items() if 2 * count > len(there))
+        return found
+
+    @cached_property
+    def lacking(self) -> dict[Names, str]:
+        """By the names of a method that is not compared, what it lacks."""
+        found = {}
+        for entry in self.entries:
+            missing = []
+            for dataset in self.datasets:
+                seeds = sorted({*self.seeds[dataset]} - entry.seeds(dataset))
+                if dataset not in entry.rows:
+                    missing.append(f"no runs on {dataset}")
+                elif seeds:
+                    missing.append(f"no finished run of seed {', '.join(map(str, seeds))} on {dataset}")
+            if missing:
+                found[entry.names] = "; ".join(missing)
+        return found
+
+    @cached_property
+    def compared(self) -> list[Entry]:
+        """The entries that have all runs."""
+        return [entry for entry in self.entries if entry.names not in self.lacking]
+
+    @cached_property
+    def labels(self) -> dict[Names, str]:
+        """By the names of each entry its label, by which no other one goes."""
+        return self._apart(lambda entry: entry.label)
+
+    @cached_property
+    def full_names(self) -> dict[Names, str]:
+        """By the names of each entry its model and method, with what else tells it apart."""
+        return self._apart(lambda entry: " ".join(part for part in entry.names[:2] if part != GAP))
+
+    def _apart(self, plain: Callable[[Entry], str]) -> dict[Names, str]:
+        counts = Counter(map(plain, self.entries))
+        more = [
+            texts for head, texts in columns_apart(self.entries).items() if head not in ("Model", "Method")
+        ]
+        return {
+            entry.names: " · ".join(
+                [plain(entry), *(texts[at] for texts in more if texts[at] and counts[plain(entry)] > 1)]
+            )
+            for at, entry in enumerate(self.entries)
+        }
+
+    @cached_property
+    def reference(self) -> Entry | None:
+        """Joint training, over which improvement and cost are counted."""
+        joint = [entry for entry in self.compared if entry.names[1] == BASELINE]
+        return next((one for one in joint if one.names[0] == JOINT), joint[0] if joint else None)
+
+    @cached_property
+    def runs(self) -> list[Scores]:
+        """The accuracies of the compared methods, [seeds, K] a data set."""
+        return [
+            np.array([[_accuracies(entry.rows[dataset])[seed] for entry in self.compared] for seed in seeds])
+            for dataset, seeds in self.seeds.items()
+        ]
+
+    @cached_property
+    def means(self) -> Scores:
+        """The mean accuracies of the compared methods over these seeds, [D, K]."""
+        return np.stack([scores.mean(0).round(12) for scores in self.runs])
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """Of each compared method, in their order; none where fewer than two are compared, or on a data set no seed."""
+        if len(self.compared) < 2 or not all(self.seeds.values()):
+            return []
+        over = OverSeeds(self.runs)
+        of_means = ranks(self.means).mean(0)
+        against = self.compared.index(self.reference) if self.reference else None
+        return [
+            Standing(
+                rank,
+                wins,
+                None if against in (None, place) else over.improvement(place, against),
+                float(mean),
+            )
+            for place, (rank, wins, mean) in enumerate(
+                zip(over.mean_ranks(), over.win_rates(), of_means, strict=True)
+            )
+        ]
+
+    @cached_property
+    def tests(self) -> Tests:
+        """What the tests over data sets say, or why they may not be used."""
+        methods, datasets = len(self.compared), len(self.datasets)
+        if not self.standings:
+            return Tests(
+                "Fewer than two methods have runs of the same seeds on every data set: nothing is compared."
+            )
+        if datasets < MIN_DATASETS:
+            return Tests(
+                f"No test over data sets: there {'is' if datasets == 1 else 'are'} {datasets}, and with fewer than "
+                f"{MIN_DATASETS} none may be used. What is said holds for what is here alone."
+            )
+        pairs = wilcoxon(self.means)
+        if methods == 2:
+            p = pairs[0, 1]
+            return Tests(
+                f"Two methods over {datasets} data sets, by Wilcoxon's signed-rank test: p = {p:.3f}.",
+                differing=((0, 1),) if p < ALPHA else (),
+                wilcoxon=tuple(pairs.items()),
+            )
+        found, difference = friedman(self.means), critical_difference(methods, datasets)
+        mean = ranks(self.means).mean(0)
+        shown = found.p < ALPHA
+        differing = [pair for pair in pairs if shown and abs(mean[pair[0]] - mean[pair[1]]) > difference]
+        alike = cliques(mean.tolist(), difference if shown else np.inf)
+        verdict = (
+            f"Nemenyi's critical difference of mean ranks is {difference:.2f}"
+            if shown
+            else "so none may be said to differ, and no test of pairs follows"
+        )
+        rough = " With so few data sets this p is rough." if datasets <= FEW_DATASETS else ""
+        return Tests(
+            f"Friedman's test over {datasets} data sets and {methods} methods (χ² = {found.chi_square:.2f}, "
+            f"Iman and Davenport's F = {found.f:.2f}): p = {found.p:.3f}; {verdict}.{rough}",
+            found,
+            difference,
+            tuple(differing),
+            tuple(map(tuple, alike)),
+            tuple(pairs.items()),
+        )
+
+
+def columns_apart(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """The columns that tell entries apart."""
+    heads = ("Model", "Method", "Variant", "Recipe", "Settings")
+    columns = {head: [entry.names[place] for entry in entries] for place, head in enumerate(heads)}
+    return {
+        head: texts for head, texts in columns.items() if head in ("Model", "Method") or len(set(texts)) > 1
+    }
+
+
+def _names(group: Group) -> Names:
+    _, model, method, variant, recipe = group.names
+    return model, method, variant, recipe, describe(group.differences)
+
+
+def _accuracies(one: Row) -> dict[int, float]:
+    return {run.result.seed: run.result.selections[one.selection].accuracy for run in one.group.runs}
+
+
+def _best_alone(groups: Sequence[Group], selection: Selection) -> dict[Names, dict[str, Row]]:
+    """By data set, the modality with the best mean accuracy of those that were trained alone; an entry for each
+    variant, recipe and settings."""
+    found: dict[Names, dict[str, Row]] = {}
+    for group in groups:
+        if group.first.model.startswith(ALONE) and group.first.method == BASELINE:
+            best = found.setdefault((BEST_ALONE, GAP, *_names(group)[2:]), {})
+            one, before = row(group, selection), best.get(group.first.dataset)
+            if before is None or one.accuracy.mean > before.accuracy.mean:
+                best[group.first.dataset] = one
+    return found
