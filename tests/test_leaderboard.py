@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from run_folders import write_demo, write_run
+from run_folders import write_demo, write_run, write_search
 from test_formats import CHROMIUM, shown
 from test_report import bmm
 
@@ -210,3 +210,27 @@ def test_the_majority_class_has_no_say_in_which_seeds_count(tmp_path):
 def test_one_data_set_is_said_to_be_one(tmp_path):
     table = over_datasets(board_of(write_sets(tmp_path, DATASETS[:1], 2)))
     assert table.title == "Over 1 data set" and "there is 1, and" in table.notes[0]
+
+
+def test_what_was_tuned_is_one_method_over_all_data_sets(tmp_path):
+    for place, dataset in enumerate(DATASETS[:2]):
+        for method, accuracy in {"baseline": 0.8, "opm": 0.9}.items():
+            given = {"dataset": dataset, "data": f"{place}" * 64}
+            for seed in range(3):
+                write_run(tmp_path, method, seed, accuracy=accuracy, **given)
+                chosen = write_run(
+                    tmp_path,
+                    method,
+                    seed,
+                    accuracy=accuracy + 0.02,
+                    overrides=(f"optimizer.lr=0.0{place + 2}",),
+                    **given,
+                )
+            write_search(tmp_path / dataset, chosen)
+    board = Board(collect([tmp_path], "last").groups, "last")
+    assert not board.lacking
+    assert sorted((entry.names[1], entry.names[-1]) for entry in board.compared) == [
+        (method, settings)
+        for method in ("baseline", "opm")
+        for settings in ("", "tuned (quasi-random, 2 trainings)")
+    ]

@@ -111,12 +111,13 @@ class Board:
     def __init__(self, groups: Sequence[Group], selection: Selection) -> None:
         self.selection: Selection = selection
         self.datasets = list(dict.fromkeys(group.first.dataset for group in groups))
+        named = _named(groups)
         by_names: dict[Names, dict[str, Row]] = {}
-        for group in groups:
+        for names, group in named:
             if not group.first.model.startswith(ALONE):
-                by_names.setdefault(_names(group), {})[group.first.dataset] = row(group, selection)
+                by_names.setdefault(names, {})[group.first.dataset] = row(group, selection)
         self.entries = [Entry(names, rows) for names, rows in by_names.items()]
-        self.entries += [Entry(names, rows) for names, rows in _best_alone(groups, selection).items()]
+        self.entries += [Entry(names, rows) for names, rows in _best_alone(named, selection).items()]
         if not self.entries:
             raise InputError("There is no method to rank.")
 
@@ -265,22 +266,33 @@ def columns_apart(entries: Sequence[Entry]) -> dict[str, list[str]]:
     }
 
 
-def _names(group: Group) -> Names:
-    _, model, method, variant, recipe = group.names
-    return model, method, variant, recipe, describe(group.differences)
+def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
+    """The groups, each with the names of its entry. What a search chose is of one data set, and has no part in them."""
+    searched: dict[tuple[str, ...], set[str]] = {}
+    for group in groups:
+        keys = (key for search in group.searches for key in search.space)
+        searched.setdefault(group.names, set()).update(keys)
+    found = []
+    for group in groups:
+        settings = {
+            key: value for key, value in group.differences.items() if key not in searched[group.names]
+        }
+        tuned = sorted({f"tuned ({search.search}, {search.allowed})" for search in group.searches})
+        found.append(((*group.names[1:], "; ".join(tuned) or describe(settings)), group))
+    return found
 
 
 def _accuracies(one: Row) -> dict[int, float]:
     return {run.result.seed: run.result.selections[one.selection].accuracy for run in one.group.runs}
 
 
-def _best_alone(groups: Sequence[Group], selection: Selection) -> dict[Names, dict[str, Row]]:
+def _best_alone(named: Sequence[tuple[Names, Group]], selection: Selection) -> dict[Names, dict[str, Row]]:
     """By data set, the modality with the best mean accuracy of those that were trained alone; an entry for each
     variant, recipe and settings."""
     found: dict[Names, dict[str, Row]] = {}
-    for group in groups:
+    for names, group in named:
         if group.first.model.startswith(ALONE) and group.first.method == BASELINE:
-            best = found.setdefault((BEST_ALONE, GAP, *_names(group)[2:]), {})
+            best = found.setdefault((BEST_ALONE, GAP, *names[2:]), {})
             one, before = row(group, selection), best.get(group.first.dataset)
             if before is None or one.accuracy.mean > before.accuracy.mean:
                 best[group.first.dataset] = one

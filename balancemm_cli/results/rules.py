@@ -18,7 +18,7 @@ from balancemm_cli.results.statistics import MIN_SEEDS
 from balancemm_cli.results.verdicts import faults_of_data
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Hashes, Result, Selection
-from balancemm_cli.runs.search import Budget, SearchRecord
+from balancemm_cli.runs.search import SearchRecord
 
 MADE = "made"  # the split of data that the program makes itself
 CHANGED = "+"  # ends the commit of a program with changes that are not in it
@@ -112,8 +112,7 @@ def _tuned(case: Case) -> str:
 
 
 def _extent(search: SearchRecord) -> str:
-    budget = Budget(search.budget.get("trainings"), search.budget.get("seconds"))  # pyright: ignore[reportArgumentType]
-    return f"{len(search.trials)} trials ({search.search}, budget {budget}, seed {search.seed})"
+    return f"{len(search.trials)} trials ({search.search}, budget {search.allowed}, seed {search.seed})"
 
 
 def _code(case: Case) -> str:

@@ -371,11 +371,15 @@ class SearchRecord(BaseModel):
         """The chosen trial."""
         return self.trials[self.chosen]
 
+    @property
+    def allowed(self) -> Budget:
+        """The budget."""
+        return Budget(self.budget.get("trainings"), self.budget.get("seconds"))  # pyright: ignore[reportArgumentType]
+
     def in_words(self) -> str:
         """The budget and the choice in a few words, for a note under a table."""
-        budget = Budget(self.budget.get("trainings"), self.budget.get("seconds"))  # pyright: ignore[reportArgumentType]
         chosen = describe(self.best.settings) or f"those of recipe {self.recipe}"
-        return f"{self.search} search of {len(self.trials)} settings, {budget}; chosen: {chosen}"
+        return f"{self.search} search of {len(self.trials)} settings, {self.allowed}; chosen: {chosen}"
 
 
 def read_search(folder: Path) -> SearchRecord:
