@@ -8,6 +8,7 @@ by memory map, where a wrong offset or a file cut short ends the process.
 import struct
 import tomllib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,13 +95,20 @@ def read_table(path: Path) -> pa.Table:
     return table
 
 
+@lru_cache(maxsize=1)
+def _predictions(path: Path, _written: int) -> pa.Table:
+    """One file at a time: its selections are asked for one after the other."""
+    return read_table(path)
+
+
 def read_predictions(folder: Path, selection: str) -> pa.Table:
     """What predictions.arrow of a run keeps of a selection, an answer a row: `id`, `label`, `scores`, and what its task
     adds.
 
     InputError where it can't be read.
     """
-    table = read_table(folder / "predictions.arrow")
+    path = folder / "predictions.arrow"
+    table = _predictions(path, path.stat().st_mtime_ns) if path.is_file() else read_table(path)
     of_selection = pc.equal(table["selection"], selection)  # pyright: ignore[reportAttributeAccessIssue]
     return table.filter(of_selection)
 
