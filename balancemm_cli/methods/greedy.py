@@ -42,6 +42,13 @@ from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
 
 
+class Schedule(EpochRange):
+    """When re-balancing begins, and for how long."""
+
+    tolerance: float = Field(default=0.01, ge=0)  # α, of speeds
+    window: int = Field(default=5, gt=0)  # Q, in steps
+
+
 class Greedy(Method):
     """For some steps, replace what brings the others into the branch that takes from them fastest by its mean."""
 
@@ -54,11 +61,10 @@ class Greedy(Method):
 
     revision = 2  # the first was what greedy_adaptation.py is
 
-    class Settings(EpochRange):
-        """The paper's settings; `VARIANTS` holds what the official code does instead."""
+    class Settings(Schedule):
+        """The paper's settings, the tolerance in decimal logarithms; `VARIANTS` holds what the official code does
+        instead."""
 
-        tolerance: float = Field(default=0.01, ge=0)  # α, in decimal logarithms
-        window: int = Field(default=5, gt=0)  # Q, in steps
         second_mean: Literal["own", "official"] = "own"
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"first_epoch": 1, "second_mean": "official"}}
@@ -137,12 +143,8 @@ class Greedy(Method):
         for modality, held in zip(self.modalities, replaced, strict=True):
             step.held += [(held, module.excite[modality]) for module in _modules(network, modality)]
         found = speeds(self.state["gates"], self.state["own"])
-        begins = regular & (found.max() - found.min() > self.settings.tolerance)
-        if not self.settings.active(step.epoch):
-            begins = torch.zeros_like(begins)
-        self.state["fastest"] = torch.where(begins, found == found.max(), self.state["fastest"])
-        left = (self.state["left"] - 1).clamp_min(0)
-        self.state["left"] = torch.where(begins, self.settings.window, left)
+        left, fastest = self.state["left"], self.state["fastest"]
+        self.state["left"], self.state["fastest"] = after_step(self.settings, step, found, left, fastest)
 
     def on_step_end(self, step: Step) -> None:
         """Forwards that come before the next step are none of its."""
@@ -181,6 +183,18 @@ def _of_gates(network: MMTM, modality: str) -> list[nn.Parameter]:
 def _of_branch(network: MMTM, modality: str) -> list[nn.Parameter]:
     assert isinstance(network.fusion, Branches)
     return [*network.encoders[modality].parameters(), *network.fusion.heads[modality].parameters()]
+
+
+def after_step(
+    schedule: Schedule, step: Step, speeds: Tensor, left: Tensor, fastest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How many re-balancing steps follow (0-dim), and which modality is the fastest [M]: where the speeds [M] differ
+    after a regular step, with `left` at 0, a window begins."""
+    begins = (left == 0) & (speeds.max() - speeds.min() > schedule.tolerance)
+    if not schedule.active(step.epoch):
+        begins = torch.zeros_like(begins)
+    fastest = torch.where(begins, speeds == speeds.max(), fastest)
+    return torch.where(begins, schedule.window, (left - 1).clamp_min(0)), fastest
 
 
 def rate(weights: Iterable[nn.Parameter]) -> Tensor:

@@ -22,11 +22,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from balancemm_cli.methods.base import EpochRange, Method, Step
-from balancemm_cli.methods.greedy import rate
+from balancemm_cli.methods.base import Method, Step
+from balancemm_cli.methods.greedy import Schedule, after_step, rate
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
 
@@ -41,11 +40,8 @@ class GreedyAdaptation(Method):
         "an adaptation to networks without MMTM: an encoder is cut off where the authors replace a gate",
     )
 
-    class Settings(EpochRange):
-        """The tolerance of the speeds, and the length of a window."""
-
-        tolerance: float = Field(default=0.01, ge=0)  # α
-        window: int = Field(default=5, gt=0)  # Q, in steps
+    class Settings(Schedule):
+        """Greedy's, the tolerance in natural logarithms."""
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"tolerance": 0.01 * math.log(10), "first_epoch": 1}}
     METRICS: ClassVar = ("cut",)  # 1 for the modality that is cut off
@@ -77,12 +73,8 @@ class GreedyAdaptation(Method):
         rates = torch.stack([rate(encoder.parameters()) for encoder in network.encoders.values()])
         rates = self.state["rates"] = self.state["rates"] + torch.where(regular, rates, 0)
         found = speeds(rates)
-        begins = regular & (found.max() - found.min() > self.settings.tolerance)
-        if not self.settings.active(step.epoch):
-            begins = torch.zeros_like(begins)
-        self.state["cut"] = torch.where(begins, found == found.max(), self.state["cut"])
-        left = (self.state["left"] - 1).clamp_min(0)
-        self.state["left"] = torch.where(begins, self.settings.window, left)
+        left, cut = self.state["left"], self.state["cut"]
+        self.state["left"], self.state["cut"] = after_step(self.settings, step, found, left, cut)
 
     def _begin(self, features: Mapping[str, Tensor]) -> None:
         first = next(iter(features.values()))
