@@ -4,12 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from balancemm_cli.cli.progress import say
-from balancemm_cli.errors import InputError
+from balancemm_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from balancemm_cli.config.run import RunConfig
     from balancemm_cli.engine.launch import Job
+
+
+def refuse_without_slurm(slurm: list[str] | None, launcher: str) -> None:
+    """UsageError for options of sbatch where no job is queued."""
+    if slurm and launcher != "slurm":
+        raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
+
+
+def jobs_at_once(context: typer.Context, jobs: int) -> int | None:
+    """How many queued jobs may run at a time: what --jobs says, all where it was not given."""
+    given = context.get_parameter_source("jobs")
+    return jobs if given and given.name == "COMMANDLINE" else None
 
 
 def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from balancemm_cli.cli import option_types
-from balancemm_cli.cli.cluster import show_status, submit_all
+from balancemm_cli.cli.cluster import jobs_at_once, refuse_without_slurm, show_status, submit_all
 from balancemm_cli.cli.progress import progress_bars, say, stderr
 from balancemm_cli.cli.runs_table import RunsTable
 from balancemm_cli.cli.without_torch import leave_out_torch
@@ -92,8 +92,7 @@ def train(
         raise UsageError(
             "Under torchrun one run is trained at a time. Name one with --seeds, without --suite, --launcher, --status."
         )
-    if slurm and launcher != "slurm":
-        raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
+    refuse_without_slurm(slurm, launcher)
     if profile and len(configs) > 1:
         raise UsageError(
             f"--profile looks at one run, and these are {len(configs)}. Name one seed and method."
@@ -132,8 +131,7 @@ def train(
         work = [job(config, folders[config.dataset]) for config in configs if config.dataset in folders]
         check_jobs(work)
         if launcher == "slurm":
-            given = context.get_parameter_source("jobs")
-            submit_all(work, slurm or [], jobs if given and given.name == "COMMANDLINE" else None)
+            submit_all(work, slurm or [], jobs_at_once(context, jobs))
         elif distributed.rank():
             _train_silently(work[0])
         elif len(work) == 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from balancemm_cli.cli import option_types
-from balancemm_cli.cli.cluster import show_status, submit_all
+from balancemm_cli.cli.cluster import jobs_at_once, refuse_without_slurm, show_status, submit_all
 from balancemm_cli.cli.progress import say
 from balancemm_cli.cli.train import (
     begin_to_import,
@@ -96,8 +96,7 @@ def tune(
 
     if distributed.launched() > 1:
         raise UsageError("Under torchrun one run is trained at a time. Call bmm tune without it.")
-    if slurm and launcher != "slurm":
-        raise UsageError("--slurm says how Slurm is to run the jobs; it needs --launcher slurm.")
+    refuse_without_slurm(slurm, launcher)
     _check_out(out)
     changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
     names = [name for given in method or ["baseline"] for name in given.split(",")]
@@ -117,8 +116,7 @@ def tune(
     assert folder is not None
     job = partial(Job, data=folder, runs=runs, device=device, threads=threads, loading=loading, weights=file)
     check_jobs([job(one.base) for of in tuned for one in of.searches])
-    given = context.get_parameter_source("jobs")
-    at_once = jobs if given and given.name == "COMMANDLINE" else None
+    at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
     if _search(tuned, job, jobs, queue) and _test(tuned, job, jobs, queue):
         if out:
