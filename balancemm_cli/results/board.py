@@ -15,7 +15,7 @@ import numpy as np
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.gains import BASELINE
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import UNIMODAL, Group
 from balancemm_cli.results.ranking import (
     FEW_DATASETS,
     MIN_DATASETS,
@@ -29,7 +29,7 @@ from balancemm_cli.results.ranking import (
     ranks,
     wilcoxon,
 )
-from balancemm_cli.results.references import ALONE, JOINT, MAJORITY
+from balancemm_cli.results.references import JOINT, MAJORITY
 from balancemm_cli.results.rows import Row, row
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, summarize
 from balancemm_cli.runs.schema import Result, Selection
@@ -114,7 +114,7 @@ class Board:
         named = _named(groups)
         by_names: dict[Names, dict[str, Row]] = {}
         for names, group in named:
-            if not group.first.model.startswith(ALONE):
+            if not group.first.model.startswith(UNIMODAL):
                 by_names.setdefault(names, {})[group.first.dataset] = row(group, selection)
         self.entries = [Entry(names, rows) for names, rows in by_names.items()]
         self.entries += [Entry(names, rows) for names, rows in _best_alone(named, selection).items()]
@@ -291,7 +291,7 @@ def _best_alone(named: Sequence[tuple[Names, Group]], selection: Selection) -> d
     variant, recipe and settings."""
     found: dict[Names, dict[str, Row]] = {}
     for names, group in named:
-        if group.first.model.startswith(ALONE) and group.first.method == BASELINE:
+        if group.first.model.startswith(UNIMODAL) and group.first.method == BASELINE:
             best = found.setdefault((BEST_ALONE, GAP, *names[2:]), {})
             one, before = row(group, selection), best.get(group.first.dataset)
             if before is None or one.accuracy.mean > before.accuracy.mean:

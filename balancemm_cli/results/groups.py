@@ -19,6 +19,9 @@ from balancemm_cli.runs.run import Run, read_all, state_of
 from balancemm_cli.runs.schema import Hashes, Result, Selection
 from balancemm_cli.runs.search import SearchRecord, read_searches
 
+UNIMODAL = (
+    "unimodal-"  # begins the name of a model of one modality, as models say, which nothing here imports
+)
 NAMES = ("dataset", "model", "method", "variant", "recipe")
 METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
 
@@ -169,7 +172,7 @@ def _with_differences(family: list[Group]) -> list[Group]:
 def _order(group: Group) -> tuple:
     dataset, model, method, variant, recipe = group.names
     rank = METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
-    joint = group.trained and not model.startswith("unimodal-")
+    joint = group.trained and not model.startswith(UNIMODAL)
     return (
         dataset,
         joint,

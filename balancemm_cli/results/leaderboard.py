@@ -12,11 +12,11 @@ import numpy as np
 from balancemm_cli.results.board import ALPHA, BEST_ALONE, MEASURES, Board, Entry, Names, columns_apart
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.formats import Table
+from balancemm_cli.results.groups import UNIMODAL
 from balancemm_cli.results.ranking import (
     Estimate,
     ranks,
 )
-from balancemm_cli.results.references import ALONE
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, format_summary
 from balancemm_cli.results.tables import SELECTION_NOTES, made_with, reference_notes
 
@@ -122,7 +122,7 @@ def by_dataset(board: Board) -> Table:
         places = {entry.names: place for entry, place in zip(there, placed, strict=True)}
         columns[dataset] = [_accuracy(entry, dataset, places) for entry in board.entries]
     best = [
-        f"{dataset} {one.group.first.model.removeprefix(ALONE)}"
+        f"{dataset} {one.group.first.model.removeprefix(UNIMODAL)}"
         for entry in board.entries
         if entry.names[0] == BEST_ALONE
         for dataset, one in entry.rows.items()

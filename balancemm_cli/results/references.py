@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.metrics.classification import evaluate_scores
-from balancemm_cli.results.groups import Group, arranged
+from balancemm_cli.results.groups import UNIMODAL, Group, arranged
 from balancemm_cli.results.statistics import GAP
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import SELECTIONS, Environment, Result, Selected, Selection
 
-ALONE = "unimodal-"  # begins the name of a model of one modality
 ENSEMBLE, MAJORITY = "ensemble", "majority"
 JOINT = "concat"  # the model whose baseline both are held against
 
@@ -67,8 +66,8 @@ def _ensembles(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]:
     """An ensemble for each set of groups of one modality each, of the same data and settings."""
     families: dict[tuple, dict[str, Group]] = defaultdict(dict)
     for group in groups:
-        if group.first.model.startswith(ALONE) and group.runs[0].config:
-            families[_terms(group)][group.first.model.removeprefix(ALONE)] = group
+        if group.first.model.startswith(UNIMODAL) and group.runs[0].config:
+            families[_terms(group)][group.first.model.removeprefix(UNIMODAL)] = group
     for alone in families.values():
         one = next(iter(alone.values()))
         needed = _modalities(one, groups, alone)
@@ -93,7 +92,7 @@ def _modalities(one: Group, groups: Sequence[Group], alone: Mapping[str, Group])
     joint = [
         group.first.selections["last"].unimodal
         for group in groups
-        if group.first.hashes.data == one.first.hashes.data and not group.first.model.startswith(ALONE)
+        if group.first.hashes.data == one.first.hashes.data and not group.first.model.startswith(UNIMODAL)
     ]
     return list(dict.fromkeys([*(name for names in joint for name in names), *alone]))
 
@@ -125,7 +124,8 @@ def _of_seed(members: Sequence[Run]) -> Run:
 
     def unimodal(selection: Selection) -> dict[str, float]:
         return {
-            run.result.model.removeprefix(ALONE): run.result.selections[selection].accuracy for run in members
+            run.result.model.removeprefix(UNIMODAL): run.result.selections[selection].accuracy
+            for run in members
         }
 
     shared: list[Selection] = [

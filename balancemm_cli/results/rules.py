@@ -11,9 +11,9 @@ from balancemm_cli.errors import first_of
 from balancemm_cli.origin import not_held, origins
 from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.gains import BASELINE, pairs, tuned_alike
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import UNIMODAL, Group
 from balancemm_cli.results.published import OWN, other_reader
-from balancemm_cli.results.references import ALONE, MAJORITY
+from balancemm_cli.results.references import MAJORITY
 from balancemm_cli.results.statistics import MIN_SEEDS
 from balancemm_cli.results.verdicts import faults_of_data
 from balancemm_cli.runs.run import Run
@@ -196,7 +196,7 @@ RULES = (
         "method and model were held against numbers of their authors' code",
         "What is called by a method's name must be that method.",
         _code,
-        lambda case: case.group.trained and not case.group.first.model.startswith(ALONE),
+        lambda case: case.group.trained and not case.group.first.model.startswith(UNIMODAL),
     ),
     Rule(
         "known",

@@ -5,8 +5,8 @@ that is spoken of, they are at the level that Bonferroni's correction asks for."
 from collections.abc import Callable, Iterator, Sequence
 
 from balancemm_cli.results.gains import BASELINE, accuracies
-from balancemm_cli.results.groups import Group, labels
-from balancemm_cli.results.references import ALONE, ENSEMBLE, JOINT
+from balancemm_cli.results.groups import UNIMODAL, Group, labels
+from balancemm_cli.results.references import ENSEMBLE, JOINT
 from balancemm_cli.results.rows import Row
 from balancemm_cli.results.statistics import LEVEL, MIN_SEEDS, Comparison, compare
 
@@ -18,7 +18,9 @@ Difference = tuple[float, tuple[float, float]]
 
 def sentences(rows: Sequence[Row]) -> list[str]:
     """The sentences on the rows of one data set."""
-    joint = [one.group for one in rows if one.group.trained and not one.group.first.model.startswith(ALONE)]
+    joint = [
+        one.group for one in rows if one.group.trained and not one.group.first.model.startswith(UNIMODAL)
+    ]
     names = dict(zip(map(id, joint), labels(joint), strict=True))
     found = [*_gains(rows, names)]
     if len({one.group.first.hashes.data for one in rows}) == 1:
@@ -67,7 +69,7 @@ def _gains(rows: Sequence[Row], names: dict[int, str]) -> Iterator[str]:
 
 def _without_joint_training(rows: Sequence[Row], names: dict[int, str]) -> Iterator[str]:
     """Whether the ensemble or a modality alone does better than the networks trained jointly, or worse."""
-    alone = [one for one in rows if one.group.first.model.startswith((ALONE, ENSEMBLE))]
+    alone = [one for one in rows if one.group.first.model.startswith((UNIMODAL, ENSEMBLE))]
     joint = [one for one in rows if id(one.group) in names]
     if not alone or not joint:
         return
@@ -102,7 +104,7 @@ def _without_joint_training(rows: Sequence[Row], names: dict[int, str]) -> Itera
 
 def _of_alone(row: Row) -> str:
     model = row.group.first.model
-    return "the ensemble" if model == ENSEMBLE else f"{model.removeprefix(ALONE)} alone"
+    return "the ensemble" if model == ENSEMBLE else f"{model.removeprefix(UNIMODAL)} alone"
 
 
 # ---- the encoders ---------------------------------------------------------------------------------------------------
@@ -112,9 +114,9 @@ def _encoders(rows: Sequence[Row]) -> Iterator[str]:
     """Which encoder is worth less inside the jointly trained baseline than trained alone by the same settings."""
     joint = [one for one in rows if one.group.trained and one.group.first.method == BASELINE]
     alone = {
-        one.group.first.model.removeprefix(ALONE): one
+        one.group.first.model.removeprefix(UNIMODAL): one
         for one in joint
-        if one.group.first.model.startswith(ALONE)
+        if one.group.first.model.startswith(UNIMODAL)
     }
     fused = next((one for one in joint if one.group.first.model == JOINT), None)
     if fused is None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import UNIMODAL, Group
 from balancemm_cli.runs.schema import Selection
 
 
@@ -27,7 +27,7 @@ class Panel:
 
 def panels(groups: list[Group], selection: Selection = "last") -> list[Panel]:
     """A Panel for each pair of data set and joint model, in the order of `groups`."""
-    joint = [group for group in groups if not group.first.model.startswith("unimodal-")]
+    joint = [group for group in groups if not group.first.model.startswith(UNIMODAL)]
     pairs = dict.fromkeys((group.first.dataset, group.first.model) for group in joint)
     found = []
     for dataset, model in pairs:
@@ -46,6 +46,6 @@ def _alone(groups: list[Group], joint: list[Group]) -> dict[str, Group]:
     found: dict[str, list[Group]] = {}
     for group in groups:
         same = terms == {(group.first.hashes.data, group.first.recipe)}
-        if same and group.first.model.startswith("unimodal-"):
-            found.setdefault(group.first.model.removeprefix("unimodal-"), []).append(group)
+        if same and group.first.model.startswith(UNIMODAL):
+            found.setdefault(group.first.model.removeprefix(UNIMODAL), []).append(group)
     return {modality: several[0] for modality, several in found.items() if len(several) == 1}
