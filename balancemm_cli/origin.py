@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 
@@ -23,6 +24,7 @@ class Origin:
         return "" if self.held == "numbers" else "After the equation, not held against code."
 
 
+@cache
 def origins() -> dict[str, Origin]:
     """Of the methods and models of this package, by name; those of other packages may have none."""
     from balancemm_cli.methods import METHODS

@@ -74,4 +74,4 @@ class FiLM(Fusion):
         """W h^m + b, or zero-out estimation, see 5 above."""
         if bias_split is not None or not self.before_fusion:
             return super().unimodal_logits(features, bias_split)
-        return through(self.head, features)
+        return {name: through(self.head, feature) for name, feature in features.items()}

@@ -83,11 +83,10 @@ class Fusion(nn.Module):
         return dict(zip(features, logits, strict=True))
 
 
-def through(layer: nn.Module, features: Features) -> dict[str, Tensor]:
-    """Each modality's feature [B, D] through one linear layer, whose weights are detached."""
+def through(layer: nn.Module, feature: Tensor) -> Tensor:
+    """A feature [B, D] through a linear layer, whose weights are detached."""
     assert isinstance(layer, nn.Linear)
-    weight, bias = layer.weight.detach(), layer.bias.detach()
-    return {name: linear(feature, weight, bias) for name, feature in features.items()}
+    return linear(feature, layer.weight.detach(), layer.bias.detach())
 
 
 def need_several(model: str, widths: Mapping[str, int]) -> None:

@@ -86,9 +86,7 @@ class Gated(Fusion):
         """The projection before gating through the output layer, or zero-out estimation, see 6 above."""
         if bias_split is not None or not self.before_fusion:
             return super().unimodal_logits(features, bias_split)
-        projected = {
-            name: through(layer, {name: features[name]})[name] for name, layer in self.project.items()
-        }
+        projected = {name: through(layer, features[name]) for name, layer in self.project.items()}
         if self.gate is None:
             projected = {name: value.tanh() for name, value in projected.items()}
-        return through(self.head, projected)
+        return {name: through(self.head, value) for name, value in projected.items()}
