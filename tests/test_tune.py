@@ -307,12 +307,45 @@ def test_a_trial_that_calls_itself_tested_is_refused(data, tmp_path):
         collect([tmp_path], "last")
 
 
-def test_a_set_without_validation_samples_is_refused(tmp_path, bmm):
-    write_set(tmp_path / "data" / "mine", {"train": 16, "test": 8})
+def test_of_a_set_without_validation_samples_a_fifth_of_the_training_samples_is_held_out(tmp_path):
+    prepared = write_set(tmp_path / "mine", {"train": 40, "test": 8})
+    trial = prepared.for_run(3, "val")
+    train, held_out = trial.split("train"), trial.split("test")
+    assert sorted(train.ids + held_out.ids) == sorted(prepared.split("train").ids)
+    assert trial.counts == {"train": len(train), "test": len(held_out)} == {"train": 31, "test": 9}
+    assert np.bincount(held_out.labels).max() - np.bincount(held_out.labels).min() <= 1  # of each class alike
+    whole = prepared.split("train")
+    for part in (train, held_out):
+        for place, name in enumerate(part.ids):
+            row = whole.ids.index(name)
+            assert part.labels[place] == whole.labels[row] and part.holders("a")[place] == row
+    assert prepared.for_run(4, "val").split("test").ids == held_out.ids  # the same for each seed
+    (tmp_path / "mine" / "test-00000.arrow").unlink()
+    assert prepared.for_run(3, "val").split("test").ids == held_out.ids
+
+
+def test_samples_that_share_a_stored_value_are_held_out_together(tmp_path):
+    modalities = {"a": features(1, 1)}
+    stored = np.ones((1, 1), "float32")
+    rows = [
+        {"id": str(row), "label": 0, "a": None if row % 4 else stored * row} for row in range(40)
+    ]  # four samples of one medium
+    write_shard(tmp_path / "train-00000.arrow", rows, modalities)
+    write_shard(tmp_path / "test-00000.arrow", rows[:4], modalities)
+    trial = finish(tmp_path, "mine", modalities, {}, {"train": 40, "test": 4}).for_run(0, "val")
+    media = {name: {int(one) // 4 for one in trial.split(name).ids} for name in ("train", "test")}
+    assert len(media["test"]) == 2 and len(media["train"]) == 8  # so none is in both
+    split = trial.split("test")
+    for name, holder in zip(split.ids, split.holders("a"), strict=True):
+        assert split.array("a", holder).item() == int(name) // 4 * 4
+
+
+def test_too_few_samples_to_hold_some_out_are_refused(tmp_path, bmm):
+    write_set(tmp_path / "data" / "mine", {"train": 1, "test": 8})
     status, _, error = bmm(
         "tune", "--dataset", "mine", "--data", tmp_path / "data", "--runs", tmp_path / "runs"
     )
-    assert status == 3 and "no validation samples" in error and "--val 0.2" in error
+    assert status == 3 and "no validation samples" in error and "too few training samples" in error
 
 
 # ---- the search -----------------------------------------------------------------------------------------------------
