@@ -39,7 +39,10 @@ EXTRAS = {
     "text": pa.string(),
 }
 LOOKED_AT = 1000  # pictures
-HELD_OUT = {"train": 0.8, "val": 0.2}  # of the training samples of a set without validation samples, in a search
+HELD_OUT = {
+    "train": 0.8,
+    "val": 0.2,
+}  # of the training samples of a set without validation samples, in a search
 BATCH_BYTES = 64 * 2**20  # a record batch is closed beyond this, which bounds a writer's memory
 
 Row = dict[str, Any]
@@ -158,7 +161,9 @@ class PreparedSet:
         self.content_hash: str = manifest["content_hash"]
         self.splits_hash: str = manifest["splits_hash"]
         self._parts = {name: [name] for name in manifest["splits"]}  # of the manifest, that make up a split
-        self._held_out: dict[str, PreparedSplit] = {}  # the splits that are made by holding out training samples
+        self._held_out: dict[
+            str, PreparedSplit
+        ] = {}  # the splits that are made by holding out training samples
 
     @property
     def folds(self) -> list[str]:
