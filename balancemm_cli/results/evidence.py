@@ -108,11 +108,18 @@ def kept(run: Run, selection: Selection) -> tuple[NDArray[Any], NDArray[np.float
 # ---- every number that can be computed again ----------------------------------------------------------------
 
 
+def without_predictions(run: Run) -> frozenset[Selection]:
+    """The selections of a run that has no predictions.arrow, all of them; the file is not read."""
+    there = (run.folder / "predictions.arrow").is_file()
+    return frozenset() if there else frozenset(run.result.selections)
+
+
 def claimed(run: Run) -> frozenset[Selection]:
-    """The selections whose predictions a run does not have: nothing bears their numbers out."""
-    if not (run.folder / "predictions.arrow").is_file():
-        return frozenset(run.result.selections)
-    return frozenset(one for one in run.result.selections if not len(run.predictions(one)))
+    """The selections whose predictions a run does not have: nothing bears their numbers out. InputError where they
+    can't be read."""
+    return without_predictions(run) or frozenset(
+        one for one in run.result.selections if not len(run.predictions(one))
+    )
 
 
 def disagreements(run: Run) -> list[str]:

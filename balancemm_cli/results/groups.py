@@ -14,7 +14,7 @@ from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
 from balancemm_cli.config.run import read_config
 from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import BmmError, InputError, UsageError, first_of, unknown
-from balancemm_cli.results.evidence import claimed
+from balancemm_cli.results.evidence import without_predictions
 from balancemm_cli.results.sharing import NOBODY, OWN, Bundle, borne_out, doubted, each_once
 from balancemm_cli.runs.places import ADVICE
 from balancemm_cli.runs.run import Run, read_all, state_of
@@ -129,7 +129,10 @@ def collect(
     message names why).
     """
     runs, left_out = _read(folders, suite)
-    usable = [replace(run, owner=owner, claimed=claimed(run)) for run in _usable(runs, selection, left_out)]
+    usable = [
+        replace(run, owner=owner, claimed=without_predictions(run))
+        for run in _usable(runs, selection, left_out)
+    ]
     searches = {owner: _searches(folders, left_out)}
     for bundle in bundles:
         others, lines = _read([bundle.folder], suite)
