@@ -1,7 +1,8 @@
-"""Bundles of several people in one report: whose a row is, what is computed again, and what a cheat can't do unnamed."""
+"""Bundles of several people in one report: whose a row is, what is computed again, and which cheats are named."""
 
 import json
 import shutil
+import zipfile
 from hashlib import sha256
 
 import numpy as np
@@ -20,6 +21,7 @@ from balancemm_cli.results.references import with_references
 from balancemm_cli.results.rules import checked
 from balancemm_cli.runs.folder import write_table
 from balancemm_cli.runs.reading import read_table
+from balancemm_cli.runs.search import SearchRecord
 
 SMALL = {"epochs": 3, "samples": (40, 40), "selections": ("last", "best-test")}
 
@@ -129,8 +131,6 @@ def test_names_that_are_equal_or_absent(tmp_path, mine, theirs):
 def test_a_name_that_is_none(tmp_path, mine, name):
     with pytest.raises(ValueError, match="an owner's name"):
         owner_named(name)
-    said = bmm("mine", "--bundle", "a.bmm", "--owner", name.replace("\x00", "\x01"), cwd=tmp_path, status=2)
-    assert "--owner: an owner's name" in said.stderr
     path = pack(mine)
     edit_index(path, lambda index: index | {"owner": name})
     with pytest.raises(InputError, match="an owner's name"):
@@ -138,8 +138,6 @@ def test_a_name_that_is_none(tmp_path, mine, name):
 
 
 def edit_index(path, change):
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     files["index.json"] = json.dumps(change(json.loads(files["index.json"]))).encode()
@@ -149,6 +147,7 @@ def edit_index(path, change):
 
 
 def test_on_the_command_line(tmp_path, mine, theirs):
+    assert "--owner: an owner's name" in bmm("mine", "--owner", "=1", cwd=tmp_path, status=2).stderr
     done = bmm("mine", "--bundle", "mine.bmm", "--owner", " Li,  TU X", cwd=tmp_path)
     assert "Packed 4 runs of Li, TU X without" in done.stderr
     assert "is of one" in bmm("mine.bmm", "theirs", "--bundle", "b.bmm", cwd=tmp_path, status=2).stderr
@@ -188,8 +187,6 @@ def test_an_edited_search_counts_for_nothing(tmp_path):
     path = next(root.rglob("search-opm-*/search.json"))
 
     def seal(change):
-        from balancemm_cli.runs.search import SearchRecord
-
         content = json.loads(path.read_text())
         change(content)
         record = SearchRecord.model_validate(content)
@@ -336,8 +333,6 @@ def test_a_copy_that_says_another_time_is_named(tmp_path, mine):
 
 def test_a_copy_with_another_seed_is_named(tmp_path, mine):
     """Also where its rows stand in another order."""
-    for run in (tmp_path / "eve").rglob("never"):
-        raise AssertionError(run)
     for seed in (5, 6):
         copy = write_run(tmp_path / "eve", "opm", seed, accuracy=0.85 + (seed - 5) / 40, **SMALL)
         original = next(mine.rglob(f"opm-*-s{seed - 5}-*"))
@@ -350,9 +345,8 @@ def test_a_copy_with_another_seed_is_named(tmp_path, mine):
     (line,) = found.remarks
     assert "opm seed 0 of 'Li', opm seed 5 of 'Eve'" in line and "one run was copied" in line
     why = checked(found.groups, "last")
-    assert {group.owner: "copied" in why[group.key]["known"] for group in found.groups if why[group.key]["known"]} == {
-        "Li": True, "Eve": True,
-    } or all("copied" in (why[group.key]["known"] or "") for group in found.groups if group.first.method == "opm")  # fmt: skip
+    reasons = [why[group.key]["known"] for group in found.groups if group.first.method == "opm"]
+    assert len(reasons) == 2 and all("copied" in one for one in reasons)
 
 
 def test_edited_labels_of_the_same_data_are_named(tmp_path, mine, theirs):
