@@ -100,7 +100,7 @@ def kept(run: Run, selection: Selection) -> tuple[NDArray[Any], NDArray[np.float
     try:
         samples = len(np.unique(columns["id"]))
         predictions, truth = run.config.task.kept({**columns, "scores": _scores(table)}, samples)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run.folder / 'predictions.arrow'} can't be read ({error}).") from None
     return columns["id"], predictions, truth
 
@@ -127,7 +127,8 @@ def disagreements(run: Run) -> list[str]:
 
     InputError where one of them can't be read.
     """
-    return [*_of_predictions(run), *_of_history(run), *_of_steps(run)]
+    with np.errstate(all="ignore"):  # numbers that overflow are found to differ
+        return [*_of_predictions(run), *_of_history(run), *_of_steps(run)]
 
 
 def _of_predictions(run: Run) -> Iterator[str]:
@@ -154,7 +155,7 @@ def _computed(run: Run, selection: Selection) -> dict[str, Any]:
     try:
         scores = evaluate_scores(*run.config.task.answers(predictions, truth))
         return {**scores, **run.config.task.metrics(predictions, truth, None)}
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         raise InputError(f"{run.folder / 'predictions.arrow'} can't be read ({error}).") from None
 
 
@@ -209,6 +210,8 @@ def _of_steps(run: Run) -> Iterator[str]:
     if not run.result.rho or not path.is_file():
         return
     steps = read_table(path)
+    if not len(steps):
+        return
     for name, said in run.result.rho.items():
         if f"rho_{name}" in steps.column_names:
             mean = float(np.mean(steps[f"rho_{name}"].to_numpy()))
@@ -250,8 +253,11 @@ def _tested(folder: Path, _written: int) -> Tested:
 def _by_id(table: pa.Table) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
     """The rows in the order of their ids, those of one sample as they stand; and the truth of each row, a number."""
     column = "truth" if "truth" in table.column_names else "label"
-    order = np.argsort(table["id"].to_numpy().astype(str), kind="stable")
-    return order, table[column].to_numpy().astype(np.float64)
+    order = np.argsort(table["id"].to_numpy(), kind="stable")
+    try:
+        return order, table[column].to_numpy().astype(np.float64)
+    except ValueError:
+        raise InputError(f"The column '{column}' of predictions.arrow has no numbers.") from None
 
 
 def labels_that_differ(runs: Sequence[Run]) -> list[tuple[str, Run, Run]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
 from balancemm_cli.config.run import read_config
 from balancemm_cli.config.suites import Suite
-from balancemm_cli.errors import BmmError, InputError, UsageError, first_of, unknown
+from balancemm_cli.errors import BmmError, InputError, UsageError, first_of, plain, unknown
 from balancemm_cli.results.evidence import without_predictions
 from balancemm_cli.results.sharing import NOBODY, OWN, Bundle, borne_out, doubted, each_once
 from balancemm_cli.runs.places import ADVICE
@@ -191,8 +191,8 @@ def _with_searches(
             found.append(record)
         else:
             left_out.append(
-                f"a search of {record.model} {record.method}: it chose {describe(record.best.settings)}, which the "
-                "runs that it names do not have."
+                f"a search of {record.model} {record.method}: it chose {plain(describe(record.best.settings))}, which "
+                "the runs that it names do not have."
             )
     return replace(group, searches=tuple(found))
 

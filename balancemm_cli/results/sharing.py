@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from balancemm_cli.errors import InputError, first_of
+from balancemm_cli.errors import InputError, first_of, plain
 from balancemm_cli.results.evidence import claimed, copied_seeds, disagreements, labels_that_differ, tested
 from balancemm_cli.runs.run import Run
 
 OWN = "—"  # whose the runs of folders are, unless a name is given; no owner can be called so
 NOBODY = "*"  # whose a row is that follows from the runs of several owners; nor so
-
-LONGEST = 100  # characters of a sample's id in a sentence
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _other_labels(runs: Sequence[Run], doubts: dict[Path, str]) -> Iterator[str]
             parties = [one for run in both for one in alike[_truth(run)]]
             line = (
                 f"{_named([run.owner for run in parties])} have different labels of the same test samples (data hash "
-                f"{data[:8]}, as of '{sample[:LONGEST]}'): the files of one were changed."
+                f"{data[:8]}, as of '{plain(sample)}'): the files of one were changed."
             )
             doubts |= dict.fromkeys((run.folder for run in parties), line)
             yield line
