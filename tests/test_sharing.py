@@ -251,11 +251,11 @@ def _edit_last_epoch(run, accuracy):
 
 
 CHEATS = {
-    edited_result: "accuracy 0.99 at the epoch 'last', and its predictions say 0.85",
+    edited_result: "accuracy 0.99 at the epoch 'last', and its predictions say 0.875",
     edited_map: "says map 0.999",
     edited_modality: "audio accuracy 0.99 at the epoch 'last', and its epochs say",
     edited_rho: "ρ audio 0.99, and the mean of its steps is",
-    edited_result_and_history: "its predictions say 0.85",
+    edited_result_and_history: "its predictions say 0.875",
     edited_history: "its epochs say 0.2",
     other_epoch: "epoch 0 is not 'best-test'",
     dropped_samples: "40 test samples, and there are predictions of",
