@@ -187,7 +187,9 @@ def _of_history(run: Run) -> Iterator[str]:
             yield f"{run.folder}: by its history, epoch {selected.epoch} is not '{selection}'."
             return
         then = history[selected.epoch]
-        pairs = {"accuracy": (selected.accuracy, then.accuracy.get("test", selected.accuracy))}
+        pairs: dict[str, tuple[float | None, float]] = {
+            "accuracy": (selected.accuracy, then.accuracy.get("test", selected.accuracy))
+        }
         for name, value in then.unimodal.get("test", {}).items():
             pairs[f"{name} accuracy"] = (selected.unimodal.get(name), value)
         for name, (said, value) in pairs.items():
