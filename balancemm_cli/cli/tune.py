@@ -78,6 +78,7 @@ def tune(
     loading: option_types.LoadingWay = "auto",
     launcher: option_types.Launcher = "local",
     slurm: option_types.Slurm = None,
+    log: option_types.Log = None,
     status: option_types.Status = False,
     dry_run: option_types.DryRun = False,
 ) -> None:
@@ -114,7 +115,8 @@ def tune(
     from balancemm_cli.engine.launch import Job, check_jobs
 
     assert folder is not None
-    job = partial(Job, data=folder, runs=runs, device=device, threads=threads, loading=loading, weights=file)
+    machine = {"device": device, "threads": threads, "loading": loading}
+    job = partial(Job, data=folder, runs=runs, weights=file, log=log, **machine)
     check_jobs([job(one.base) for of in tuned for one in of.searches])
     at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
