@@ -117,7 +117,7 @@ def tune(
     assert folder is not None
     machine = {"device": device, "threads": threads, "loading": loading}
     job = partial(Job, data=folder, runs=runs, weights=file, log=log, **machine)
-    check_jobs([job(one.base) for of in tuned for one in of.searches])
+    check_jobs([job(end) for of in tuned for one in of.searches for end in one.ends])
     at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
     if _search(tuned, job, jobs, queue) and _test(tuned, job, jobs, queue):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from balancemm_cli.config.run import RunConfig
+from balancemm_cli.data.kinds import kind_of
 from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set
@@ -26,6 +27,7 @@ from balancemm_cli.engine.event_log import LOGS, check_log, event_log
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import BmmError, InputError, Interrupted, UsageError, os_error_sentence
+from balancemm_cli.models import check_encoders
 from balancemm_cli.runs.folder import RunFolder
 
 
@@ -144,8 +146,8 @@ def deal_device(name: str, gpus: int, in_use: Iterable[str]) -> str:
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Refuse what can't work before anything is trained: the data, the models' names, a method without a use, a
-    log whose package is missing."""
+    """Refuse what can't work before anything is trained: the data, the models' names, encoders, a method without a
+    use, a log whose package is missing."""
     if any(job.log for job in jobs):
         check_log()
     data = {job.data: open_set(job.data) for job in jobs}
@@ -157,7 +159,10 @@ def check_jobs(jobs: Sequence[Job]) -> None:
                 f"Method {job.config.method} balances modalities, but model {job.config.model} on "
                 f"{job.config.dataset} has one. Use --method baseline."
             )
-        check_speed(job.config.settings.speed)
+        settings = job.config.settings
+        shapes = {name: kind_of(data[job.data].modalities[name]).shape for name in used}
+        check_encoders(job.config.model, settings.encoder, shapes, settings.encoders)
+        check_speed(settings.speed)
 
 
 def run_jobs(
