@@ -170,6 +170,7 @@ def test_a_run_without_a_result_is_named(tmp_path):
     [
         (None, "config.toml is missing"),
         ("= damaged", "config.toml is damaged"),
+        ("", "config.toml is damaged"),
         ('tested_on = "val"\nunheard = 1\n', "differ in 'tested_on'"),  # as a newer version's trial
     ],
 )

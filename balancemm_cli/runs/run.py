@@ -146,10 +146,12 @@ def _of_another_version(folder: Path, result: Result) -> None:
     """InputError where config.toml, which this version can't use, does not bear out on which samples the run was
     tested."""
     try:
-        tested_on = read_settings(folder).get("tested_on", "test")
+        settings = read_settings(folder)
     except (OSError, ValueError):
-        raise _unknown(folder, "damaged") from None
-    if tested_on != result.tested_on:
+        settings = {}
+    if not settings:
+        raise _unknown(folder, "damaged")
+    if settings.get("tested_on", "test") != result.tested_on:
         raise InputError(
             f"{folder}: result.json and config.toml differ in 'tested_on'. Train this run again."
         )
