@@ -7,7 +7,7 @@ methods have. All others are named.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,8 @@ from balancemm_cli.results.ranking import (
 from balancemm_cli.results.references import JOINT, MAJORITY
 from balancemm_cli.results.rows import Row, row
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, summarize
+from balancemm_cli.runs.reading import read_history
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Result, Selection
 
 BEST_ALONE = "best modality"  # the model of that row
@@ -120,9 +122,14 @@ class Board:
         by_names: dict[Names, dict[str, Row]] = {}
         for names, group in named:
             if not group.first.model.startswith(UNIMODAL):
-                by_names.setdefault(names, {})[group.first.dataset] = row(group, selection)
+                rows, dataset = by_names.setdefault(names, {}), group.first.dataset
+                rows[dataset] = row(
+                    _joined(rows[dataset].group, group) if dataset in rows else group, selection
+                )
         self.entries = [Entry(names, rows) for names, rows in by_names.items()]
-        self.entries += [Entry(names, rows) for names, rows in _best_alone(named, selection).items()]
+        self.optimistic: set[str] = set()  # data sets of which the test part chose the best modality
+        alone = _best_alone(named, selection, self.optimistic)
+        self.entries += [Entry(names, rows) for names, rows in alone.items()]
         if not self.entries:
             raise InputError("There is no method to rank.")
 
@@ -297,18 +304,56 @@ def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
     return found
 
 
+def _joined(group: Group, other: Group) -> Group:
+    """Two groups that searches of one kind and budget chose as one. Of a set cut into folds each seed has a search of
+    its own; of a seed that both have the run of the first stays."""
+    runs = {run.result.seed: run for run in (*other.runs, *group.runs)}
+    searches = (*group.searches, *other.searches)
+    return replace(group, runs=[runs[seed] for seed in sorted(runs)], searches=searches)
+
+
 def _accuracies(one: Row) -> dict[int, float]:
     return {run.result.seed: run.result.selections[one.selection].accuracy for run in one.group.runs}
 
 
-def _best_alone(named: Sequence[tuple[Names, Group]], selection: Selection) -> dict[Names, dict[str, Row]]:
-    """By data set, the modality with the best mean accuracy of those that were trained alone; an entry for each
-    variant, recipe and settings."""
-    found: dict[Names, dict[str, Row]] = {}
+def _best_alone(
+    named: Sequence[tuple[Names, Group]], selection: Selection, optimistic: set[str]
+) -> dict[Names, dict[str, Row]]:
+    """By data set, the best modality of those that were trained alone; an entry for each variant, recipe and settings.
+    Data sets of which the test part chose it are added to `optimistic`."""
+    families: dict[Names, dict[str, list[Group]]] = {}
     for names, group in named:
         if group.first.model.startswith(UNIMODAL) and group.first.method == BASELINE:
-            best = found.setdefault((BEST_ALONE, GAP, *names[2:]), {})
-            one, before = row(group, selection), best.get(group.first.dataset)
-            if before is None or one.accuracy.mean > before.accuracy.mean:
-                best[group.first.dataset] = one
+            by_dataset = families.setdefault((BEST_ALONE, GAP, *names[2:]), {})
+            by_dataset.setdefault(group.first.dataset, []).append(group)
+    found: dict[Names, dict[str, Row]] = {}
+    for names, by_dataset in families.items():
+        for dataset, groups in by_dataset.items():
+            best, by_test = _best(groups, selection)
+            found.setdefault(names, {})[dataset] = row(best, selection)
+            if by_test and len(groups) > 1:
+                optimistic.add(dataset)
     return found
+
+
+def _best(groups: Sequence[Group], selection: Selection) -> tuple[Group, bool]:
+    """The group of the best mean accuracy over the seeds that all have, and whether that is of test samples: it is of
+    validation samples where every run has such. Without a common seed, of those with the most."""
+    most = max(len(group.seeds) for group in groups)
+    shared = set.intersection(*({*group.seeds} for group in groups))
+    asked = [group for group in groups if shared or len(group.seeds) == most]
+    runs = [[run for run in group.runs if not shared or run.result.seed in shared] for group in asked]
+    values = [[_validated(run, selection) for run in of] for of in runs]
+    by_test = any(value is None for of in values for value in of)
+    if by_test:
+        values = [[run.result.selections[selection].accuracy for run in of] for of in runs]
+    means = [float(np.mean(np.array(of, float))) for of in values]
+    return asked[means.index(max(means))], by_test
+
+
+def _validated(run: Run, selection: Selection) -> float | None:
+    """The accuracy on validation samples at the selected epoch; None for a run that has none."""
+    try:
+        return read_history(run.folder)[run.result.selections[selection].epoch].accuracy.get("val")
+    except (InputError, IndexError):
+        return None

@@ -88,15 +88,15 @@ def pairs(groups: Sequence[Group], among: Sequence[Group] = ()) -> Iterator[tupl
 
     They share owner, data, model, and all settings that are not a method's; where searches chose the settings of both,
     the searches share all but what they found (see `tuned_alike`). Of several baselines it is one that shares seeds, is
-    tuned alike, is of the same variant, and shares the most seeds. Groups without a config.toml have none.
+    tuned alike, is of the same variant, and shares the most seeds.
     """
     baselines: dict[tuple, list[Group]] = defaultdict(list)
     for baseline in {id(group): group for group in (*among, *groups)}.values():
-        if baseline.first.method == BASELINE and _settings(baseline):
+        if baseline.first.method == BASELINE:
             for key in (_key(baseline), *_searched(baseline)):
                 baselines[key].append(baseline)
     for group in groups:
-        if group.first.method != BASELINE and _settings(group):
+        if group.first.method != BASELINE:
             keys = (_key(group), *_searched(group))
             if found := [baseline for key in keys for baseline in baselines.get(key, [])]:
                 yield group, max(found, key=lambda baseline: _kinship(group, baseline))
@@ -111,10 +111,6 @@ def tuned_alike(group: Group, baseline: Group) -> bool:
 def apart(groups: Sequence[Group], among: Sequence[Group] = ()) -> list[Group]:
     """The groups that have a baseline, but no seed in common with it, and so no gain."""
     return [group for group, baseline in pairs(groups, among) if not {*group.seeds} & {*baseline.seeds}]
-
-
-def _settings(group: Group) -> bool:
-    return any(run.settings for run in group.runs)
 
 
 def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, bool, int]:

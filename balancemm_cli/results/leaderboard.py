@@ -125,7 +125,7 @@ def by_dataset(board: Board) -> Table:
         places = {entry.names: place for entry, place in zip(there, placed, strict=True)}
         columns[dataset] = [_accuracy(entry, dataset, places) for entry in board.entries]
     best = [
-        f"{dataset} {one.group.first.model.removeprefix(UNIMODAL)}"
+        f"{dataset} {one.group.first.model.removeprefix(UNIMODAL)}{' *' * (dataset in board.optimistic)}"
         for entry in board.entries
         if entry.names[0] == BEST_ALONE
         for dataset, one in entry.rows.items()
@@ -141,8 +141,10 @@ def by_dataset(board: Board) -> Table:
     notes += whose_notes(groups, any(group.claimed(board.selection) for group in groups))
     if best:
         notes.append(
-            f"{BEST_ALONE}: of the networks of one modality the one with the best mean on the test part, "
-            f"which is a little optimistic ({', '.join(best)})."
+            f"{BEST_ALONE}: of the networks of one modality the one with the best mean on validation samples over the "
+            f"seeds that all of them have ({', '.join(best)})."
+            + " *: without such samples on the test part, which is a little optimistic."
+            * bool(board.optimistic)
         )
     return Table(
         "Accuracy by data set",

@@ -135,7 +135,7 @@ def _known(case: Case) -> str:
 
 def _unknown(run: Run) -> str:
     if run.config is None:
-        return "A config.toml is missing, or names what this version does not know."
+        return "A config.toml names what this version does not know."
     if run.result.data.reader is None:
         return "A version that did not record the data set made it."
     if any(one.version is None or one.git is None for one in run.environments):

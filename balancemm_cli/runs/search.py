@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.config.run import RunConfig, resolve
-from balancemm_cli.config.spaces import Space, draw
+from balancemm_cli.config.spaces import Space, draws
 from balancemm_cli.data.store import digest, write_json
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.runs.folder import read_result
@@ -141,26 +141,28 @@ class Search:
         self.budget, self.kind, self.places, self.data_hash = budget, kind, places, data_hash
         self.base = question.config(seed, {}, "val")
         self._trials: list[Trial] = []
+        self._draws = draws(space, self.base, seed)
         if kind == "halving" and budget.trainings is None:
             raise UsageError(
                 "--search halving plans its trials beforehand. Give --budget as a number of trainings."
             )
-        self._check_ends()
+        self.ends = [self.base, *self._at_ends()]
 
-    def _check_ends(self) -> None:
-        """UsageError where the ends of the space, or any of its values, are none that a run takes."""
+    def _at_ends(self) -> Iterator[RunConfig]:
+        """The runs at the ends of the space, and of each of its values one. UsageError where they are none that a run
+        takes."""
         count = max(len(one.values or ()) for one in self.space.values())
         for share in (0.0, *((place + 0.5) / count for place in range(count)), math.nextafter(1, 0)):
             ends = {key: one.at(share, self.base.by_key.get(key)) for key, one in self.space.items()}
             try:
-                self.question.config(self.seed, ends, "val")
+                yield self.question.config(self.seed, ends, "val")
             except UsageError as error:
                 raise UsageError(f"The search space reaches too far. {error}") from None
 
     def trial(self, number: int) -> Trial:
         """A trial by its number. That of 0 has the recipe's settings."""
         while len(self._trials) <= number:
-            settings = draw(self.space, self.base, self.seed, len(self._trials))
+            settings = next(self._draws)
             config = self.question.config(self.seed, settings, "val")
             place = self.places.of(config, self.data_hash)
             self._trials.append(Trial(len(self._trials), settings, config, place))

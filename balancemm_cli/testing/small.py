@@ -323,13 +323,21 @@ def assert_sentence(text: str) -> None:
 
 
 def assert_cost_is_counted(case: Case) -> None:
-    """What a step costs is counted, and changes nothing of the training: its next step is that of one without."""
+    """What a step costs is counted, and changes nothing of the training: its next step is that of one without. At the
+    start of a training it is what it is after an epoch, in whichever step."""
     counted, plain = Training(case), Training(case)
-    inputs, labels = counted.batch(0)
-    step = Step(0, RandomStreams(0, 0, 0, BATCH), labels, torch.zeros(()), counted.task)
-    of = counted
-    cost = cost_of_step(of.network, of.methods, of.optimizer, inputs, step, DiscrepancySettings())
-    weights = sum(weight.numel() for weight in of.network.parameters())
+    cost = _cost(counted, 0)
+    weights = sum(weight.numel() for weight in counted.network.parameters())
     assert cost["multiply_adds"] > weights and cost["memory"] > 8 * weights
     assert torch.equal(counted.take(0)[0], plain.take(0)[0])
     torch.testing.assert_close(counted.state(), plain.state(), rtol=0, atol=0)
+    for index in range(1, STEPS_PER_EPOCH + 1):
+        counted.take(index)
+    assert [_cost(counted, index) for index in range(3)] == [cost] * 3
+
+
+def _cost(of: Training, index: int) -> dict[str, int]:
+    """The cost of the step of an index, in the second of EPOCHS."""
+    inputs, labels = of.batch(0)
+    step = Step(EPOCHS[1], RandomStreams(0, EPOCHS[1], index, BATCH), labels, torch.zeros(()), of.task)
+    return cost_of_step(of.network, of.methods, of.optimizer, inputs, step, DiscrepancySettings())

@@ -126,10 +126,11 @@ def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
         assert torch.equal(state["momentum_buffer"], momentum)
 
 
+@in_both_variants
 @of_each_method
-def test_counting_what_a_step_costs_leaves_the_training_alone(method: str) -> None:
+def test_counting_what_a_step_costs_leaves_the_training_alone(method: str, variant: str) -> None:
     """A run counts it at its start on a copy, which the method must allow to be made."""
-    assert_cost_is_counted(tried(method))
+    assert_cost_is_counted(tried(method, variant))
 
 
 @of_each_method
