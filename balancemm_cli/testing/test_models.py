@@ -25,7 +25,7 @@ from balancemm_cli.testing.small import (
     assert_sentence,
     case_of,
     evaluated,
-    refusal,
+    made_or_refused,
     trained,
 )
 
@@ -41,11 +41,10 @@ of_each_model = pytest.mark.parametrize("model", MODELS)
 def test_inputs_are_taken_or_refused_in_a_sentence(model: str, shapes: str) -> None:
     """Whatever the modalities are: trained on, or refused by a UsageError that names the model."""
     case = Case(model, "opm+ogm" if len(SHAPES[shapes]) > 1 else "baseline", shapes=shapes)
-    sentence = refusal(lambda: Training(case))
-    if sentence is not None:
-        assert model in sentence, f"'{sentence}' does not name {model}"
-        return assert_sentence(sentence)
-    training = Training(case)
+    training = made_or_refused(case)
+    if isinstance(training, str):
+        assert model in training, f"'{training}' does not name {model}"
+        return
     loss, step = training.take(0)
     assert loss.isfinite()
     assert all(weight.isfinite().all() for weight in training.network.parameters())
