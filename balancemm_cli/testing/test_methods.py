@@ -1,6 +1,7 @@
 """What every method keeps, in both variants."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,9 +142,9 @@ def test_switches_train_as_eager_float32_does(method: str, variant: str) -> None
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
 @of_each_method
-@pytest.mark.usefixtures("traced")
-def test_it_trains_compiled(method: str) -> None:
+def test_it_trains_compiled(method: str, compile_by: Callable[[str], None]) -> None:
     """Compiled encoders change rounding alone; a method that goes backward through them itself is refused."""
+    compile_by("aot_eager")
     case, switch = tried(method), "speed.compile=true"
     if METHODS[method].two_backwards:
         return assert_sentence(refusal(lambda: trained(case, switch)) or "")
