@@ -22,9 +22,9 @@ from balancemm_cli.config.run import resolve
 from balancemm_cli.data.datasets import DATASETS
 from balancemm_cli.data.datasets.htad import installed
 from balancemm_cli.data.datasets.mosi_utterances import FILES
-from balancemm_cli.data.datasets.splitting import in_two_parts
 from balancemm_cli.data.preparing.prepare import embedded, prepare_dataset
 from balancemm_cli.data.preparing.verify import verify
+from balancemm_cli.data.splitting import in_two_parts
 from balancemm_cli.data.store import PreparedSet
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import InputError

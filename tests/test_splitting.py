@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancemm_cli.data.datasets.splitting import in_two_parts, split_by_rule
+from balancemm_cli.data.splitting import in_two_parts, split_by_rule
 
 FOLDS = {"1": 1.0, "2": 1.0, "3": 1.0}
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

@@ -49,7 +49,7 @@ from balancemm_cli.testing.sets import CLASSES, finish
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOADED)
 SPLITS = {"train": 32, "val": 48, "test": 16}
-FAST = ("epochs=4", "batch_size=16", "optimizer.lr=0.05", 'encoders.vectors="mlp"')
+FAST = (("epochs", 4), ("batch_size", 16), ("optimizer.lr", 0.05), ("encoders.vectors", "mlp"))
 
 
 def write_set(folder, counts=SPLITS):
@@ -83,7 +83,7 @@ def data(tmp_path):
 def search_of(folder, runs, method="opm", seed=0, budget="3", kind="quasi-random", changes=FAST):
     question = Question("mine", "concat", method, "paper", None, changes)
     base = question.config(seed, {})
-    space = space_of(base, fixed=dict.fromkeys(one.partition("=")[0] for one in changes if "lr" in one))
+    space = space_of(base, fixed=dict(one for one in changes if "lr" in one[0]))
     return Search(
         question, seed, space, parse_budget(budget), kind, Places(runs), open_set(folder).content_hash
     )
@@ -307,12 +307,45 @@ def test_a_trial_that_calls_itself_tested_is_refused(data, tmp_path):
         collect([tmp_path], "last")
 
 
-def test_a_set_without_validation_samples_is_refused(tmp_path, bmm):
-    write_set(tmp_path / "data" / "mine", {"train": 16, "test": 8})
+def test_of_a_set_without_validation_samples_a_fifth_of_the_training_samples_is_held_out(tmp_path):
+    prepared = write_set(tmp_path / "mine", {"train": 40, "test": 8})
+    trial = prepared.for_run(3, "val")
+    train, held_out = trial.split("train"), trial.split("test")
+    assert sorted(train.ids + held_out.ids) == sorted(prepared.split("train").ids)
+    assert trial.counts == {"train": len(train), "test": len(held_out)} == {"train": 31, "test": 9}
+    assert np.bincount(held_out.labels).max() - np.bincount(held_out.labels).min() <= 1  # of each class alike
+    whole = prepared.split("train")
+    for part in (train, held_out):
+        for place, name in enumerate(part.ids):
+            row = whole.ids.index(name)
+            assert part.labels[place] == whole.labels[row] and part.holders("a")[place] == row
+    assert prepared.for_run(4, "val").split("test").ids == held_out.ids  # the same for each seed
+    (tmp_path / "mine" / "test-00000.arrow").unlink()
+    assert prepared.for_run(3, "val").split("test").ids == held_out.ids
+
+
+def test_samples_that_share_a_stored_value_are_held_out_together(tmp_path):
+    modalities = {"a": features(1, 1)}
+    stored = np.ones((1, 1), "float32")
+    rows = [
+        {"id": str(row), "label": 0, "a": None if row % 4 else stored * row} for row in range(40)
+    ]  # four samples of one medium
+    write_shard(tmp_path / "train-00000.arrow", rows, modalities)
+    write_shard(tmp_path / "test-00000.arrow", rows[:4], modalities)
+    trial = finish(tmp_path, "mine", modalities, {}, {"train": 40, "test": 4}).for_run(0, "val")
+    media = {name: {int(one) // 4 for one in trial.split(name).ids} for name in ("train", "test")}
+    assert len(media["test"]) == 2 and len(media["train"]) == 8  # so none is in both
+    split = trial.split("test")
+    for name, holder in zip(split.ids, split.holders("a"), strict=True):
+        assert split.array("a", holder).item() == int(name) // 4 * 4
+
+
+def test_too_few_samples_to_hold_some_out_are_refused(tmp_path, bmm):
+    write_set(tmp_path / "data" / "mine", {"train": 1, "test": 8})
     status, _, error = bmm(
         "tune", "--dataset", "mine", "--data", tmp_path / "data", "--runs", tmp_path / "runs"
     )
-    assert status == 3 and "no validation samples" in error and "--val 0.2" in error
+    assert status == 3 and "no validation samples" in error and "too few training samples" in error
 
 
 # ---- the search -----------------------------------------------------------------------------------------------------
@@ -358,7 +391,7 @@ def test_a_budget_of_seconds_counts_what_the_trials_took(data, tmp_path, monkeyp
 
 
 def test_the_seconds_of_a_run_that_diverges_count(data, tmp_path):
-    search = search_of(data, tmp_path, budget="1", changes=(*FAST, "optimizer.lr=1e30"))
+    search = search_of(data, tmp_path, budget="1", changes=(*FAST, ("optimizer.lr", 1e30)))
     complete(search, data)
     assert read_result(search.trial(0).folder)["status"] == "diverged" and search.trial(0).seconds > 0
     with pytest.raises(InputError, match=r"Every trial .* diverged"):
@@ -507,7 +540,7 @@ def test_the_command_searches_for_each_fold(tmp_path, bmm):
         "tune",
         "--dataset",
         "mine",
-        *(word for one in FAST[:2] for word in ("--set", one)),
+        *(word for key, value in FAST[:2] for word in ("--set", f"{key}={value}")),
         "--budget",
         "2",
     )
@@ -523,7 +556,7 @@ def test_the_command_searches_for_each_fold(tmp_path, bmm):
 
 
 def command(data, runs, *words):
-    settings = [word for one in FAST if "lr" not in one for word in ("--set", one)]
+    settings = [word for key, value in FAST if "lr" not in key for word in ("--set", f"{key}={value}")]
     places = [
         "--data",
         str(data.parent),
@@ -577,6 +610,55 @@ def test_the_command(data, tmp_path, bmm):
     by_method = {row["method"]: row for row in rows}
     assert by_method["opm"]["gain"]["tuned"] and by_method["opm"]["gain"]["n"] == 2
     assert by_method["opm"]["rules"]["tuned"] is by_method["baseline"]["rules"]["tuned"] is None
+
+
+SUITE = """
+title = "Two sets"
+optional_data = true
+
+[[runs]]
+datasets = ["mine", "wikipedia"]
+methods = ["baseline", "opm"]
+seeds = [0, 1]
+settings = { epochs = 2, batch_size = 16, "optimizer.lr" = 0.05, "encoders.vectors" = "mlp" }
+
+[[runs]]
+datasets = ["mine"]
+models = ["unimodal-a"]
+seeds = [0]
+settings = { epochs = 2, batch_size = 16, "optimizer.lr" = 0.05, "encoders.vectors" = "mlp" }
+"""
+
+
+def test_every_row_of_a_suite_is_tuned(data, tmp_path, bmm):
+    (tmp_path / "mine.toml").write_text(SUITE)
+    places = ["--data", data.parent, "--runs", tmp_path / "runs", "--device", "cpu", "--threads", "1"]
+    words = ["tune", "--suite", tmp_path / "mine.toml", "--budget", "2", *places]
+    status, out, _ = bmm(*words, "--dry-run")
+    assert status == 0 and out.count(", trial 1: ") == 5 and "wikipedia" in out
+    status, out, error = bmm(*words)
+    assert status == 0 and "Left out: " in error and error.count("val accuracy") == 6
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if "trainings" in line
+    ]
+    assert [(row[0], row[1], row[7].partition("(")[2]) for row in rows] == [
+        ("concat", "baseline", "2)"),
+        ("concat", "opm", "2)"),
+        ("unimodal-a", "baseline", "1)"),
+    ]
+    assert all("optimizer.lr=" not in row[-1] for row in rows)  # the suite has set it
+    for wrong in (("--method", "opm"), ("--seeds", "0"), ("--out", tmp_path / "tuned.toml")):
+        assert bmm(*words, *wrong)[0] == 2
+
+
+def test_a_row_of_which_every_trial_diverges_costs_the_others_nothing(data, tmp_path, bmm):
+    before, after = SUITE.rsplit("0.05", 1)
+    (tmp_path / "mine.toml").write_text(f"{before}1e30{after}")
+    words = ["tune", "--suite", tmp_path / "mine.toml", "--budget", "2"]
+    places = ["--data", data.parent, "--runs", tmp_path / "runs", "--device", "cpu", "--threads", "1"]
+    status, out, error = bmm(*words, *places)
+    assert status == 3 and "Every trial of unimodal-a baseline (paper, seed 0) diverged." in error
+    assert out.count("trainings") == 2 and "| unimodal-a" not in out
 
 
 def test_the_choice_as_a_recipe(data, tmp_path, bmm):

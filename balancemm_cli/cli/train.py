@@ -122,12 +122,7 @@ def train(
 
     with distributed.joined(device):
         with distributed.first_before_others():
-            wanted = dict.fromkeys(config.dataset for config in configs)
-            folders = (
-                _prepared_of(wanted, data)
-                if optional
-                else {one: prepared_folder(one, data) for one in wanted}
-            )
+            folders = prepared_folders(dict.fromkeys(config.dataset for config in configs), data, optional)
         work = [job(config, folders[config.dataset]) for config in configs if config.dataset in folders]
         check_jobs(work)
         if launcher == "slurm":
@@ -226,13 +221,16 @@ def prepared_folder(dataset: str, data: Path) -> Path:
     return folder
 
 
-def _prepared_of(datasets: Iterable[str], data: Path) -> dict[str, Path]:
-    """The folders of those data sets that are prepared, or can be; the others are named. InputError where none is."""
+def prepared_folders(datasets: Iterable[str], data: Path, optional: bool) -> dict[str, Path]:
+    """The folders of data sets. Where they are `optional`, those that are not prepared, nor can be, are named and left
+    out; InputError where none is there."""
     found = {}
     for dataset in datasets:
         try:
             found[dataset] = prepared_folder(dataset, data)
         except InputError as error:
+            if not optional:
+                raise
             say(f"Left out: {error}")
     if not found:
         raise InputError(f"None of the suite's data sets is prepared under {data}. Prepare one of them.")

@@ -1,7 +1,6 @@
 """`bmm tune`: settings searched on validation samples, then tested once."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,8 +15,8 @@ from balancemm_cli.cli.train import (
     count,
     existing_folder,
     parse_seeds,
-    prepared_folder,
-    refuse_failed,
+    prepared_folders,
+    refuse_beside_suite,
     start_from,
     train_all,
 )
@@ -25,12 +24,10 @@ from balancemm_cli.cli.without_torch import leave_out_torch
 from balancemm_cli.errors import InputError, UsageError, first_of
 
 if TYPE_CHECKING:
-    from balancemm_cli.config.run import RunConfig
-    from balancemm_cli.data.store import PreparedSet
     from balancemm_cli.engine.launch import Job, Outcome
-    from balancemm_cli.results.formats import Table
-    from balancemm_cli.runs.places import Places
-    from balancemm_cli.runs.search import Budget, Kind, Question, Search, SearchRecord
+    from balancemm_cli.runs.tuning import Asked, Tuning
+
+Queue = Callable[[list["Job"]], None]
 
 
 def tune(
@@ -64,6 +61,13 @@ def tune(
         str,
         typer.Option(metavar="LIST", help="One test run for each seed; the search has the first."),
     ] = "0-4",
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Tune every row of a suite instead, with its seeds; see `bmm list suites`.",
+        ),
+    ] = None,
     set_: option_types.Set = None,
     weights: option_types.Weights = None,
     out: Annotated[
@@ -89,8 +93,10 @@ def tune(
         leave_out_torch()
     elif launcher == "local":
         begin_to_import()
+    from balancemm_cli.config.suites import load_suite
     from balancemm_cli.data.store import open_set
     from balancemm_cli.engine import distributed
+    from balancemm_cli.runs import tuning
     from balancemm_cli.runs.places import Places
     from balancemm_cli.runs.search import parse_budget
 
@@ -99,140 +105,96 @@ def tune(
     refuse_without_slurm(slurm, launcher)
     _check_out(out)
     changes = [*(["pretrained=true"] if weights else []), *(set_ or [])]
-    names = [name for given in method or ["baseline"] for name in given.split(",")]
-    given_seeds, given_budget = parse_seeds(seeds), parse_budget(budget)
-    questions, file = _questions(dataset, model, names, variant, recipe, changes, weights)
-    folder = existing_folder(dataset, data) if dry_run or status else prepared_folder(dataset, data)
-    prepared = open_set(folder) if folder else None
-    plan = partial(_plan, seeds=given_seeds, budget=given_budget, kind=search, space=space)
-    tuned = [plan(question, places=Places(runs), prepared=prepared) for question in questions]
+    optional = False
+    if suite is not None:
+        refuse_beside_suite(context)
+        _, loaded = load_suite(suite)
+        optional, asked = loaded.optional_data, tuning.questions_of_suite(loaded, set_ or [])
+    else:
+        methods = [name for given in method or ["baseline"] for name in given.split(",")]
+        asked = tuning.questions(dataset, model, methods, variant, recipe, parse_seeds(seeds), changes)
+    given_budget = parse_budget(budget)
+    file = None
+    if weights is not None:
+        configs, file = start_from(weights, [one.base for one in asked])
+        asked = [one.starting_from(str(of.weights)) for one, of in zip(asked, configs, strict=True)]
+    if space is None:
+        _say_what_has_no_space(asked)
+    names = dict.fromkeys(one.question.dataset for one in asked)
+    if dry_run or status:
+        folders = {name: existing_folder(name, data) for name in names}
+    else:
+        folders = prepared_folders(names, data, optional)
+    sets = {name: open_set(folder) if folder else None for name, folder in folders.items()}
+    tuned = [
+        tuning.plan(one, given_budget, search, space, Places(runs), sets[one.question.dataset])
+        for one in asked
+        if one.question.dataset in sets
+    ]
     if out and len(searches := [one for of in tuned for one in of.searches]) > 1:
         raise UsageError(f"--out takes the settings of one search, and these are {len(searches)}.")
     if dry_run or status:
         _list_trials(tuned) if dry_run else _show_status(tuned)
         return
     from balancemm_cli.engine.launch import Job, check_jobs
+    from balancemm_cli.results.formats import to_markdown
+    from balancemm_cli.results.tuned import tuned_table
 
-    assert folder is not None
-    job = partial(Job, data=folder, runs=runs, device=device, threads=threads, loading=loading, weights=file)
-    check_jobs([job(one.base) for of in tuned for one in of.searches])
+    job = partial(Job, runs=runs, device=device, threads=threads, loading=loading, weights=file)
+    check_jobs([job(one.base, of.data) for of in tuned for one in of.searches])
     at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
-    if _search(tuned, job, jobs, queue) and _test(tuned, job, jobs, queue):
-        if out:
-            _write_recipe(tuned[0], out)
-        _print(_table(tuned))
+    if not _search(tuned, job, jobs, queue):
+        return
+    chosen, faults = _written(tuned)
+    if not _test(chosen, job, jobs, queue):
+        return
+    if out:
+        _write_recipe(chosen[0], out)
+    print(to_markdown(tuned_table(chosen)), end="")
+    if faults := [*faults, *_diverged(chosen)]:
+        raise InputError(" ".join(faults))
 
 
-@dataclass(frozen=True)
-class _Tuned:
-    """A method, its searches and the seeds that are tested: one search for all, or for each seed's fold its own."""
+def _say_what_has_no_space(asked: "list[Asked]") -> None:
+    from balancemm_cli.config.spaces import without_space
 
-    question: "Question"
-    searches: "list[Search]"
-    seeds: list[int]
-
-    def finals(self) -> "Iterable[tuple[RunConfig, Path]]":
-        """The runs with the chosen settings and their folders, by seed. The searches are over."""
-        for number, seed in enumerate(self.seeds):
-            search = self.searches[number % len(self.searches)]
-            config = self.question.config(seed, search.chosen.settings)
-            yield config, search.places.of(config, search.data_hash)
-
-
-def _questions(
-    dataset: str,
-    model: str,
-    methods: list[str],
-    variant: str,
-    recipe: str | None,
-    changes: list[str],
-    weights: str | None,
-) -> "tuple[list[Question], Path | None]":
-    """Whose settings are sought, and the file of weights to start from. UsageError for names and settings that are
-    none."""
-    from dataclasses import replace
-
-    from balancemm_cli.config.recipe import parse_override
-    from balancemm_cli.config.run import refuse_unused
-    from balancemm_cli.runs.search import Question
-
-    if any(parse_override(change)[0] == "tested_on" for change in changes):
-        raise UsageError(
-            "--set tested_on would change nothing: trials are tested on val, and the chosen settings on test."
-        )
-    found = [Question(dataset, model, method, variant, recipe, tuple(changes)) for method in methods]
-    configs = [question.config(0, {}) for question in found]
-    refuse_unused(configs, changes, "--set")
-    if len({config.method for config in configs}) < len(configs):
-        raise UsageError(f"--method {','.join(methods)} names a method twice.")
-    if weights is None:
-        return found, None
-    configs, file = start_from(weights, configs)
-    return [replace(one, weights=config.weights) for one, config in zip(found, configs, strict=True)], file
-
-
-def _plan(
-    question: "Question",
-    seeds: list[int],
-    budget: "Budget",
-    kind: "Kind",
-    space: Path | None,
-    places: "Places",
-    prepared: "PreparedSet | None",
-) -> _Tuned:
-    """The searches of a method; of a set that is cut into folds one for each seed, which is tested on a fold of its
-    own. InputError for a set without validation samples."""
-    from balancemm_cli.config.recipe import parse_override
-    from balancemm_cli.config.spaces import space_of, without_space
-    from balancemm_cli.runs.search import Search
-
-    base = question.config(seeds[0], {})
-    fixed = dict(parse_override(change) for change in question.changes)
-    found = space_of(base, space, fixed)
-    for name in without_space(base) if space is None else ():
+    for name in dict.fromkeys(name for one in asked for name in without_space(one.base)):
         say(
             f"Method {name} has no search space: only what all methods share is searched. Give its own with --space."
         )
-    if prepared:
-        prepared.for_run(seeds[0], "val")
-    of_searches = seeds if prepared and prepared.folds else seeds[:1]
-    data_hash = prepared.content_hash if prepared else ""
-    searches = [Search(question, seed, found, budget, kind, places, data_hash) for seed in of_searches]
-    return _Tuned(question, searches, seeds)
 
 
 # ---- searching and testing ------------------------------------------------------------------------------------------
 
 
-def _search(
-    tuned: list[_Tuned], job: "Callable[..., Job]", jobs: int, queue: "Callable[[list[Job]], None] | None"
-) -> bool:
-    """Train trials until every search is over, and write the records; where jobs are queued, what can be trained now.
-    Whether the searches are over. InputError where a trial fails other than by diverging."""
-    searches = [search for one in tuned for search in one.searches]
-    while work := _waiting(searches, job, jobs):
+def _search(tuned: "list[Tuning]", job: "Callable[..., Job]", jobs: int, queue: Queue | None) -> bool:
+    """Train trials until every search is over; where jobs are queued, what can be trained now. Whether the searches are
+    over. InputError where a trial fails other than by diverging."""
+    while work := _waiting(tuned, job, jobs):
         if queue:
             queue(work)
             say("Run the same command again once these have ended.")
             return False
-        _refuse_failed_trials(train_all(work, jobs))
-    for search in searches:
-        search.write()
+        _refuse_failed(train_all(work, jobs), "A trial failed, so that nothing can be chosen.")
     return True
 
 
-def _waiting(searches: "list[Search]", job: "Callable[..., Job]", jobs: int) -> "list[Job]":
+def _waiting(tuned: "list[Tuning]", job: "Callable[..., Job]", jobs: int) -> "list[Job]":
     """The trials of all searches that are to be trained next, each run once."""
     waiting = {}
-    for search in searches:
-        for trial, epochs in search.pending(jobs):
-            note = f", trial {trial.number}"
-            waiting[trial.folder] = job(trial.config, place=trial.folder, until=epochs, note=note)
+    for one in tuned:
+        for search in one.searches:
+            for trial, epochs in search.pending(jobs):
+                note = f", trial {trial.number}"
+                waiting[trial.folder] = job(
+                    trial.config, one.data, place=trial.folder, until=epochs, note=note
+                )
     return list(waiting.values())
 
 
-def _refuse_failed_trials(outcomes: "list[Outcome]") -> None:
+def _refuse_failed(outcomes: "list[Outcome]", what: str) -> None:
+    """InputError where one failed other than by diverging."""
     from balancemm_cli.runs.status import read_status
 
     failed = [
@@ -241,34 +203,50 @@ def _refuse_failed_trials(outcomes: "list[Outcome]") -> None:
         if one.exit_status and read_status(one.job.folder().path).state != "diverged"
     ]
     if failed:
-        raise InputError(f"A trial failed, so that nothing can be chosen. {first_of(failed)}")
+        raise InputError(f"{what} {first_of(failed)}")
 
 
-def _test(
-    tuned: list[_Tuned], job: "Callable[..., Job]", jobs: int, queue: "Callable[[list[Job]], None] | None"
-) -> bool:
-    """Train the chosen settings for each seed; whether all are finished. InputError where one fails."""
+def _written(tuned: "list[Tuning]") -> "tuple[list[Tuning], list[str]]":
+    """Write the records of the searches. Those that chose, and why the others could not. InputError if none could."""
+    faults = {id(one): one.write() for one in tuned}
+    chosen = [one for one in tuned if not faults[id(one)]]
+    found = list(filter(None, faults.values()))
+    if not chosen:
+        raise InputError(" ".join(found))
+    return chosen, found
+
+
+def _test(tuned: "list[Tuning]", job: "Callable[..., Job]", jobs: int, queue: Queue | None) -> bool:
+    """Train the chosen settings for each seed; whether all have ended. InputError where one fails other than by
+    diverging."""
     from balancemm_cli.runs.status import read_status
 
-    finals = {folder: config for one in tuned for config, folder in one.finals()}
+    finals = {folder: job(config, one.data, place=folder) for one in tuned for config, folder in one.finals()}
     work = [
-        job(config, place=folder)
-        for folder, config in finals.items()
-        if read_status(folder).state != "finished"
+        one for folder, one in finals.items() if read_status(folder).state not in ("finished", "diverged")
     ]
     if work and queue:
         queue(work)
         say("Run the same command again once these have ended.")
         return False
     if work:
-        refuse_failed(train_all(work, jobs))
+        _refuse_failed(train_all(work, jobs), "A run with the chosen settings failed.")
     return True
+
+
+def _diverged(tuned: "list[Tuning]") -> list[str]:
+    """A sentence for the runs with chosen settings that diverged, where there are some."""
+    from balancemm_cli.runs.status import read_status
+
+    found = {folder: config.title for one in tuned for config, folder in one.finals()}
+    names = [name for folder, name in found.items() if read_status(folder).state == "diverged"]
+    return [f"Diverged with the chosen settings, and in no mean: {first_of(names)}."] if names else []
 
 
 # ---- what is said ---------------------------------------------------------------------------------------------------
 
 
-def _list_trials(tuned: list[_Tuned]) -> None:
+def _list_trials(tuned: "list[Tuning]") -> None:
     """Print the settings, the spaces and the trials that are known beforehand."""
     from balancemm_cli.config.run import settings_in_words
     from balancemm_cli.config.spaces import describe_space
@@ -289,7 +267,7 @@ def _list_trials(tuned: list[_Tuned]) -> None:
     say(f"{count(len(lines), 'trial')}, under a budget of {tuned[0].searches[0].budget} each search.")
 
 
-def _show_status(tuned: list[_Tuned]) -> None:
+def _show_status(tuned: "list[Tuning]") -> None:
     """Print how far each trial is, and the runs with the chosen settings of a search that is over."""
     rows = []
     for one in tuned:
@@ -307,68 +285,9 @@ def _show_status(tuned: list[_Tuned]) -> None:
 
 def _settings(settings: dict[str, object]) -> str:
     from balancemm_cli.config.recipe import describe
+    from balancemm_cli.results.tuned import OWN
 
-    return describe(settings) or "the recipe's own"
-
-
-def _table(tuned: list[_Tuned]) -> "Table":
-    """What was searched, chosen and reached, a row a method."""
-    from balancemm_cli.config.spaces import describe_space
-    from balancemm_cli.results.formats import Table
-
-    first = tuned[0].searches[0]
-    header = ["Method", "Search", "Budget", "Trials", "Seconds", "Validation", "Test", "Test − validation"]
-    spaces = [
-        f"Space of {search.base.method}: {describe_space(search.space, search.base)}."
-        for search in (one.searches[0] for one in tuned)
-    ]
-    nested = len(tuned[0].searches) > 1
-    which = (
-        "Nested folds: a search for each fold that is tested on"
-        if nested
-        else f"Seed of the search: {first.seed}"
-    )
-    notes = [
-        *spaces,
-        f"{which}. Chosen by the validation accuracy after the last epoch, then the loss, then the order; trial 0 has "
-        "the recipe's settings.",
-        "Validation: accuracy of the chosen trial in %. As the best of several it is too high; the last column says by "
-        "how many points the test accuracy differs.",
-        "Test: mean ± sample standard deviation (number of seeds) of the accuracy in % after the last epoch. Trials "
-        "read no test sample.",
-        *(f"Record of {one.base.method}: {one.folder}/search.json." for of in tuned for one in of.searches),
-    ]
-    title = f"{first.base.dataset} ({first.base.recipe}), {first.base.model}, {first.base.variant}"
-    return Table(title, [*header, "Chosen settings"], [_row(one) for one in tuned], notes)
-
-
-def _row(tuned: _Tuned) -> list[str]:
-    from balancemm_cli.results.statistics import format_summary, summarize
-    from balancemm_cli.runs.folder import read_result
-    from balancemm_cli.runs.search import read_search
-
-    records: Sequence[SearchRecord] = [read_search(search.folder) for search in tuned.searches]
-    results = [read_result(folder) for _, folder in tuned.finals()]
-    reached = summarize([one["selections"]["last"]["accuracy"] for one in results if one])
-    chosen = summarize([one.best.accuracy for one in records if one.best.accuracy is not None])
-    assert reached and chosen
-    return [
-        tuned.searches[0].base.method,
-        tuned.searches[0].kind,
-        str(tuned.searches[0].budget),
-        str(sum(len(one.trials) for one in records)),
-        f"{sum(trial.seconds for one in records for trial in one.trials):.1f}",
-        format_summary(chosen, 100),
-        format_summary(reached, 100),
-        f"{100 * (reached.mean - chosen.mean):+.1f}",
-        "; ".join(_settings(one.best.settings) for one in records),
-    ]
-
-
-def _print(table: "Table") -> None:
-    from balancemm_cli.results.formats import to_markdown
-
-    print(to_markdown(table), end="")
+    return describe(settings) or OWN
 
 
 def _check_out(path: Path | None) -> None:
@@ -379,12 +298,12 @@ def _check_out(path: Path | None) -> None:
         raise UsageError(f"--out {path}: there is no folder {path.parent}. Make it, or name another file.")
 
 
-def _write_recipe(tuned: _Tuned, path: Path) -> None:
+def _write_recipe(tuning: "Tuning", path: Path) -> None:
     """Write the recipe with the chosen settings in it."""
     from balancemm_cli.config.run import recipe_toml
 
-    search = tuned.searches[0]
-    question, base = tuned.question, search.base
+    search = tuning.searches[0]
+    question, base = tuning.asked.question, search.base
     said = f"Chosen for {base.method} ({base.variant}) on {base.dataset} by bmm tune: {search.kind}, {search.budget}."
     changes = [*question.changes, *search.chosen.settings.items()]
     text = f"# {said}\n" + recipe_toml(question.dataset, question.recipe, base.variant, changes)

@@ -126,7 +126,11 @@ class FramesColumn(Column):
     ) -> None:
         self.split, self.modality, self.shape, self.count, self.choice = split, modality, shape, count, choice
         self._holders = split.holders(modality)
-        self._stored = split.lengths(modality)  # by holder
+        stored = split.lengths(modality)
+        of_these = np.isin(
+            np.arange(len(stored)), self._holders
+        )  # not of samples of another part of the table
+        self._stored = np.where(of_these, stored, 0)  # by holder
         self._starts = np.cumsum(self._stored) - self._stored
 
     def size(self, ready: bool) -> int:

@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 
 from balancemm_cli.data.folds import fold_name, is_fold
 from balancemm_cli.data.kinds import Kind, kind_of
+from balancemm_cli.data.splitting import split_by_rule
 from balancemm_cli.errors import InputError, UsageError
 
 FORMAT = 1
@@ -38,26 +39,34 @@ EXTRAS = {
     "text": pa.string(),
 }
 LOOKED_AT = 1000  # pictures
+HELD_OUT = {
+    "train": 0.8,
+    "val": 0.2,
+}  # of the training samples of a set without validation samples, in a search
 BATCH_BYTES = 64 * 2**20  # a record batch is closed beyond this, which bounds a writer's memory
 
 Row = dict[str, Any]
 
 
 class PreparedSplit:
-    """The samples of one split, in the order of the lists, memory-mapped. A modality's values are read by its kind."""
+    """The samples of one split, in the order of the lists, memory-mapped. A modality's values are read by its kind.
 
-    def __init__(self, table: pa.Table) -> None:
+    They are the rows of a table, or those that `rows` numbers.
+    """
+
+    def __init__(self, table: pa.Table, rows: np.ndarray | None = None) -> None:
         self._table = table
-        self.ids: list[str] = table["id"].to_pylist()
-        self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+        self._rows = np.arange(table.num_rows) if rows is None else rows
+        self.ids: list[str] = table["id"].take(pa.array(self._rows)).to_pylist()
+        self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)[self._rows]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def holders(self, modality: str) -> np.ndarray:
-        """The row that holds each sample's value of a modality, int64 [N]: its own or one above."""
+        """The row of the table that holds each sample's value of a modality, int64 [N]: its own or one above."""
         valid = self._table[modality].is_valid().to_numpy()
-        return np.maximum.accumulate(np.where(valid, np.arange(len(self)), 0))
+        return np.maximum.accumulate(np.where(valid, np.arange(len(valid)), 0))[self._rows]
 
     def frames(self, modality: str, row: int) -> list[bytes]:
         """The JPEG files of the frames that a row holds, in order of time."""
@@ -81,7 +90,7 @@ class PreparedSplit:
         return min(most, max(sizes))
 
     def lengths(self, modality: str) -> np.ndarray:
-        """How many frames or numbers each row holds, int64 [N]; 0 where it holds none of its own."""
+        """How many frames or numbers each row of the table holds, int64; 0 where it holds none of its own."""
         counts = pc.list_value_length(self._table[modality])  # pyright: ignore[reportAttributeAccessIssue]
         return counts.fill_null(0).to_numpy().astype(np.int64)
 
@@ -100,16 +109,30 @@ class PreparedSplit:
             return self.labels
         values = self._table[name]
         if not pa.types.is_list(values.type):
-            return values.to_numpy().astype(np.float32)
+            return values.to_numpy().astype(np.float32)[self._rows]
         lengths = set(self.lengths(name).tolist()) or {0}  # no rows: no numbers
         if len(lengths) > 1:
             raise ValueError(f"The rows of '{name}' have {min(lengths)} to {max(lengths)} numbers.")
         numbers = values.combine_chunks().flatten().to_numpy()
-        return numbers.astype(np.int64).reshape(len(self), *lengths)
+        return numbers.astype(np.int64).reshape(len(values), *lengths)[self._rows]
 
     def extra(self, name: str) -> list[Any]:
         """A further column of the data set, one value per sample."""
-        return self._table[name].to_pylist()
+        return self._table[name].take(pa.array(self._rows)).to_pylist()
+
+    def in_two(self, modalities: Iterable[str], groups: str | None) -> dict[str, "PreparedSplit"]:
+        """Its samples as "train" and, a fifth of them, "val", by the rule of data.splitting. Those that share a stored
+        value, or are of one group of the column `groups`, stay together."""
+        if groups is None:
+            own = np.logical_and.reduce([self._table[name].is_valid().to_numpy() for name in modalities])
+            together = np.cumsum(own)[self._rows].astype(str).tolist()
+        else:
+            together = self.extra(groups)
+        samples = {str(place): [str(label)] for place, label in enumerate(self.labels)}
+        parts = list(split_by_rule(samples, HELD_OUT, dict(zip(samples, together, strict=True))).values())
+        return {
+            part: PreparedSplit(self._table, self._rows[[one == part for one in parts]]) for part in HELD_OUT
+        }
 
 
 class PreparedSet:
@@ -138,6 +161,9 @@ class PreparedSet:
         self.content_hash: str = manifest["content_hash"]
         self.splits_hash: str = manifest["splits_hash"]
         self._parts = {name: [name] for name in manifest["splits"]}  # of the manifest, that make up a split
+        self._held_out: dict[
+            str, PreparedSplit
+        ] = {}  # the splits that are made by holding out training samples
 
     @property
     def folds(self) -> list[str]:
@@ -150,13 +176,19 @@ class PreparedSet:
         fold seed modulo their number, and trained on the others; of any other, all runs see the same.
 
         A trial of a search (`tested_on` "val") sees validation samples for its test split, of folds those of the next
-        one, and the test samples in none of its splits. InputError for a set that has no such samples.
+        one, of a set without any a fifth of the training samples, which are then none; and the test samples in none of
+        its splits. InputError where there are too few samples for that.
         """
         folds = self.folds
         if not folds and tested_on == "test":
             return self
         seen = PreparedSet(self.folder, self.manifest)
-        seen._parts = self._parts_of_folds(folds, seed, tested_on) if folds else self._parts_of_trial()
+        if not folds and not self.counts.get("val"):
+            seen._hold_out(self.split("train"))
+            return seen
+        # of a trial, methods that measure on the val split find it by its own name, as in any other run
+        of_trial = {"train": ["train"], "val": ["val"], "test": ["val"]}
+        seen._parts = self._parts_of_folds(folds, seed, tested_on) if folds else of_trial
         for counts in (seen.counts, seen.expected):
             found = {split: sum(counts[name] for name in names) for split, names in seen._parts.items()}
             counts.clear()
@@ -174,14 +206,19 @@ class PreparedSet:
             )
         return {"train": [name for name in folds if name not in held_out], "test": held_out[-1:]}
 
-    def _parts_of_trial(self) -> dict[str, list[str]]:
-        """Methods that measure on the val split find it by its own name, as in any other run."""
-        if not self.counts.get("val"):
+    def _hold_out(self, train: PreparedSplit) -> None:
+        """Test on some of the training samples. InputError where they are too few to be in two parts."""
+        parts = train.in_two(self.modalities, "group" if "group" in self.extras else None)
+        if not all(map(len, parts.values())):
             raise InputError(
-                f"{self.folder} has no validation samples to choose settings by. Prepare it again with some, where its "
-                "data set has them, or data of your own with `bmm prepare manifest --val 0.2`."
+                f"{self.folder} has no validation samples to choose settings by, and too few training samples to hold "
+                "some of them out. Prepare it again with more."
             )
-        return {"train": ["train"], "val": ["val"], "test": ["val"]}
+        self._held_out = {"train": parts["train"], "test": parts["val"]}
+        self._parts = {name: ["train"] for name in self._held_out}
+        for counts in (self.counts, self.expected):
+            counts.clear()
+            counts.update({name: len(part) for name, part in self._held_out.items()})
 
     def split(self, name: str) -> PreparedSplit:
         """Open a split. UsageError when there is none of that name, InputError when a shard is damaged, as far as
@@ -190,6 +227,8 @@ class PreparedSet:
             raise UsageError(
                 f"Data set '{self.name}' has no split '{name}'. Its splits: {', '.join(self.counts)}."
             )
+        if name in self._held_out:
+            return self._held_out[name]
         shards = [shard for part in self._parts[name] for shard in self.manifest["splits"][part]["shards"]]
         tables = [self._open_shard(shard) for shard in shards]
         schema = shard_schema(self.modalities, self.extras)

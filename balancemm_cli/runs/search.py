@@ -73,7 +73,7 @@ class Question:
     method: str
     variant: str
     recipe: str | None
-    changes: tuple[str, ...] = ()  # as --set takes them
+    changes: tuple[tuple[str, Any], ...] = ()  # settings in the place of the recipe's, by dotted keys
     weights: str | None = None  # SHA-256
 
     def config(self, seed: int, settings: Mapping[str, Any], tested_on: str = "test") -> RunConfig:

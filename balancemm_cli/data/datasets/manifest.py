@@ -21,10 +21,10 @@ from balancemm_cli.data.datasets.lists import no_lists, number_in, read_rows
 from balancemm_cli.data.datasets.own_labels import Labels, labels_from
 from balancemm_cli.data.datasets.own_tables import read_table
 from balancemm_cli.data.datasets.plan import SPLITS, Cell, Clip, Plan, Sample, Spec, features, held
-from balancemm_cli.data.datasets.splitting import in_two_parts, split_by_rule
 from balancemm_cli.data.folds import fold_name, is_fold
 from balancemm_cli.data.kinds import KINDS, Kind, kind_of
 from balancemm_cli.data.kinds.base import CellError, Own, Storing
+from balancemm_cli.data.splitting import in_two_parts, split_by_rule
 from balancemm_cli.errors import InputError, UsageError
 
 REQUIRED = ("id", "label")

@@ -23,9 +23,9 @@ from balancemm_cli.data.datasets.base import Dataset
 from balancemm_cli.data.datasets.lists import accept_other, decode_text, no_lists, read_text
 from balancemm_cli.data.datasets.plan import Clip, Plan, Sample, features, held
 from balancemm_cli.data.datasets.published import Facts, Published
-from balancemm_cli.data.datasets.splitting import RULE_SPLIT, SHARES, alike, split_by_rule
 from balancemm_cli.data.datasets.tables import read_table
 from balancemm_cli.data.datasets.tree import files_below, need_folder
+from balancemm_cli.data.splitting import RULE_SPLIT, SHARES, alike, split_by_rule
 from balancemm_cli.errors import InputError
 
 if TYPE_CHECKING:
