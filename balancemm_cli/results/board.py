@@ -43,7 +43,7 @@ MEASURES = {
     "Parameters": "parameters",
 }
 
-Names = tuple[str, ...]  # model, method, variant, recipe, settings
+Names = tuple[str, ...]  # model, method, variant, recipe, settings, owner
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Entry:
         """A short name: the model, unless it is joint training by concat, and the method."""
         model, method, *_ = self.names
         return " ".join(part for part in (model if model != JOINT else "", method) if part and part != GAP)
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, where there are several owners."""
+        return self.names[-1]
 
     def seeds(self, dataset: str) -> set[int]:
         """The seeds of its runs on a data set."""
@@ -175,10 +180,15 @@ class Board:
             for at, entry in enumerate(self.entries)
         }
 
-    @cached_property
-    def reference(self) -> Entry | None:
-        """Joint training, over which improvement and cost are counted."""
-        joint = [entry for entry in self.compared if entry.names[1] == BASELINE]
+    @property
+    def references(self) -> list[Entry]:
+        """Of each owner joint training, over which improvement and cost are counted."""
+        found = {id(one): one for entry in self.compared if (one := self.reference(entry))}
+        return list(found.values())
+
+    def reference(self, entry: Entry) -> Entry | None:
+        """Joint training by the owner of an entry: machine and program of others may differ."""
+        joint = [one for one in self.compared if (one.names[1], one.owner) == (BASELINE, entry.owner)]
         return next((one for one in joint if one.names[0] == JOINT), joint[0] if joint else None)
 
     @cached_property
@@ -201,16 +211,17 @@ class Board:
             return []
         over = OverSeeds(self.runs)
         of_means = ranks(self.means).mean(0)
-        against = self.compared.index(self.reference) if self.reference else None
+        references = [self.reference(entry) for entry in self.compared]
+        against = [None if one is None else self.compared.index(one) for one in references]
         return [
             Standing(
                 rank,
                 wins,
-                None if against in (None, place) else over.improvement(place, against),
+                None if other in (None, place) else over.improvement(place, other),
                 float(mean),
             )
-            for place, (rank, wins, mean) in enumerate(
-                zip(over.mean_ranks(), over.win_rates(), of_means, strict=True)
+            for place, (rank, wins, mean, other) in enumerate(
+                zip(over.mean_ranks(), over.win_rates(), of_means, against, strict=True)
             )
         ]
 
@@ -261,9 +272,11 @@ def columns_apart(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The columns that tell entries apart."""
     heads = ("Model", "Method", "Variant", "Recipe", "Settings")
     columns = {head: [entry.names[place] for entry in entries] for place, head in enumerate(heads)}
-    return {
-        head: texts for head, texts in columns.items() if head in ("Model", "Method") or len(set(texts)) > 1
+    columns["Owner"] = [entry.owner for entry in entries]
+    several = {
+        head for head, texts in columns.items() if len({*texts} - ({""} if head == "Owner" else set())) > 1
     }
+    return {head: texts for head, texts in columns.items() if head in {"Model", "Method", *several}}
 
 
 def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
@@ -271,14 +284,16 @@ def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
     searched: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
         keys = (key for search in group.searches for key in search.space)
-        searched.setdefault(group.names, set()).update(keys)
+        searched.setdefault((group.owner, *group.names), set()).update(keys)
     found = []
     for group in groups:
         settings = {
-            key: value for key, value in group.differences.items() if key not in searched[group.names]
+            key: value
+            for key, value in group.differences.items()
+            if key not in searched[(group.owner, *group.names)]
         }
         tuned = sorted({f"tuned ({search.search}, {search.allowed})" for search in group.searches})
-        found.append(((*group.names[1:], "; ".join(tuned) or describe(settings)), group))
+        found.append(((*group.names[1:], "; ".join(tuned) or describe(settings), group.whose), group))
     return found
 
 

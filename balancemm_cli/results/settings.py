@@ -84,7 +84,7 @@ def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig
 
 
 def _name(group: Group) -> str:
-    return " ".join((*group.names[1:3], *filter(None, [describe(group.differences)])))
+    return " ".join((*group.names[1:3], *filter(None, [group.described])))
 
 
 def _named(heading: str, found: Sequence[str]) -> list[str]:

@@ -24,12 +24,19 @@ SEED = re.compile(rb"(?m)^seed = (\d{1,18})$")  # a line of config.toml
 @dataclass(frozen=True)
 class Run:
     """A run folder and what its result.json says. `config` is None where config.toml is missing, damaged, or names what
-    this version does not know. What is no run, but was computed from some, has these as `members`."""
+    this version does not know. What is no run, but was computed from some, has these as `members`.
+
+    `owner` is whose it is, empty for those of folders; `claimed` are the selections that no predictions bear out, and
+    `doubts` what runs of others say against it.
+    """
 
     folder: Path
     result: Result
     config: RunConfig | None = None
     members: tuple["Run", ...] = ()
+    owner: str = ""
+    claimed: frozenset[Selection] = frozenset()
+    doubts: tuple[str, ...] = ()
 
     @cached_property
     def settings(self) -> dict[str, object]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.config.run import RunConfig, resolve
@@ -328,6 +328,13 @@ def best_first(trials: Sequence[Trial], share: float = 1.0) -> list[Trial]:
 # ---- reading records ------------------------------------------------------------------------------------------------
 
 
+def _below(path: str) -> str:
+    """A path that leads to no place but below the one that it begins at."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("it is no folder of a run")
+    return path
+
+
 class TrialRecord(BaseModel):
     """A trial: the settings that were not the recipe's, and what it reached on validation samples after so many epochs,
     or that it diverged within them."""
@@ -338,7 +345,7 @@ class TrialRecord(BaseModel):
     accuracy: Fraction | None
     loss: Number | None
     seconds: Annotated[float, Field(ge=0)]
-    run: Text  # its folder, from that of the runs
+    run: Annotated[Text, AfterValidator(_below)]  # its folder, from that of the runs
 
 
 class SearchRecord(BaseModel):
@@ -359,6 +366,12 @@ class SearchRecord(BaseModel):
     chosen: Count
     settings_hash: Text
     fingerprint: Text = ""
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was read; None of one that was made."""
+        return self._folder
 
     @property
     def computed_fingerprint(self) -> str:
@@ -393,6 +406,7 @@ def read_search(folder: Path) -> SearchRecord:
         raise InputError(f"{path} cannot be read ({error}).") from None
     if record.computed_fingerprint != record.fingerprint or record.chosen >= len(record.trials):
         raise InputError(f"{path} is not what a search wrote. Run the same search again.")
+    record._folder = folder
     if fault := _fault(record, folder.parents[2]):
         raise InputError(f"{path} does not agree with its trials: {fault} Run the same search again.")
     return record
