@@ -296,15 +296,17 @@ def taken_by(model: str) -> tuple[str, ...]:
 
 def case_of(model: str, method: str = "opm+ogm") -> Case:
     """A model on the first of SHAPES with several modalities that it takes. LookupError where it takes none."""
-    for name in SHAPES:
-        if len(SHAPES[name]) > 1 and refusal(lambda name=name: Training(Case(model, shapes=name))) is None:
+    for name in taken_by(model):
+        if len(SHAPES[name]) > 1:
             return Case(model, method, shapes=name)
     raise LookupError(f"Model {model} takes no modalities of the contract: {'; '.join(SHAPES)}.")
 
 
-def tried(method: str, variant: str = "paper", shapes: str = "sound and pictures") -> Case:
-    """A method on the model that it is tried on."""
+def tried(method: str, variant: str = "paper", shapes: str | None = None) -> Case:
+    """A method on the model that it is tried on; on vectors, whose steps are the shortest, where that takes them and
+    nothing else is asked for."""
     model, settings = METHODS[method].TRIED_ON
+    shapes = shapes or ("vectors" if "vectors" in taken_by(model) else "sound and pictures")
     return Case(model, method, variant, shapes, settings=settings)
 
 
@@ -315,6 +317,15 @@ def refusal(attempt: Callable[[], object]) -> str | None:
     except UsageError as error:
         return str(error)
     return None
+
+
+def made_or_refused(case: Case, *switches: str) -> "Training | str":
+    """The training of a case, or the sentence with which it is refused."""
+    try:
+        return Training(case, *switches)
+    except UsageError as error:
+        assert_sentence(str(error))
+        return str(error)
 
 
 def assert_sentence(text: str) -> None:
