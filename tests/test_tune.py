@@ -112,7 +112,7 @@ def tunable(name):
 
 def test_every_method_with_settings_has_a_space_and_each_key_and_end_is_one_that_runs_take():
     ours = [name for name, method in METHODS.items() if method.__module__.startswith("balancemm_cli.")]
-    assert {*spaces()} == {SHARED, *(name for name in ours if tunable(name))}
+    assert {*spaces()} == {SHARED, "mmcosine", *(name for name in ours if tunable(name))}
     for name in ours:
         config = resolve("synthetic", method=name)
         for variant in ("paper", "official"):
@@ -124,6 +124,12 @@ def test_every_method_with_settings_has_a_space_and_each_key_and_end_is_one_that
             assert changed.settings.tested_on == "val"
             for key, value in search.trial(1).settings.items():
                 assert changed.by_key[key] == value, key
+
+
+def test_the_space_of_a_model_counts_for_each_method_on_it():
+    for method in ("baseline", "ogm"):
+        spaces_of = [{*space_of(resolve("synthetic", model, method))} for model in ("concat", "mmcosine")]
+        assert spaces_of[1] - spaces_of[0] == {"mmcosine.scale"}
 
 
 def test_ranges_are_those_of_the_papers():

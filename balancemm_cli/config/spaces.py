@@ -80,19 +80,19 @@ class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
 
 
 def spaces() -> dict[str, Path]:
-    """The spaces that come with the program: SHARED, and by name those of methods."""
+    """The spaces that come with the program: SHARED, and by name those of models and methods."""
     return {path.stem: path for path in sorted((benchmarks_folder() / "spaces").glob("*.toml"))}
 
 
 def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, object] | None = None) -> Space:
-    """What is searched for a run: what all methods share, then what is its methods' own, or what `file` says; without
-    the `fixed` settings.
+    """What is searched for a run: what all methods share, then what is its model's and its methods' own, or what
+    `file` says; without the `fixed` settings.
 
     Of a file the settings of methods and models that the run has not are left out, so that one serves several runs.
     UsageError for a key that is none, for bounds that no run takes, and where nothing is left to search.
     """
     known = spaces()
-    named = [known[name] for name in (SHARED, *config.methods) if name in known]
+    named = [known[name] for name in (SHARED, config.model, *config.methods) if name in known]
     found: Space = {}
     for path in [file] if file else named:
         for key, content in read_toml(path).items():
