@@ -17,7 +17,8 @@ from balancemm_cli.config.recipe import OptimizerSettings
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS
-from balancemm_cli.methods.base import Method, MethodSettings, Step
+from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Step
+from balancemm_cli.methods.lfm import alignment
 from balancemm_cli.models.fusion import Concat, ModelSettings, Sum
 from balancemm_cli.models.mmcosine import MMCosine
 from balancemm_cli.models.network import Network
@@ -177,4 +178,30 @@ def test_arl(case):
             assert step.metrics["coefficient"].tolist() == close(used)
             modulated += 1
     assert modulated == len(case["weight_audio"]) > 0
+    training.assert_weights()
+
+
+@of("lfm")
+def test_lfm(case):
+    """The weight of each epoch, losses, alignment, gradients and weights; two steps an epoch.
+
+    Where the weight is learned, the batch before the k-th epoch is the first 8 of the 16 samples of the batch 500 + k,
+    and the network is in evaluation mode, as in the code after every evaluation.
+    """
+    case = CASES[case]
+    training = Training(case, weight=case["weight"], rate=case["rate"])
+    (method,) = training.methods
+    for k, number in enumerate(case["epochs"]):
+        inputs, labels = make_batch(500 + k, {**case, "batch_size": 16})
+        batch = {name: values[:8] for name, values in inputs.items()}, labels[:8]
+        before = {name: value.clone() for name, value in training.network.state_dict().items()}
+        method.on_epoch_start(training.network, Epoch(number, lambda *_, batch=batch: iter([batch])))
+        torch.testing.assert_close(training.network.state_dict(), before, rtol=0, atol=0)
+        assert method.weight.item() == close(case["alignment_weight"][k])
+        for index in (2 * k, 2 * k + 1):
+            loss, step = training.step(number)
+            assert loss == close(case["loss"][index])
+            assert step.losses(step.logits).mean().item() == close(case["loss_multimodal"][index])
+            found = alignment(training.alone.logits).mean().item()
+            assert found == close(case["loss_alignment"][index])
     training.assert_weights()

@@ -13,6 +13,7 @@ from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
+from balancemm_cli.methods.lfm import LFM
 from balancemm_cli.methods.mmpareto import MMPareto
 from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.ogm import OGM
@@ -41,6 +42,7 @@ _OURS: dict[str, type[Method]] = {
     "unimodal-losses": UnimodalLosses,
     "dgl": DGL,
     "arl": ARL,
+    "lfm": LFM,
 }
 VARIANTS = ("paper", "official")
 

@@ -171,13 +171,22 @@ class Sum(Fusion):
         "numbers",
     )
 
+    class Settings(ModelSettings):
+        """Its settings."""
+
+        average: bool = (
+            False  # the logits, in place of their sum; each modality alone is its head all the same
+        )
+
     def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
         super().__init__(widths, classes, settings)
         self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
+        self.average = isinstance(settings, Sum.Settings) and settings.average
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        return torch.stack(list(self.alone(features).values())).sum(0)
+        logits = torch.stack(list(self.alone(features).values()))
+        return logits.mean(0) if self.average else logits.sum(0)
 
     def alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
         """The exact split: each modality's own head."""
