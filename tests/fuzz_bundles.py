@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import tomli_w
-from run_folders import write_run
+from run_folders import write_run, write_search
 
 from balancemm_cli.errors import BmmError
+from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.results import formats
-from balancemm_cli.results.bundle import INDEX, unpack, write_bundle
+from balancemm_cli.results.bundle import INDEX, unpack_all, write_bundle
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all, draw_figure
 from balancemm_cli.results.groups import collect
@@ -55,14 +56,18 @@ LINK = 0o120777 << 16  # the attributes by which zip tells a symbolic link
 def write_sound_bundle(folder: Path) -> Path:
     """A bundle of two runs with every file that a bundle may have."""
     for method in ("baseline", "opm"):
-        run = write_run(folder / "runs", method, 0, epochs=3, samples=(40, 40))
+        run = write_run(folder / "runs", method, 0, epochs=3, samples=(40, 40), accuracy=0.9)
         labels = np.arange(40, dtype=np.int32) % 3
-        scores = np.random.default_rng(0).random((40, 3)).astype(np.float32)
+        scores = np.random.default_rng(0).random((40, 3)).astype(np.float32) / 2
+        scores[np.arange(40), (labels + (np.arange(40) >= 36)) % 3] = 0.9
         ids = [f"clip-{number}" for number in range(40)]
         columns = {"selection": ["last"] * 40, "id": ids, "label": labels}
         vectors = pa.array(list(scores), pa.list_(pa.float32()))
         table = pa.table({**columns, "scores": vectors})
         write_table(run / "predictions.arrow", table.replace_schema_metadata({"classes": '["a", "b", "c"]'}))
+        result = json.loads((run / "result.json").read_text())
+        result["selections"]["last"] |= {**evaluate_scores(scores, labels), "accuracy": 0.9}
+        (run / "result.json").write_text(json.dumps(result))
         classes = pa.DictionaryArray.from_arrays(labels, ["a", "b", "c"])
         features = pa.table({"id": ids, "label": classes, "audio": vectors, "visual": vectors})
         metrics = {"accuracy": 0.5, "map": 0.5, "macro_f1": 0.5}
@@ -75,7 +80,8 @@ def write_sound_bundle(folder: Path) -> Path:
             ),
             features,
         )  # fmt: skip
-    write_bundle(collect([folder / "runs"], "last").groups, folder / "sound.zip")
+    write_search(folder / "runs" / "synthetic" / "concat", run)
+    write_bundle(collect([folder / "runs"], "last").groups, folder / "sound.zip", "Ada")
     return folder / "sound.zip"
 
 
@@ -91,7 +97,7 @@ def pack(files: list[tuple[str, bytes, int]], index: object | None, path: Path) 
         members = {
             name: {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()} for name, text, _ in files
         }
-        index = {"format": 1, "files": members}
+        index = {"format": 2, "owner": "Ada", "files": members}
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         warnings.simplefilter("ignore")  # of names that are there twice
         for name, text, attributes in files:
@@ -391,8 +397,7 @@ def mutate(number: int, sound: Path, path: Path) -> str:
 def read(number: int, path: Path, folder: Path) -> str:
     """Read a bundle as `bmm report` does, in every way; "refused" or "read", or the traceback of a fault."""
     try:
-        unpack(path, folder / "unpacked")
-        collection = collect([folder / "unpacked"], "last")
+        collection = collect([], "last", bundles=unpack_all([path], folder / "unpacked"))
         for beside in (False, True):
             shown = Contents(collection.groups, "last", side_by_side=beside)
             texts = [formats.to_markdown(table) for table in shown.tables]

@@ -9,6 +9,7 @@ import torch
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.data.store import PreparedSet
+from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.results.published import official_split
 from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder
 from balancemm_cli.runs.run import read_run
@@ -61,18 +62,34 @@ def write_run(
     reached_at = {
         name: best_on_test if name == "best-test" and best_on_test else fused for name in selections
     }
-    chosen = {"epoch": epochs - 1, "map": 0.98 * fused, "macro_f1": 0.99 * fused, "unimodal": unimodal}
+    at = {name: epochs - 1 for name in selections}
+    if best_on_test:
+        at["best-test"] = epochs - 2
+    history = _history(fused, unimodal, epochs, random)
+    for name, epoch in at.items():
+        history[epoch] |= {"accuracy": {"test": reached_at[name]}, "unimodal": {"test": unimodal}}
     with folder.open():
         folder.write_environment(torch.device("cpu"), 1)
-        folder.write_history(_history(fused, unimodal, epochs, random))
+        folder.write_history(history)
         table, rho = _steps(method, modalities, epochs * steps, steps, random)
         folder.write_steps(table)
-        folder.write_predictions(_predictions(reached_at, samples[0], random))
+        predictions = {
+            name: _of_selection(name, value, samples[0], random) for name, value in reached_at.items()
+        }
+        folder.write_predictions(pa.concat_tables(predictions.values()))
         folder.write_result(
             status,
             config.settings.epochs if status == "finished" else epochs,
             1,
-            selections={name: {**chosen, "accuracy": value} for name, value in reached_at.items()},
+            selections={
+                name: {
+                    **_metrics(table),
+                    "epoch": at[name],
+                    "accuracy": reached_at[name],
+                    "unimodal": unimodal,
+                }
+                for name, table in predictions.items()
+            },
             rho=rho,
             time={"seconds": 30.0, "samples_per_second": 800.0},
         )
@@ -167,20 +184,21 @@ def _history(fused: float, unimodal: dict, epochs: int, random: np.random.Genera
             "epoch": epoch,
             "loss": 1.8 * np.exp(-3 * epoch / epochs),
             "lr": 0.02,
-            "accuracy": {"test": min(1.0, fused * share)},
+            "accuracy": {"test": min(fused, fused * share)},
             "unimodal": {"test": {name: min(1.0, value * share) for name, value in unimodal.items()}},
         }
         records.append(record)
     return records
 
 
-def _predictions(accuracies: dict[str, float], count: int, random: np.random.Generator) -> pa.Table:
-    """For each selection test predictions of two classes, of which that share is right."""
-    return pa.concat_tables(_of_selection(*one, count, random) for one in accuracies.items())
+def _metrics(predictions: pa.Table) -> dict[str, float | int]:
+    """The metrics of the predictions of a selection."""
+    return evaluate_scores(np.array(predictions["scores"].to_pylist()), predictions["label"].to_numpy())
 
 
 def _of_selection(name: str, accuracy: float, count: int, random: np.random.Generator) -> pa.Table:
-    labels = random.integers(2, size=count)
+    """Test predictions of two classes at a selection, of which that share is right; labels are the same for all."""
+    labels = np.random.default_rng(0).integers(2, size=count)
     sure = random.uniform(0.5, 1, size=count)
     right = random.permutation(count) < round(accuracy * count)
     first = np.where(right == (labels == 0), sure, 1 - sure)

@@ -99,7 +99,7 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda files: with_index(files, format=2), "this version of bmm"),
+        (lambda files: with_index(files, format=3), "this version of bmm"),
         (lambda files: {"a.txt": b"a"}, "no bundle of"),
         (lambda files: files | {"more": b""}, "not those of its index"),
         (lambda files: dict(list(files.items())[1:]), "not those of its index"),

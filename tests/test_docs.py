@@ -131,7 +131,7 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             words = [re.sub(r"^0-\d$", "0", word) for word in words]
             small = "pets" in words or not {"--model", "--suite"}.intersection(words)
             words += ["--set", "encoder=small"] if small else []
-            words += ["--set", "waveform.n_fft=64"] if {"my", "pets"}.intersection(words) else []
+            words += ["--set", "waveform.n_fft=64", "--set", "frames.size=16"]
         monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as ended:
             main()

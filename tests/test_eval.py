@@ -45,6 +45,12 @@ def run(prepared, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def two(prepared, tmp_path_factory):
+    """The same run, that ends after its second epoch."""
+    return train(prepared, tmp_path_factory.mktemp("two"), "epochs=2")
+
+
+@pytest.fixture(scope="module")
 def restored(run, prepared):
     return restore(run, prepared, CPU)
 
@@ -52,7 +58,7 @@ def restored(run, prepared):
 # ---- snapshots -----------------------------------------------------------------------------------------------
 
 
-def test_snapshots_change_nothing_and_are_those_of_their_epochs(run, prepared, tmp_path):
+def test_snapshots_change_nothing_and_are_those_of_their_epochs(run, two, prepared, tmp_path):
     assert list(checkpoint.snapshots(run / "checkpoints")) == [2, 4]
     plain = train(prepared, tmp_path, "epochs=5")
     assert plain.name == run.name and not checkpoint.snapshots(plain / "checkpoints")
@@ -62,7 +68,6 @@ def test_snapshots_change_nothing_and_are_those_of_their_epochs(run, prepared, t
     result = json.loads((plain / "result.json").read_text()) | {"config_hash": file_hash(run / "config.toml")}
     (plain / "result.json").write_text(json.dumps(result))
     assert_same_run(run, plain)
-    two = train(prepared, tmp_path, "epochs=2")
     kept = checkpoint.load_snapshot(run / "checkpoints" / "epoch-002.pt")
     last = checkpoint.load_last(two / "checkpoints")["network"]
     assert all(torch.equal(kept[name], last[name]) for name in last)
@@ -82,10 +87,9 @@ def test_a_run_that_is_interrupted_keeps_them_all(run, prepared, tmp_path):
         assert all(torch.equal(mine[key], other[key]) for key in mine)
 
 
-def test_probes_of_the_kept_epochs(run, prepared, tmp_path):
+def test_probes_of_the_kept_epochs(run, two, prepared):
     evaluation, _ = evaluate_run(run, prepared, CPU, Wanted(probe=True, kept_epochs=True))
     assert list(evaluation.probe) == [2, 4, 5]
-    two = train(prepared, tmp_path, "epochs=2")
     assert evaluate_run(two, prepared, CPU, Wanted(probe=True))[0].probe == {2: evaluation.probe[2]}
 
 

@@ -302,7 +302,7 @@ def test_the_contract_catches_a_method_that_waits_and_forgets(package, tmp_path)
     wrong = wrong.replace("from torch import Tensor", "import torch\nfrom torch import Tensor")
     assert wrong.count("float(") == 1 and wrong.count("torch.rand(") == 1
     (package / "fixed_drop.py").write_text(wrong)
-    done = contract(package, tmp_path, "fixed-drop and paper and (waits_for or resumed)")
+    done = contract(package, tmp_path, "fixed-drop and paper and (never_waits and vectors or resumed)")
     assert done.returncode == 1
     assert "2 failed" in done.stdout and "waits for the device" in done.stdout
 

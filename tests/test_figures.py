@@ -10,6 +10,7 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.results import figures
+from balancemm_cli.results.figures import drawing
 from balancemm_cli.results.figures.drawing import STYLE, WINDOWS, legend, named, save, windows
 from balancemm_cli.results.figures.modulation import read_steps
 from balancemm_cli.results.groups import collect
@@ -21,8 +22,21 @@ def draw(root, folder):
     return figures.draw_all(collect([root], "last").groups, "last", folder)
 
 
-def test_every_figure_in_three_formats(tmp_path):
-    written, left_out = draw(write_demo(tmp_path / "runs", 2), tmp_path / "figures")
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A folder with runs of two seeds and their figures, and what was written of these and left out."""
+    folder = tmp_path_factory.mktemp("drawn")
+    return folder, *draw(write_demo(folder / "runs", 2), folder / "figures")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Let figures be made and laid out, but none be drawn into a file, which takes most of the time."""
+    monkeypatch.setattr(drawing, "FORMATS", {})
+
+
+def test_every_figure_in_three_formats(drawn):
+    folder, written, left_out = drawn
     assert left_out == []
     assert [path.name for path in written] == [f"synthetic-concat-{kind}.png" for kind in KINDS]
     for path in written:
@@ -31,11 +45,12 @@ def test_every_figure_in_three_formats(tmp_path):
             assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 3
         ET.parse(path.with_suffix(".svg"))
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    suffixes = sorted(path.suffix for path in (tmp_path / "figures").iterdir())
+    suffixes = sorted(path.suffix for path in (folder / "figures").iterdir())
     assert suffixes == [".pdf"] * 3 + [".png"] * 3 + [".svg"] * 3
 
 
 @pytest.mark.parametrize("titled", [True, False])
+@pytest.mark.usefixtures("undrawn")
 def test_a_title_can_be_left_out(tmp_path, titled, monkeypatch):
     groups = collect([write_demo(tmp_path / "runs", 1)], "last").groups
     titles = []
@@ -60,12 +75,11 @@ def test_names_are_drawn_as_they_are(tmp_path):
     assert [text.strip("\u200b") for text in texts] == ["_hidden"]
 
 
-def test_the_same_runs_give_the_same_bytes(tmp_path):
-    runs = write_demo(tmp_path / "runs", 1)
-    draw(runs, tmp_path / "a")
-    draw(runs, tmp_path / "b")
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+def test_the_same_runs_give_the_same_bytes(drawn, tmp_path):
+    folder, *_ = drawn
+    draw(folder / "runs", tmp_path)
+    for path in (folder / "figures").iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
         assert b"<dc:date>" not in path.read_bytes()
 
 
@@ -114,6 +128,7 @@ def test_windows_keep_the_mean(length):
     np.testing.assert_allclose(means[1], 2 * means[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_file_costs_its_own_figure_only(tmp_path):
     runs = write_demo(tmp_path / "runs", 1)
     next(runs.rglob("opm-*/steps.arrow")).write_bytes(b"ARROW1 no more")
@@ -122,6 +137,7 @@ def test_a_damaged_file_costs_its_own_figure_only(tmp_path):
     assert len(left_out) == 1 and "steps.arrow cannot be read" in left_out[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("line", ['{"epoch": 0}', "{", "[]"])
 def test_a_damaged_history_costs_its_own_figure_only(tmp_path, line):
     runs = write_demo(tmp_path / "runs", 1)
@@ -132,6 +148,7 @@ def test_a_damaged_history_costs_its_own_figure_only(tmp_path, line):
     assert len(left_out) == 1 and str(path) in left_out[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_three_modalities(tmp_path):
     for seed in (0, 1):
         folder = write_run(tmp_path / "runs", "baseline", seed)
@@ -167,6 +184,7 @@ def test_more_rows_than_a_figure_has_room_for(tmp_path):
         figures.draw_figure("4", collect([tmp_path / "runs"], "last").groups, tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_modality_alone_without_a_history_is_left_out_of_the_epochs(tmp_path):
     write_demo(tmp_path / "runs", 1)
     (history,) = (tmp_path / "runs").glob("unimodal-audio/*/history.jsonl")

@@ -143,13 +143,6 @@ def test_settings_of_the_method_do_not_part_it_from_its_baseline(tmp_path):
     assert found["opm"].gain.new_samples is None  # there are no predictions
 
 
-def test_without_its_settings_a_run_has_no_baseline(tmp_path):
-    for seed in range(3):
-        write_run(tmp_path, seed=seed, accuracy=0.6)
-        (write_run(tmp_path, "opm", seed, accuracy=0.8) / "config.toml").unlink()
-    assert gains(collect([tmp_path], "last").groups, "last") == {}
-
-
 def test_of_several_baselines_it_is_that_of_the_same_variant_or_that_shares_seeds(tmp_path):
     for seed in range(3):
         write_run(tmp_path, "opm", seed, accuracy=0.8, variant="official")

@@ -36,7 +36,7 @@ ORDINARY = """
 datasets = ["synthetic"]
 methods = ["baseline", "opm", "opm+ogm"]
 seeds = [0, 1, 2]
-settings = { "epochs" = 1 }
+settings = { "epochs" = 1, "frames.size" = 16, "waveform.n_fft" = 32 }
 """
 KILLED, DIVERGING, DAMAGED = (
     f'[[runs]]\ndatasets = ["synthetic"]\nseeds = [{seed}]\nsettings = {{ {settings} }}\n'

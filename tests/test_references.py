@@ -61,14 +61,14 @@ def test_the_ensemble_is_the_mean_of_the_probabilities_seed_by_seed(demo):
 def test_its_gain_is_over_joint_training_of_the_same_seeds(demo):
     found, groups, _ = referenced(demo)
     (baseline,) = choose(groups, ["model=concat", "method=baseline"])
-    gain = gains(groups, "last")[found["ensemble"].first.hashes]
+    gain = gains(groups, "last")[found["ensemble"].key]
     differences = [
         one.result.selections["last"].accuracy - other.result.selections["last"].accuracy
         for one, other in zip(found["ensemble"].runs, baseline.runs, strict=True)
     ]
     assert gain.comparison.difference.mean == pytest.approx(np.mean(differences))
     assert gain.comparison.difference.n == 3
-    assert found["majority"].first.hashes not in gains(groups, "last")
+    assert found["majority"].key not in gains(groups, "last")
 
 
 def test_the_majority_class_is_the_best_constant_answer(demo):

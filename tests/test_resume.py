@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -159,9 +160,10 @@ def other(path):
     torch.save({"network": torch.zeros(3)}, path)
 
 
-@pytest.mark.parametrize("damage", [cut, flip, other])
-def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(prepared, tmp_path, uninterrupted, damage):
-    damaged, seen = job(prepared, tmp_path), []
+@pytest.fixture(scope="module")
+def interrupted(prepared, tmp_path_factory):
+    """The folder of runs with one that was stopped in its third epoch."""
+    runs, seen = tmp_path_factory.mktemp("interrupted"), []
 
     def interrupt(_, event):
         seen.append(event)
@@ -169,7 +171,16 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(prepared, tmp
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        run_job(damaged, interrupt, lambda _: None)
+        run_job(job(prepared, runs), interrupt, lambda _: None)
+    return runs
+
+
+@pytest.mark.parametrize("damage", [cut, flip, other])
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
+    prepared, tmp_path, interrupted, uninterrupted, damage
+):
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    damaged = job(prepared, tmp_path)
     folder = damaged.folder()
     found = checkpoint.checkpoints(folder.checkpoints)
     assert len(found) == 2
@@ -183,9 +194,9 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(prepared, tmp
     assert_same_run(folder.path, uninterrupted)
 
 
-def test_without_a_whole_checkpoint_nothing_is_trained(prepared, tmp_path):
+def test_without_a_whole_checkpoint_nothing_is_trained(prepared, tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted.parents[2], tmp_path, dirs_exist_ok=True)
     damaged = job(prepared, tmp_path)
-    train(damaged)
     folder = damaged.folder()
     result = json.loads((folder.path / "result.json").read_text()) | {"status": "interrupted"}
     (folder.path / "result.json").write_text(json.dumps(result))
@@ -240,12 +251,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path):
     assert wild.folder().result()["status"] == "diverged"
 
 
-def test_epochs_that_take_less_than_their_writing_are_not_each_written(prepared, tmp_path, monkeypatch):
+def test_epochs_that_take_less_than_their_writing_are_not_each_written(
+    prepared, tmp_path, monkeypatch, uninterrupted
+):
     """The first and the last one, and what was done when it is stopped; the run is the same."""
-    whole = job(prepared, tmp_path / "whole")
-    train(whole)
     monkeypatch.setattr(trainer, "SAVING", 1e-9)
-    seldom, written = job(prepared, tmp_path / "seldom"), []
+    seldom, written = job(prepared, tmp_path), []
 
     def look(_, event):
         if "epoch" in event:
@@ -258,4 +269,4 @@ def test_epochs_that_take_less_than_their_writing_are_not_each_written(prepared,
     assert written == [1, 1, 1]
     assert len((seldom.folder().path / "history.jsonl").read_text().splitlines()) == 3
     train(seldom)
-    assert_same_run(seldom.folder().path, whole.folder().path)
+    assert_same_run(seldom.folder().path, uninterrupted)

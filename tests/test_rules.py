@@ -43,7 +43,7 @@ def broken(root, selection="last", method="opm"):
     """The rules that the row of a method does not keep, with the reasons."""
     groups = collect([root], selection).groups
     (group,) = [group for group in groups if group.first.method == method]
-    return {name: why for name, why in checked(groups, selection)[group.first.hashes].items() if why}
+    return {name: why for name, why in checked(groups, selection)[group.key].items() if why}
 
 
 def test_rows_that_keep_every_rule(tmp_path):
@@ -182,7 +182,7 @@ def test_rows_without_a_training_are_asked_what_applies(tmp_path):
         for model in ("unimodal-audio", "unimodal-visual", "concat"):
             write_run(tmp_path, seed=seed, model=model, accuracy=0.7 + 0.01 * seed)
     groups, _ = with_references(collect([tmp_path], "last").groups)
-    found = {group.first.model: checked(groups, "last")[group.first.hashes] for group in groups}
+    found = {group.first.model: checked(groups, "last")[group.key] for group in groups}
     assert [*found["majority"]] == ["samples", "split", "known"]
     assert [*found["ensemble"]] == ["epoch", "seeds", "samples", "split", "baseline", "known"]
     assert set(found["ensemble"].values()) == set(found["majority"].values()) == {None}

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 from test_resume import assert_same_run
-from warm_python import python
 
 from balancemm_cli.cli import main
 from balancemm_cli.engine.slurm import _is_wanted, minutes, parse_options, queue
@@ -39,8 +38,8 @@ def suite(tmp_path):
 def bmm(monkeypatch, capsys, prepared, tmp_path):
     """Run the program in this process; returns exit status, stdout and stderr."""
 
-    def call(*args):
-        places = ["--data", str(prepared), "--runs", str(tmp_path / "runs")]
+    def call(*args, runs="runs"):
+        places = ["--data", str(prepared), "--runs", str(tmp_path / runs)]
         monkeypatch.setattr(sys, "argv", ["bmm", *args, *places])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -82,21 +81,25 @@ def epochs(run):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The variables by which Slurm's commands find a cluster of one node."""
     reason = slurm_cluster.why_not()
     if reason:
         pytest.skip(reason)
-    folder = tmp_path / "cluster"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("cluster")
     with slurm_cluster.cluster(folder) as variables:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield
+        yield variables
     assert not [path for path in folder.glob("*.pid") if Path("/proc", path.read_text().strip()).exists()]
 
 
-def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prepared, tmp_path):
+@pytest.fixture
+def cluster(started, monkeypatch):
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, tmp_path):
     """One is pre-empted, one cancelled, one warned of its time limit and then killed; all end as a local run does,
     to the bit. The last of an array is the one whose other id is the whole array's."""
     longer = [*suite, "--set", "epochs=16"]
@@ -138,9 +141,8 @@ def test_a_suite_of_jobs_survives_what_happens_to_jobs(cluster, bmm, suite, prep
     for job, restarts in ((preempted, 1), (warned, 2)):
         assert f" Restarts={restarts} " in slurm("scontrol", "show", "job", job)
     assert "Interrupted in epoch" in (tmp_path / "runs" / "slurm" / f"{warned}_0_log.out").read_text()
-    local = [*longer, "--jobs", "2", "--data", str(prepared), "--runs", str(tmp_path / "local")]
-    done = python("-m", "balancemm_cli", *local)
-    assert done.returncode == 0, done.stderr
+    status, _, err = bmm(*longer, "--jobs", "2", runs="local")
+    assert status == 0, err
     for run in jobs.values():
         assert_same_run(run, tmp_path / "local" / "synthetic" / "concat" / run.name)
     status, out, _ = bmm(*longer, "--status")

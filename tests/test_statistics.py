@@ -66,13 +66,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     """95 % of the time, within 93 to 97 %: t over seeds, Wilson over samples."""
     generator = np.random.default_rng(0)
     held = {"t": 0, "wilson": 0}
-    for _ in range(4000):
+    for _ in range(2000):
         summary = summarize(generator.normal(0.7, 0.03, 4).tolist())
         assert summary is not None and summary.interval is not None
         held["t"] += summary.interval[0] <= 0.7 <= summary.interval[1]
         low, high = wilson(int(generator.binomial(300, 0.73)), 300)
         held["wilson"] += low <= 0.73 <= high
-    assert all(0.93 <= count / 4000 <= 0.97 for count in held.values()), held
+    assert all(0.93 <= count / 2000 <= 0.97 for count in held.values()), held
 
 
 def test_equal_values_have_no_interval():
@@ -156,7 +156,7 @@ def test_the_minimum_detectable_effect_is_detected_as_often_as_it_says():
     assert minimum_detectable(1.0, 20) == pytest.approx(0.66, abs=0.005)
     generator = np.random.default_rng(4)
     differences = generator.normal(minimum_detectable(0.02, 5), 0.02, (4000, 5))
-    p = np.array([scipy.stats.ttest_1samp(some, 0)[1] for some in differences])
+    p = scipy.stats.ttest_1samp(differences, 0, axis=1).pvalue
     assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.02)
 
 

@@ -112,7 +112,7 @@ def rows_of_all_suites():
     a sweep, the first."""
     runs = {}
     for name in suites_of_the_paper():
-        for config in load_suite(name + MINI)[1].configs(["epochs=1"]):
+        for config in load_suite(name + MINI)[1].configs(["epochs=1", "frames.size=16", "waveform.n_fft=32"]):
             changed = {
                 key: [*settings] if isinstance(settings, dict) else settings
                 for key, settings in config.computed["settings"].items()

@@ -1,6 +1,7 @@
 import csv
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -28,6 +29,12 @@ def edit_result(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def write_config(folder, content):
+    """Replace config.toml, as if the run had been trained with it."""
+    (folder / "config.toml").write_text(content)
+    edit_result(folder, config_hash=hashlib.sha256(content.encode()).hexdigest())
+
+
 def test_mean_and_spread_over_seeds(tmp_path):
     for seed, accuracy in enumerate((0.947, 0.951, 0.955)):
         write_run(tmp_path, "opm", seed, accuracy=accuracy)
@@ -36,7 +43,8 @@ def test_mean_and_spread_over_seeds(tmp_path):
     assert row.accuracy.mean == pytest.approx(0.951)
     assert row.accuracy.std == pytest.approx(0.004)
     assert row.unimodal["visual"].mean == pytest.approx(0.951 * 0.8)
-    assert row.map.mean == pytest.approx(0.951 * 0.98)
+    maps = [json.loads(p.read_text())["selections"]["last"]["map"] for p in tmp_path.rglob("result.json")]
+    assert row.map.mean == pytest.approx(statistics.fmean(maps))
     rho = [json.loads(p.read_text())["rho"]["audio"] for p in tmp_path.rglob("result.json")]
     assert row.rho["audio"].mean == pytest.approx(statistics.fmean(rho))
     (table,) = tables.tables([row.group], "last")
@@ -70,7 +78,7 @@ def test_runs_of_other_settings_or_data_are_never_averaged(tmp_path):
 def test_groups_that_no_setting_tells_apart_show_their_settings_hash(tmp_path):
     for protocol in ("1111" * 16, "2222" * 16):
         folder = write_run(tmp_path / protocol[:4])
-        (folder / "config.toml").unlink()
+        write_config(folder, "unheard = 1\n")
         result = json.loads((folder / "result.json").read_text())
         edit_result(folder, hashes=result["hashes"] | {"settings": protocol})
     groups = collect([tmp_path], "last").groups
@@ -158,9 +166,32 @@ def test_a_run_without_a_result_is_named(tmp_path):
     assert str(started) in line and "no result.json yet" in line
 
 
-def test_missing_config_and_environment_do_not_hide_the_numbers(tmp_path):
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "config.toml is missing"),
+        ("= damaged", "config.toml is damaged"),
+        ("", "config.toml is damaged"),
+        ('tested_on = "val"\nunheard = 1\n', "differ in 'tested_on'"),  # as a newer version's trial
+    ],
+)
+def test_a_trial_whose_result_says_that_it_is_none_is_no_row(tmp_path, config, said):
+    """Which samples a run was tested on its settings say, and nothing else does."""
+    write_run(tmp_path)
+    trial = write_run(tmp_path, seed=1)
+    if config is None:
+        (trial / "config.toml").unlink()
+    else:
+        write_config(trial, config)
+    found = collect([tmp_path], "last")
+    assert [group.seeds for group in found.groups] == [[0]]
+    (line,) = found.left_out
+    assert str(trial) in line and said in line
+
+
+def test_a_config_of_another_version_and_a_missing_environment_do_not_hide_the_numbers(tmp_path):
     folder = write_run(tmp_path)
-    (folder / "config.toml").unlink()
+    write_config(folder, "unheard = 1\n")
     (folder / "environment.json").unlink()
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
     assert any("bmm unknown" in note for note in table.notes)

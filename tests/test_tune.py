@@ -8,16 +8,20 @@ import random
 import signal
 import sys
 import time
-from itertools import count
+from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import qmc
+from scipy.stats.qmc import Halton
 from test_resume import assert_same_run
 
 from balancemm_cli.config.recipe import keys
 from balancemm_cli.config.run import resolve
-from balancemm_cli.config.spaces import SHARED, Dimension, draw, space_of, spaces
+from balancemm_cli.config.spaces import SHARED, Dimension, draws, space_of, spaces
 from balancemm_cli.data.datasets.plan import features
 from balancemm_cli.data.folds import fold_name
 from balancemm_cli.data.store import open_set, write_shard
@@ -44,6 +48,7 @@ from balancemm_cli.runs.search import (
     read_search,
     read_searches,
 )
+from balancemm_cli.testing import small
 from balancemm_cli.testing.sets import CLASSES, finish
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -78,6 +83,11 @@ def _rows(split, count, generator):
 @pytest.fixture
 def data(tmp_path):
     return write_set(tmp_path / "data" / "mine").folder
+
+
+def draw(space, config, seed, number):
+    """The settings of one trial."""
+    return next(islice(draws(space, config, seed), number, None))
 
 
 def search_of(folder, runs, method="opm", seed=0, budget="3", kind="quasi-random", changes=FAST):
@@ -130,6 +140,51 @@ def test_the_space_of_a_model_counts_for_each_method_on_it():
     for method in ("baseline", "ogm"):
         spaces_of = [{*space_of(resolve("synthetic", model, method))} for model in ("concat", "mmcosine")]
         assert spaces_of[1] - spaces_of[0] == {"mmcosine.scale"}
+
+
+# The speeds that greedy and its adaptation compare are further apart in these few steps than any tolerance. Of lfm's
+# fitted weight nothing is to be searched.
+@pytest.mark.parametrize(
+    "method",
+    [
+        name
+        for name, one in METHODS.items()
+        if one.VARIANTS["official"] and name not in ("greedy", "greedy-adaptation", "lfm")
+    ],
+)
+def test_each_setting_that_is_searched_under_the_official_variant_changes_the_training(method):
+    case = small.tried(method, "official", "vectors")
+    config = resolve("manifest", case.model, method, "official", overrides=case.settings)
+    own = {key: one for key, one in space_of(config).items() if key.startswith(f"{method}.")}
+    assert own
+    for key, dimension in own.items():
+        ends = [dimension.at(share, config.by_key.get(key)) for share in (0.0, math.nextafter(1, 0))]
+        settings = [(*case.settings, f"{key}={value}") for value in ends]
+        one, other = (small.trained(replace(case, settings=given), steps=8)[1] for given in settings)
+        assert any(not torch.equal(one[name], other[name]) for name in one), key
+
+
+def test_what_changes_nothing_is_not_searched(tmp_path):
+    paper, official = (resolve("synthetic", method="pmr", variant=name) for name in ("paper", "official"))
+    assert {*space_of(paper)} - {*space_of(official)} == {"pmr.mu"}
+    path = tmp_path / "mine.toml"
+    path.write_text('"pmr.mu" = {range = [0.1, 1.0]}\n"pmr.alpha" = {range = [0.1, 1.0]}\n')
+    assert [*space_of(official, path)] == ["pmr.alpha"]
+    path.write_text('"pmr.mu" = {range = [0.1, 1.0]}\n"pmr.entropy_epochs" = {values = [0, 5]}\n')
+    assert [*space_of(official, path)] == ["pmr.mu", "pmr.entropy_epochs"]
+    given = resolve("synthetic", method="lfm", variant="official")
+    assert [*space_of(given)] == [*space_of(resolve("synthetic"))]
+    given = resolve("synthetic", method="g-blending", overrides=["g-blending.weights=[1, 1, 1]"])
+    assert [*space_of(given)] == [*space_of(resolve("synthetic"))]
+
+
+def test_a_method_that_would_begin_after_the_last_epoch_of_every_trial_is_not_searched():
+    def searched(*overrides):
+        space = space_of(resolve("synthetic", method="opm", variant="official", overrides=overrides))
+        return [key for key in space if key.startswith("opm.")]
+
+    assert searched("epochs=4") == []  # at most 6, and OPM begins in the seventh
+    assert searched("epochs=5") == searched("epochs=4", "opm.first_epoch=2") == ["opm.q_base", "opm.lam"]
 
 
 def test_ranges_are_those_of_the_papers():
@@ -210,6 +265,48 @@ def test_a_value_in_the_middle_that_no_run_takes_is_refused_before_anything_is_t
     space = space_of(question.config(0, {}), path)
     with pytest.raises(UsageError, match=r"'opm.q_base'.*less than or equal to 1"):
         Search(question, 0, space, parse_budget("9s"), "quasi-random", Places(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ('["mlp", "mlpp"]', "no encoder 'mlpp' (of 'vectors')"),
+        ('["mlp", "bag"]', "Encoder bag does not fit 'a', which is one of the vectors."),
+    ],
+)
+def test_an_encoder_that_no_run_takes_is_refused_before_anything_is_trained(
+    bmm, data, tmp_path, values, said
+):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'"encoders.vectors" = {{values = {values}}}\n')
+    runs = tmp_path / "runs"
+    places = ["--data", data.parent, "--runs", runs, "--device", "cpu", "--space", path]
+    status, _, err = bmm("tune", "--dataset", data.name, *places, "--set", "epochs=1", "--budget", "1")
+    assert status == 2 and said in " ".join(err.split())
+    assert not runs.exists()
+
+
+def test_the_points_of_a_large_budget_are_drawn_once_and_are_those_of_the_sequence(monkeypatch):
+    drawn = []
+
+    class Counted(Halton):
+        def random(self, n=1, **given):
+            drawn.append(n)
+            return super().random(n, **given)
+
+    config = resolve("synthetic", method="opm")
+    space = space_of(config)
+    points = Halton(len(space), scramble=True, seed=3).random(40)
+    monkeypatch.setattr(qmc, "Halton", Counted)
+    found = list(islice(draws(space, config, 3), 41))
+    expected = [
+        {
+            key: one.at(share, config.by_key[key])
+            for (key, one), share in zip(space.items(), point, strict=True)
+        }
+        for point in points
+    ]
+    assert found == [{}, *expected] and sum(drawn) == 40
 
 
 def test_a_number_is_whole_where_the_setting_is():

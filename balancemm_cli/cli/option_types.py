@@ -62,6 +62,10 @@ Slurm = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="An option of sbatch, as partition=gpu. Repeatable."),
 ]
+Log = Annotated[
+    Literal["tensorboard"] | None,
+    typer.Option(help="Also write each epoch as TensorBoard's event files, into tensorboard/ of the run."),
+]
 Status = Annotated[
     bool, typer.Option("--status", help="Print how far each run is, one line per run; train nothing.")
 ]

@@ -1,8 +1,7 @@
 """`bmm report`: every run's numbers in one table, beside the published ones."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -95,6 +94,13 @@ def report(
             metavar="FILE", help="Pack these runs without weights into one file, for others to report on."
         ),
     ] = None,
+    owner: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Whose the runs are that bear no name: those of folders and of bundles without one.",
+        ),
+    ] = "",
     title: Annotated[
         bool,
         typer.Option(
@@ -153,6 +159,7 @@ def report(
     leave_out_torch()
 
     from balancemm_cli.config.suites import load_suite
+    from balancemm_cli.results.bundle import unpack_all
     from balancemm_cli.results.contents import Contents
     from balancemm_cli.results.groups import choose, collect
     from balancemm_cli.results.leaderboard import Leaderboard
@@ -166,14 +173,23 @@ def report(
     place = RUNS / name if name else places[-1]
     home = out or (place.parent if place.is_file() else place)  # of what is written
     of_suite = (name, planned) if planned else None
-    with _unpacked(places) as folders:
+    own = _owner(owner)
+    with TemporaryDirectory(prefix="bmm-") as temporary:
+        bundles = unpack_all([one for one in places if one.is_file()], Path(temporary), own)
+        collection = collect(
+            [one for one in places if not one.is_file()],
+            which,
+            may_be_empty=check,
+            suite=of_suite,
+            bundles=bundles,
+            owner=own,
+        )
+        for line in collection.remarks:
+            say(f"Note: {line}")
         if check:
             assert planned is not None
-            _check(
-                name, planned, collect(folders, which, may_be_empty=True, suite=of_suite), which, home, chosen
-            )
+            _check(name, planned, collection, which, home, chosen)
             return
-        collection = collect(folders, which, suite=of_suite)
         left_out = [*collection.left_out, *collection.twins]
         if planned and planned.optional_data:
             left_out += _without_runs(planned, collection.groups)
@@ -185,7 +201,7 @@ def report(
             say(f"Left out: {line}")
         groups = choose(every, where or [])
         if bundle:
-            _pack(groups, bundle)
+            _pack(groups, bundle, {"": own, **{one.owner: one.named or own for one in bundles}})
         elif literature:
             _print_places(groups, which)
             _draw("literature", groups, home / "figures", which, title)
@@ -228,23 +244,6 @@ def _refuse_contradictions(
         raise UsageError("--columns chooses from the table of runs; --selection all has its own columns.")
 
 
-@contextmanager
-def _unpacked(places: list[Path]) -> Iterator[list[Path]]:
-    """The places with each bundle among them as a folder of its own, which ends with the block."""
-    from balancemm_cli.results.bundle import unpack
-
-    with TemporaryDirectory(prefix="bmm-") as own:
-        folders = []
-        for number, place in enumerate(places):
-            if place.is_file():
-                folder = Path(own) / str(number)
-                folder.mkdir()
-                unpack(place, folder)
-                place = folder
-            folders.append(place)
-        yield folders
-
-
 def _check(
     name: str, suite: "Suite", collection: "Collection", selection: "Selection", out: Path, chosen: str
 ) -> None:
@@ -277,10 +276,27 @@ def _check(
         )
 
 
-def _pack(groups: "list[Group]", bundle: Path) -> None:
+def _owner(text: str) -> str:
+    from balancemm_cli.results.bundle import owner_named
+
+    try:
+        return owner_named(text)
+    except ValueError as error:
+        raise UsageError(f"--owner: {error}.") from None
+
+
+def _pack(groups: "list[Group]", bundle: Path, named: "Mapping[str, str]") -> None:
+    """Write a bundle of the groups of one owner; `named` is the name in the bundle by that which their runs go by."""
     from balancemm_cli.results.bundle import write_bundle
 
-    say(f"Packed {write_bundle(groups, bundle)} runs without their weights.")
+    owners = sorted({group.owner for group in groups})
+    if len(owners) > 1:
+        raise UsageError(
+            f"These runs are of {len(owners)} owners, and a bundle is of one. Name the folders or the bundle of one."
+        )
+    name = named.get(owners[0], owners[0])
+    of = f" of {name}" if name else ""
+    say(f"Packed {write_bundle(groups, bundle, name)} runs{of} without their weights.")
     print(bundle)
 
 
@@ -297,6 +313,7 @@ def _print_places(groups: "list[Group]", selection: "Selection") -> None:
     from balancemm_cli.results import literature
     from balancemm_cli.results.groups import columns_apart
     from balancemm_cli.results.rows import row
+    from balancemm_cli.results.tables import claim
 
     say(literature.note())
     names = columns_apart(groups).values()
@@ -304,7 +321,9 @@ def _print_places(groups: "list[Group]", selection: "Selection") -> None:
         ours = row(group, selection)
         if ours.place:
             name = ", ".join(filter(None, (group.first.dataset, *texts)))
-            print(f"{name}: {100 * ours.accuracy.mean:.1f} %, {ours.place} printed values")
+            print(
+                f"{name}: {100 * ours.accuracy.mean:.1f} %{claim(ours.claimed)}, {ours.place} printed values"
+            )
 
 
 def _write(contents: "Contents", left_out: list[str], out: Path, titled: bool) -> None:

@@ -48,6 +48,7 @@ def train(
     loading: option_types.LoadingWay = "auto",
     launcher: option_types.Launcher = "local",
     slurm: option_types.Slurm = None,
+    log: option_types.Log = None,
     status: option_types.Status = False,
     dry_run: option_types.DryRun = False,
     profile: Annotated[
@@ -118,7 +119,7 @@ def train(
 
     def job(config: "RunConfig", prepared: Path) -> "Job":
         place = places.of(config, content_hash(prepared))
-        return Job(config, prepared, runs, name, device, threads, loading, profile, file, place)
+        return Job(config, prepared, runs, name, device, threads, loading, profile, file, place, log=log)
 
     with distributed.joined(device):
         with distributed.first_before_others():

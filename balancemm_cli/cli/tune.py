@@ -82,6 +82,7 @@ def tune(
     loading: option_types.LoadingWay = "auto",
     launcher: option_types.Launcher = "local",
     slurm: option_types.Slurm = None,
+    log: option_types.Log = None,
     status: option_types.Status = False,
     dry_run: option_types.DryRun = False,
 ) -> None:
@@ -140,8 +141,9 @@ def tune(
     from balancemm_cli.results.formats import to_markdown
     from balancemm_cli.results.tuned import tuned_table
 
-    job = partial(Job, runs=runs, device=device, threads=threads, loading=loading, weights=file)
-    check_jobs([job(one.base, of.data) for of in tuned for one in of.searches])
+    machine = {"device": device, "threads": threads, "loading": loading}
+    job = partial(Job, runs=runs, weights=file, log=log, **machine)
+    check_jobs([job(end, of.data) for of in tuned for one in of.searches for end in one.ends])
     at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
     if not _search(tuned, job, jobs, queue):

@@ -1,7 +1,7 @@
 """Search spaces: what `bmm tune` may set, and within which bounds, as data: benchmarks/spaces/<name>.toml."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -71,6 +71,10 @@ class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
         low, high = (factor * of_recipe for factor in self.factor)
         return (max(1, low), max(1, high)) if isinstance(of_recipe, int) else (low, high)
 
+    def highest(self, of_recipe: object) -> Any:  # noqa: ANN401 - any TOML value
+        """The highest value of those that can be ordered."""
+        return self.at(math.nextafter(1, 0), of_recipe) if self.values is None else max(self.values)
+
     def in_words(self, of_recipe: object) -> str:
         """The bounds or the values, as a person reads them."""
         if self.values is not None:
@@ -86,7 +90,8 @@ def spaces() -> dict[str, Path]:
 
 def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, object] | None = None) -> Space:
     """What is searched for a run: what all methods share, then what is its model's and its methods' own, or what
-    `file` says; without the `fixed` settings.
+    `file` says; without the `fixed` settings, and without those of a method that change nothing, as where its variant
+    leaves out what they are of.
 
     Of a file the settings of methods and models that the run has not are left out, so that one serves several runs.
     UsageError for a key that is none, for bounds that no run takes, and where nothing is left to search.
@@ -109,11 +114,23 @@ def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, ob
             )
             if not of_others and key not in (fixed or {}):
                 found[key] = dimension
+    found = {key: one for key, one in found.items() if not _is_idle(key, found, config)}
     if not found:
         raise UsageError(
-            f"Nothing is left to search for {config.name}: its space has no setting of it that is not given."
+            f"Nothing is left to search for {config.name}: its space has no setting of it that is not given and "
+            "changes something."
         )
     return found
+
+
+def _is_idle(key: str, space: Space, config: RunConfig) -> bool:
+    """Whether a method's setting changes nothing of any run in the space."""
+    name, _, setting = key.partition(".")
+    if name not in config.methods:
+        return False
+    searched = [other.partition(".")[2] for other in space if other.startswith(f"{name}.")]
+    epochs = space["epochs"].highest(config.settings.epochs) if "epochs" in space else config.settings.epochs
+    return METHODS[name].Settings.model_validate(config.methods[name]).is_idle(setting, searched, epochs)
 
 
 def describe_space(space: Space, config: RunConfig) -> str:
@@ -126,21 +143,21 @@ def without_space(config: RunConfig) -> list[str]:
     return [name for name in config.methods if config.methods[name] and name not in spaces()]
 
 
-def draw(space: Space, config: RunConfig, seed: int, number: int) -> dict[str, Any]:
-    """The settings of a trial: of the first, number 0, those of the recipe; then points of a scrambled Halton sequence.
+def draws(space: Space, config: RunConfig, seed: int) -> Iterator[dict[str, Any]]:
+    """The settings of trial after trial: of the first those of the recipe, then points of a scrambled Halton sequence.
 
     They depend on the seed, the number and the space alone, and those of keys that stand first in two spaces agree, so
     that methods are tried with the same learning rates.
     """
     of_recipe = config.by_key
-    if number == 0:
-        return {}
+    yield {}
     from scipy.stats.qmc import Halton
 
     # SciPy from 1.15 on calls it rng, and takes both
     sequence = Halton(len(space), scramble=True, seed=seed)  # pyright: ignore[reportCallIssue]
-    point = sequence.random(number)[-1]
-    return {
-        key: one.at(float(share), of_recipe.get(key))
-        for (key, one), share in zip(space.items(), point, strict=True)
-    }
+    while True:
+        (point,) = sequence.random(1)
+        yield {
+            key: one.at(float(share), of_recipe.get(key))
+            for (key, one), share in zip(space.items(), point, strict=True)
+        }

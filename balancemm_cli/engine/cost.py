@@ -1,5 +1,8 @@
 """What one training step costs, counted once at the start of a run on a copy of all that a step changes.
 
+It is a step as most of a training's are: an earlier one and the hooks before an epoch have made what methods need, as
+prototypes, and what a method does by chance in some steps it does in this one.
+
 Multiply-adds are half the floating-point operations that torch's own counter finds (torch.utils.flop_counter: matrix
 products, convolutions and attention, forward and backward; what goes number by number is not counted). Memory is what a
 step must hold at least, whatever the device: weights and buffers, gradients, the optimiser's state, the inputs, and the
@@ -10,6 +13,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -24,7 +28,7 @@ from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.step import train_step
-from balancemm_cli.methods.base import Method, Step
+from balancemm_cli.methods.base import Epoch, Method, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
@@ -71,6 +75,15 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum({_place(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
+@dataclass(frozen=True)
+class _Certain(RandomStreams):
+    """Random numbers with which every decision that Python takes is for what happens by chance."""
+
+    def chance(self, purpose: str) -> float:
+        """The lowest number that can be drawn."""
+        return 0.0
+
+
 def cost_of_step(
     network: Network,
     methods: Sequence[Method],
@@ -78,12 +91,23 @@ def cost_of_step(
     inputs: Mapping[str, Tensor],
     step: Step,
     discrepancy: DiscrepancySettings,
+    epochs: int = 2,
 ) -> dict[str, int]:
     """Multiply-adds and bytes of one training step on this batch, which changes none of the arguments but `step`.
 
-    The step is that of float32 without the switches of `speed`.
+    It follows a step that is not counted, in a training of so many epochs as the first of another epoch. It is that of
+    float32 without the switches of `speed`.
     """
     network, methods, optimizer = copy.deepcopy((network, methods, optimizer))
+    streams = {of.name: getattr(step.streams, of.name) for of in fields(step.streams)}
+    step.streams = _Certain(**streams)
+    begins = Epoch(step.epoch, lambda *_: iter([(dict(inputs), step.labels)]))
+    before = replace(step, features={}, unimodal={}, held=[], metrics={})
+    _begin(network, methods, begins)
+    train_step(network, methods, optimizer, inputs, before, discrepancy)
+    if epochs > 1:
+        _begin(network, methods, begins)
+    del before
     weights = [*network.parameters(), *network.buffers()]
     kept = Kept([*weights, *inputs.values(), step.labels])
     counter = FlopCounterMode(display=False)
@@ -93,6 +117,11 @@ def cost_of_step(
     state = [value for of in optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
     memory = _bytes([*weights, *state, *inputs.values()]) + gradients + kept.most
     return {"multiply_adds": counter.get_total_flops() // 2, "memory": memory}
+
+
+def _begin(network: Network, methods: Sequence[Method], epoch: Epoch) -> None:
+    for method in methods:
+        method.on_epoch_start(network, epoch)
 
 
 def measure_cost(
@@ -122,7 +151,15 @@ def measure_cost(
         for values, labels, drawn in batches:
             step = Step(epoch, drawn, labels, torch.zeros((), device=device), config.task)
             try:
-                found |= cost_of_step(network, methods, optimizer, values, step, config.settings.discrepancy)
+                found |= cost_of_step(
+                    network,
+                    methods,
+                    optimizer,
+                    values,
+                    step,
+                    config.settings.discrepancy,
+                    config.settings.epochs,
+                )
             except RuntimeError as error:
                 if not lacks_memory(error):
                     raise

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -17,14 +17,17 @@ from typing import Any
 import torch
 
 from balancemm_cli.config.run import RunConfig
+from balancemm_cli.data.kinds import kind_of
 from balancemm_cli.data.loading import Loading, Room
 from balancemm_cli.data.preparing.workers import cores, interrupts_held
 from balancemm_cli.data.store import open_set
-from balancemm_cli.engine import PRELOADED
+from balancemm_cli.engine import PRELOADED, distributed
 from balancemm_cli.engine.acceleration import check_speed
+from balancemm_cli.engine.event_log import LOGS, check_log, event_log
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import BmmError, InputError, Interrupted, UsageError, os_error_sentence
+from balancemm_cli.models import check_encoders
 from balancemm_cli.runs.folder import RunFolder
 
 
@@ -45,6 +48,7 @@ class Job:
     room: Room | None = None  # memory that it may take, where others run beside it
     until: int | None = None  # epochs to train it for, where these are not all
     note: str = ""  # what tells it from runs of the same names and seed
+    log: LOGS | None = None  # a form in which its epochs are written as well
 
     @property
     def name(self) -> str:
@@ -94,18 +98,25 @@ def run_job(job: Job, on_progress: Progress, on_message: Callable[[str], None]) 
     if job.threads:
         _set_threads(job.threads)
     job.config.check_sources("was planned", "Run the same command again.")
+    folder, logs = job.folder(), job.log and distributed.rank() == 0
     try:
-        return train_run(
-            job.folder(),
-            choose_device(job.device),
-            job.loading,
-            lambda event: on_progress(job, event),
-            on_message,
-            job.profile,
-            job.weights,
-            job.room,
-            job.until,
-        )
+        with event_log(folder.path, job.tested_on) if logs else nullcontext(lambda _: None) as log:
+
+            def take(event: dict[str, Any]) -> None:
+                log(event)
+                on_progress(job, event)
+
+            return train_run(
+                folder,
+                choose_device(job.device),
+                job.loading,
+                take,
+                on_message,
+                job.profile,
+                job.weights,
+                job.room,
+                job.until,
+            )
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise
@@ -135,7 +146,10 @@ def deal_device(name: str, gpus: int, in_use: Iterable[str]) -> str:
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Refuse what can't work before anything is trained: the data, the models' names, a method without a use."""
+    """Refuse what can't work before anything is trained: the data, the models' names, encoders, a method without a
+    use, a log whose package is missing."""
+    if any(job.log for job in jobs):
+        check_log()
     data = {job.data: open_set(job.data) for job in jobs}
     for job in jobs:
         job.config.check_weights()
@@ -145,7 +159,10 @@ def check_jobs(jobs: Sequence[Job]) -> None:
                 f"Method {job.config.method} balances modalities, but model {job.config.model} on "
                 f"{job.config.dataset} has one. Use --method baseline."
             )
-        check_speed(job.config.settings.speed)
+        settings = job.config.settings
+        shapes = {name: kind_of(data[job.data].modalities[name]).shape for name in used}
+        check_encoders(job.config.model, settings.encoder, shapes, settings.encoders)
+        check_speed(settings.speed)
 
 
 def run_jobs(

@@ -61,6 +61,10 @@ class ARL(Method):
         coefficient: Literal["variance", "constant"] = "variance"
         clip: float | None = Field(default=None, gt=0)  # the norm of all gradients together
 
+        IDLE: ClassVar = dict.fromkeys(
+            ("temperature", "least"), ("coefficient", lambda rule: rule == "constant")
+        )
+
     needs_classes: ClassVar[bool] = True  # for the entropy of their probabilities
     VARIANTS: ClassVar = {
         "paper": {},

@@ -2,9 +2,9 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -89,12 +89,26 @@ def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
 class MethodSettings(Section):
     """Base of a method's settings; a method declares its own in a subclass."""
 
+    IDLE: ClassVar[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {}
+    """By a setting that can be without effect: another setting, and with which values of that one it is."""
+
+    def is_idle(self, name: str, changing: Collection[str], epochs: int) -> bool:
+        """Whether a setting changes nothing of a run of so many epochs, beside the others as they are but for those
+        that are `changing`."""
+        other, idle_with = self.IDLE.get(name, ("", bool))
+        return bool(other) and other not in changing and idle_with(getattr(self, other))
+
 
 class EpochRange(MethodSettings):
     """Settings of a method that can be limited to a range of epochs (counted from 0, both ends included)."""
 
     first_epoch: int = Field(default=0, ge=0)
     last_epoch: int | None = Field(default=None, ge=0)
+
+    def is_idle(self, name: str, changing: Collection[str], epochs: int) -> bool:
+        """See the base; all settings of a method that would begin after the last epoch are."""
+        never = "first_epoch" not in changing and self.first_epoch >= epochs
+        return never or super().is_idle(name, changing, epochs)
 
     def active(self, epoch: int) -> bool:
         """Whether the method modulates in this epoch."""

@@ -52,6 +52,8 @@ class GBlending(Method):
         weights: tuple[float, ...] | None = None  # of each modality, then of all; None: measured
         epochs: int | None = Field(default=None, gt=0)  # to measure over; None: those of the run
 
+        IDLE: ClassVar = {"epochs": ("weights", lambda given: given is not None)}
+
         @model_validator(mode="after")
         def _not_negative(self) -> "GBlending.Settings":
             if self.weights and (min(self.weights) < 0 or not sum(self.weights)):

@@ -61,6 +61,8 @@ class LFM(Method):
         start: float = Field(default=0.95, ge=0.05, le=0.95)  # of a, where it is learned
         rate: float = Field(default=1e-4, ge=0)  # of learning it
 
+        IDLE: ClassVar = dict.fromkeys(("start", "rate"), ("weight", lambda rule: rule == "fitted"))
+
     needs_classes: ClassVar[bool] = True  # for their probabilities
     VARIANTS: ClassVar = {"paper": {}, "official": {"weight": "fitted"}}
 

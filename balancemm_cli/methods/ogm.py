@@ -36,6 +36,10 @@ class GradientModulation(Method):
         noise_scale: float = Field(default=1.0, ge=0)  # in units of σ
         noise_target: Literal["all", "dominant"] = "all"
 
+        IDLE: ClassVar = dict.fromkeys(
+            ("noise_scale", "noise_target"), ("noise", lambda noise: noise == "none")
+        )
+
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
         self.settings = settings

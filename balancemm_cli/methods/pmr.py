@@ -52,6 +52,8 @@ class PMR(Method):
         )  # of the training batches; None: of the steps' features
         coefficient: Literal["clip", "one"] = "clip"
 
+        IDLE: ClassVar = {"mu": ("entropy_epochs", lambda epochs: epochs == 0)}
+
     needs_classes: ClassVar[bool] = True  # for their prototypes
     VARIANTS: ClassVar = {
         "paper": {},

@@ -112,6 +112,17 @@ def build(
         return Network(made, kind(widths(made), classes, of_model))
 
 
+def check_encoders(
+    model: str, encoder: str, inputs: Mapping[str, Shape], encoders: Mapping[str, str]
+) -> None:
+    """UsageError as by `build` for encoders, as far as it can be told without making any: a model that makes its own
+    may pass over some."""
+    choice = Choice(encoder, encoders)
+    if not issubclass(MODELS.get(model, Concat), Network):
+        for name, shape in inputs.items():
+            choice.of(name, shape)
+
+
 def _check_segments(model: str, kind: type[Network], inputs: Mapping[str, Shape]) -> None:
     segments = any(isinstance(shape, SegmentShape) for shape in inputs.values())
     if segments != kind.segmentwise:

@@ -7,7 +7,7 @@ methods have. All others are named.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,8 @@ from balancemm_cli.results.ranking import (
 from balancemm_cli.results.references import JOINT, MAJORITY
 from balancemm_cli.results.rows import Row, row
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, summarize
+from balancemm_cli.runs.reading import read_history
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Result, Selection
 
 BEST_ALONE = "best modality"  # the model of that row
@@ -43,7 +45,7 @@ MEASURES = {
     "Parameters": "parameters",
 }
 
-Names = tuple[str, ...]  # model, method, variant, recipe, settings
+Names = tuple[str, ...]  # model, method, variant, recipe, settings, owner
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Entry:
         """A short name: the model, unless it is joint training by concat, and the method."""
         model, method, *_ = self.names
         return " ".join(part for part in (model if model != JOINT else "", method) if part and part != GAP)
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, where there are several owners."""
+        return self.names[-1]
 
     def seeds(self, dataset: str) -> set[int]:
         """The seeds of its runs on a data set."""
@@ -115,9 +122,14 @@ class Board:
         by_names: dict[Names, dict[str, Row]] = {}
         for names, group in named:
             if not group.first.model.startswith(UNIMODAL):
-                by_names.setdefault(names, {})[group.first.dataset] = row(group, selection)
+                rows, dataset = by_names.setdefault(names, {}), group.first.dataset
+                rows[dataset] = row(
+                    _joined(rows[dataset].group, group) if dataset in rows else group, selection
+                )
         self.entries = [Entry(names, rows) for names, rows in by_names.items()]
-        self.entries += [Entry(names, rows) for names, rows in _best_alone(named, selection).items()]
+        self.optimistic: set[str] = set()  # data sets of which the test part chose the best modality
+        alone = _best_alone(named, selection, self.optimistic)
+        self.entries += [Entry(names, rows) for names, rows in alone.items()]
         if not self.entries:
             raise InputError("There is no method to rank.")
 
@@ -175,10 +187,15 @@ class Board:
             for at, entry in enumerate(self.entries)
         }
 
-    @cached_property
-    def reference(self) -> Entry | None:
-        """Joint training, over which improvement and cost are counted."""
-        joint = [entry for entry in self.compared if entry.names[1] == BASELINE]
+    @property
+    def references(self) -> list[Entry]:
+        """Of each owner joint training, over which improvement and cost are counted."""
+        found = {id(one): one for entry in self.compared if (one := self.reference(entry))}
+        return list(found.values())
+
+    def reference(self, entry: Entry) -> Entry | None:
+        """Joint training by the owner of an entry: machine and program of others may differ."""
+        joint = [one for one in self.compared if (one.names[1], one.owner) == (BASELINE, entry.owner)]
         return next((one for one in joint if one.names[0] == JOINT), joint[0] if joint else None)
 
     @cached_property
@@ -201,16 +218,17 @@ class Board:
             return []
         over = OverSeeds(self.runs)
         of_means = ranks(self.means).mean(0)
-        against = self.compared.index(self.reference) if self.reference else None
+        references = [self.reference(entry) for entry in self.compared]
+        against = [None if one is None else self.compared.index(one) for one in references]
         return [
             Standing(
                 rank,
                 wins,
-                None if against in (None, place) else over.improvement(place, against),
+                None if other in (None, place) else over.improvement(place, other),
                 float(mean),
             )
-            for place, (rank, wins, mean) in enumerate(
-                zip(over.mean_ranks(), over.win_rates(), of_means, strict=True)
+            for place, (rank, wins, mean, other) in enumerate(
+                zip(over.mean_ranks(), over.win_rates(), of_means, against, strict=True)
             )
         ]
 
@@ -261,9 +279,11 @@ def columns_apart(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The columns that tell entries apart."""
     heads = ("Model", "Method", "Variant", "Recipe", "Settings")
     columns = {head: [entry.names[place] for entry in entries] for place, head in enumerate(heads)}
-    return {
-        head: texts for head, texts in columns.items() if head in ("Model", "Method") or len(set(texts)) > 1
+    columns["Owner"] = [entry.owner for entry in entries]
+    several = {
+        head for head, texts in columns.items() if len({*texts} - ({""} if head == "Owner" else set())) > 1
     }
+    return {head: texts for head, texts in columns.items() if head in {"Model", "Method", *several}}
 
 
 def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
@@ -271,29 +291,69 @@ def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
     searched: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
         keys = (key for search in group.searches for key in search.space)
-        searched.setdefault(group.names, set()).update(keys)
+        searched.setdefault((group.owner, *group.names), set()).update(keys)
     found = []
     for group in groups:
         settings = {
-            key: value for key, value in group.differences.items() if key not in searched[group.names]
+            key: value
+            for key, value in group.differences.items()
+            if key not in searched[(group.owner, *group.names)]
         }
         tuned = sorted({f"tuned ({search.search}, {search.allowed})" for search in group.searches})
-        found.append(((*group.names[1:], "; ".join(tuned) or describe(settings)), group))
+        found.append(((*group.names[1:], "; ".join(tuned) or describe(settings), group.whose), group))
     return found
+
+
+def _joined(group: Group, other: Group) -> Group:
+    """Two groups that searches of one kind and budget chose as one. Of a set cut into folds each seed has a search of
+    its own; of a seed that both have the run of the first stays."""
+    runs = {run.result.seed: run for run in (*other.runs, *group.runs)}
+    searches = (*group.searches, *other.searches)
+    return replace(group, runs=[runs[seed] for seed in sorted(runs)], searches=searches)
 
 
 def _accuracies(one: Row) -> dict[int, float]:
     return {run.result.seed: run.result.selections[one.selection].accuracy for run in one.group.runs}
 
 
-def _best_alone(named: Sequence[tuple[Names, Group]], selection: Selection) -> dict[Names, dict[str, Row]]:
-    """By data set, the modality with the best mean accuracy of those that were trained alone; an entry for each
-    variant, recipe and settings."""
-    found: dict[Names, dict[str, Row]] = {}
+def _best_alone(
+    named: Sequence[tuple[Names, Group]], selection: Selection, optimistic: set[str]
+) -> dict[Names, dict[str, Row]]:
+    """By data set, the best modality of those that were trained alone; an entry for each variant, recipe and settings.
+    Data sets of which the test part chose it are added to `optimistic`."""
+    families: dict[Names, dict[str, list[Group]]] = {}
     for names, group in named:
         if group.first.model.startswith(UNIMODAL) and group.first.method == BASELINE:
-            best = found.setdefault((BEST_ALONE, GAP, *names[2:]), {})
-            one, before = row(group, selection), best.get(group.first.dataset)
-            if before is None or one.accuracy.mean > before.accuracy.mean:
-                best[group.first.dataset] = one
+            by_dataset = families.setdefault((BEST_ALONE, GAP, *names[2:]), {})
+            by_dataset.setdefault(group.first.dataset, []).append(group)
+    found: dict[Names, dict[str, Row]] = {}
+    for names, by_dataset in families.items():
+        for dataset, groups in by_dataset.items():
+            best, by_test = _best(groups, selection)
+            found.setdefault(names, {})[dataset] = row(best, selection)
+            if by_test and len(groups) > 1:
+                optimistic.add(dataset)
     return found
+
+
+def _best(groups: Sequence[Group], selection: Selection) -> tuple[Group, bool]:
+    """The group of the best mean accuracy over the seeds that all have, and whether that is of test samples: it is of
+    validation samples where every run has such. Without a common seed, of those with the most."""
+    most = max(len(group.seeds) for group in groups)
+    shared = set.intersection(*({*group.seeds} for group in groups))
+    asked = [group for group in groups if shared or len(group.seeds) == most]
+    runs = [[run for run in group.runs if not shared or run.result.seed in shared] for group in asked]
+    values = [[_validated(run, selection) for run in of] for of in runs]
+    by_test = any(value is None for of in values for value in of)
+    if by_test:
+        values = [[run.result.selections[selection].accuracy for run in of] for of in runs]
+    means = [float(np.mean(np.array(of, float))) for of in values]
+    return asked[means.index(max(means))], by_test
+
+
+def _validated(run: Run, selection: Selection) -> float | None:
+    """The accuracy on validation samples at the selected epoch; None for a run that has none."""
+    try:
+        return read_history(run.folder)[run.result.selections[selection].epoch].accuracy.get("val")
+    except (InputError, IndexError):
+        return None

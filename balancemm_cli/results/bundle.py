@@ -1,7 +1,8 @@
 """Results without weights as one file, for others to report on: `bmm report --bundle FILE`.
 
-A bundle is a zip archive: the files of each run that a report reads, and index.json with a SHA-256 of each. The same
-runs give the same bytes. Reading trusts nothing. What is declared is bounded before anything is read: the archive's
+A bundle is a zip archive: the files of each run that a report reads, the records of the searches that chose their
+settings, and index.json with a SHA-256 of each and, where it was given, the name of whose they are. The same runs give
+the same bytes. Reading trusts nothing. What is declared is bounded before anything is read: the archive's
 list of files, the index, each file, and all of them together, for which the disk must have room. Only files that the
 index names are written, into a folder of one's own; each must have its length and hash, and hold what a run's file of
 its name holds.
@@ -15,13 +16,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
+from unicodedata import normalize
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.groups import Group
+from balancemm_cli.results.sharing import Bundle, told_apart
 from balancemm_cli.runs.evaluation import read_evaluation
 from balancemm_cli.runs.reading import (
     LIMITS,
@@ -33,6 +36,7 @@ from balancemm_cli.runs.reading import (
 )
 from balancemm_cli.runs.run import Run, read_run
 from balancemm_cli.runs.schema import first_fault
+from balancemm_cli.runs.search import RECORD, read_search
 
 INDEX = "index.json"
 LIMIT = 16 * 1024 * MIB  # of all files of a bundle together
@@ -40,6 +44,7 @@ INDEX_LIMIT = 32 * MIB
 LIST_LIMIT = 16 * MIB  # of zip's own list of its files, which zipfile reads whole: more than 100,000 of them
 CHUNK = MIB
 LONGEST = 200  # characters of a folder's name
+LONGEST_OWNER = 60
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file: the same runs, the same bytes
 
 
@@ -50,17 +55,36 @@ class Member(BaseModel):
     sha256: str
 
 
-class Index(BaseModel):
-    """index.json: the files by their names, `<data set>/<model>/<run folder>/<file>`."""
+def owner_named(text: str) -> str:
+    """A name of who owns runs as it is shown: one line that upsets no terminal, spreadsheet or table. ValueError where
+    there is none in a text; an empty one is no name."""
+    name = " ".join(normalize("NFC", text).split())
+    if name and not (name.isprintable() and name[0].isalnum() and len(name) <= LONGEST_OWNER):
+        raise ValueError(
+            f"an owner's name begins with a letter or a digit, has at most {LONGEST_OWNER} characters, and none that "
+            "controls a terminal"
+        )
+    return name
 
-    format: Literal[1]
+
+class Index(BaseModel):
+    """index.json: whose the runs are, and the files by their names, `<data set>/<model>/<run folder>/<file>`.
+
+    Format 1, of former versions, had no owner and no search.json.
+    """
+
+    format: Literal[1, 2]
+    owner: Annotated[str, AfterValidator(owner_named)] = ""
     files: dict[str, Member]
 
 
-def write_bundle(groups: Iterable[Group], path: Path) -> int:
-    """Write the runs of the groups into `path`, whole or not at all; returns how many they are."""
-    folders = _named([run for group in groups for run in group.runs])
-    index = Index(format=1, files={})
+def write_bundle(groups: Iterable[Group], path: Path, owner: str = "") -> int:
+    """Write the runs of the groups, and the records of their searches, into `path`, whole or not at all; returns how
+    many runs they are. `owner` is whose they are, as `owner_named` gives it."""
+    groups = list(groups)
+    runs = _named([run for group in groups for run in group.runs])
+    folders = runs | _searches(groups)
+    index = Index(format=2, owner=owner, files={})
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, folder in sorted(folders.items()):
             for part in LIMITS:
@@ -69,7 +93,7 @@ def write_bundle(groups: Iterable[Group], path: Path) -> int:
                     index.files[f"{name}/{part}"] = _member(content)
                     archive.writestr(zipfile.ZipInfo(f"{name}/{part}", EPOCH), content, zipfile.ZIP_DEFLATED)
         archive.writestr(zipfile.ZipInfo(INDEX, EPOCH), index.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
-    return len(folders)
+    return len(runs)
 
 
 def _named(runs: Iterable[Run]) -> dict[str, Path]:
@@ -83,12 +107,41 @@ def _named(runs: Iterable[Run]) -> dict[str, Path]:
     return folders
 
 
+def _searches(groups: Iterable[Group]) -> dict[str, Path]:
+    """The folders of the groups' searches by their names in a bundle; of those of one name, which asked the same, the
+    first."""
+    found: dict[str, Path] = {}
+    for search in (search for group in groups for search in group.searches):
+        assert search.folder
+        found.setdefault(f"{search.dataset}/{search.model}/{search.folder.name}", search.folder)
+    return found
+
+
 def _member(content: bytes) -> Member:
     return Member(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Write the run folders of a bundle under `folder`. InputError for a file that is damaged or no bundle."""
+def unpack_all(paths: Iterable[Path], folder: Path, own: str = "") -> list[Bundle]:
+    """Unpack several bundles, each into a folder of its own under `folder`; `own` is whose the runs are that bear no
+    name. Runs of a bundle without a name go by that of its file."""
+    found = []
+    for number, path in enumerate({path.resolve(): path for path in paths}.values(), 1):
+        place = folder / str(number)
+        named = unpack(path, place)
+        found.append(Bundle(path, place, named or own or _of_file(path, number), named))
+    return told_apart(found, own)
+
+
+def _of_file(path: Path, number: int) -> str:
+    try:
+        return owner_named(path.stem) or f"bundle {number}"
+    except ValueError:
+        return f"bundle {number}"
+
+
+def unpack(path: Path, folder: Path) -> str:
+    """Write the run folders of a bundle under `folder`; returns the name of their owner, empty where it has none.
+    InputError for a file that is damaged or no bundle."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _Bounded(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
@@ -99,6 +152,7 @@ def unpack(path: Path, folder: Path) -> None:
                 _extract(archive, name, member, folder / name)
         for run in sorted({(folder / name).parent for name in index.files}):
             _check_run(run, run.relative_to(folder))
+        return index.owner
     except ValidationError as error:
         raise InputError(
             f"{path} is no bundle that this version of bmm can read ({first_fault(error)})."
@@ -191,6 +245,7 @@ def _check_run(folder: Path, name: Path) -> None:
         "history.jsonl": read_history,
         "result.json": read_run,
         "evaluation.json": read_evaluation,
+        RECORD: read_search,
     }
     for path in sorted(folder.iterdir()):
         if path.suffix == ".arrow":

@@ -63,7 +63,7 @@ def _within(
         return Verdict(name, "not comparable", " ".join(obstacles))
     baseline: list[Run] = []
     if expected.metric == GAIN:
-        gain = gains(found, selection, among=groups).get(found[0].first.hashes)
+        gain = gains(found, selection, among=groups).get(found[0].key)
         if gain is None:
             return Verdict(name, "not run", "No finished baseline has the same settings and seeds.")
         ours = gain.comparison.difference
@@ -73,7 +73,7 @@ def _within(
         ours = reached(found[0], expected.metric, selection)
     assert ours is not None  # `collect` leaves out runs without that epoch
     verdict = _expected(name, ours, expected)
-    if verdict.passes and (faults := faults_of_files(found[0].runs) + faults_of_files(baseline)):
+    if verdict.passes and (faults := faults_of_files(found[0].runs, True) + faults_of_files(baseline, True)):
         return Verdict(name, "not comparable", " ".join(faults))
     return verdict
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from balancemm_cli.config.recipe import describe
 from balancemm_cli.results import literature
 from balancemm_cli.results.gains import Gain
 from balancemm_cli.results.groups import Group
@@ -32,7 +31,7 @@ class Comparison:
     def name(self) -> str:
         """The names of the runs, and the settings that tell them apart from others of these names."""
         assert self.group is not None
-        return " ".join((*self.group.names[:3], *filter(None, [describe(self.group.differences)])))
+        return " ".join((*self.group.names[:3], *filter(None, [self.group.described])))
 
     @property
     def metric(self) -> str:
@@ -58,7 +57,7 @@ class Comparison:
         if self.printed is None:
             return Verdict(self.name, "not comparable", "The source prints no such number.")
         if self.group and self.rivals:
-            names = "; ".join(describe(group.differences) for group in (self.group, *self.rivals))
+            names = "; ".join(group.described for group in (self.group, *self.rivals))
             reason = f"Several groups of runs have these settings ({names}); name the folders of one of them."
             return Verdict(self.name, "not comparable", reason)
         return judge(self.name, self.group, self.ours, self.printed, band)
@@ -97,5 +96,6 @@ def _plain_gain(gain: Gain | None) -> dict[str, object]:
         "effect": comparison and comparison.effect,
         "detectable": gain and gain.detectable,
         "tuned": gain and gain.tuned,
+        "claimed": gain and gain.claimed,
         "published": gain and gain.published,
     }

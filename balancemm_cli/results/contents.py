@@ -92,6 +92,6 @@ class Contents:
         lines = []
         for dataset, some in groupby(self.groups, key=lambda group: group.first.dataset):
             groups = list(some)
-            missing = rules.missing(labels(groups), [found[group.first.hashes] for group in groups])
+            missing = rules.missing(labels(groups), [found[group.key] for group in groups])
             lines += [f"{dataset}, {line}" for line in missing]
         return lines

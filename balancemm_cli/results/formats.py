@@ -18,7 +18,7 @@ from balancemm_cli.config.recipe import flatten
 
 Records = list[dict[str, object]]
 
-NAMES = frozenset({"Dataset", "Model", "Method", "Variant", "Recipe", "Settings", "Note"})
+NAMES = frozenset({"Dataset", "Model", "Method", "Variant", "Recipe", "Settings", "Owner", "Note"})
 """Columns that tell rows apart; of a narrow terminal they are folded, where numbers are not."""
 LEAST_NAME = 8  # columns of a terminal
 

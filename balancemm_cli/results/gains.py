@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.evidence import correct
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import Group, Key
 from balancemm_cli.results.published import PAPER, lookup, other_data
 from balancemm_cli.results.statistics import (
     Comparison,
@@ -25,7 +25,7 @@ from balancemm_cli.results.statistics import (
     over_new_samples,
 )
 from balancemm_cli.runs.run import Run
-from balancemm_cli.runs.schema import Hashes, Selection
+from balancemm_cli.runs.schema import Selection
 from balancemm_cli.runs.search import SearchRecord
 
 BASELINE = "baseline"
@@ -44,33 +44,37 @@ class Gain:
     tests: int = 0  # how many gains p is adjusted for
     tuned: bool = False  # over the baseline of the same search, whose settings are then its own
     published: float | None = None  # the same difference as printed
+    claimed: bool = False  # of numbers that no predictions bear out
 
 
 def gains(
     groups: Sequence[Group], selection: Selection, against: str = PAPER, among: Sequence[Group] = ()
-) -> dict[Hashes, Gain]:
-    """The gain of each group that has a baseline in `groups` or `among`, by its hashes."""
-    found: dict[Hashes, Gain] = {}
+) -> dict[Key, Gain]:
+    """The gain of each group that has a baseline in `groups` or `among`, by its key."""
+    found: dict[Key, Gain] = {}
     compared = []
     for group, baseline in pairs(groups, among):
         comparison = compare(accuracies(group, selection), accuracies(baseline, selection))
         if comparison is not None:
-            found[group.first.hashes] = Gain(
-                comparison, published=_published(group, against), tuned=tuned_alike(group, baseline)
+            found[group.key] = Gain(
+                comparison,
+                published=_published(group, against),
+                tuned=tuned_alike(group, baseline),
+                claimed=group.claimed(selection) or baseline.claimed(selection),
             )
             compared.append((group, baseline))
     intervals = _over_new_samples(compared, selection)
     adjusted = holm([gain.comparison.p for gain in found.values()])
     tests = sum(p is not None for p in adjusted)
     return {
-        hashes: replace(
+        key: replace(
             gain,
-            new_samples=intervals.get(hashes),
+            new_samples=intervals.get(key),
             p=p,
             detectable=None if p is None else _detectable(gain.comparison.difference, tests),
             tests=tests,
         )
-        for (hashes, gain), p in zip(found.items(), adjusted, strict=True)
+        for (key, gain), p in zip(found.items(), adjusted, strict=True)
     }
 
 
@@ -82,17 +86,17 @@ def _detectable(difference: Summary, tests: int) -> float:
 def pairs(groups: Sequence[Group], among: Sequence[Group] = ()) -> Iterator[tuple[Group, Group]]:
     """Each group of a method with its baseline in `groups` or `among`, where there is one.
 
-    They share data, model, and all settings that are not a method's; where searches chose the settings of both, the
-    searches share all but what they found (see `tuned_alike`). Of several baselines it is one that shares seeds, is
-    tuned alike, is of the same variant, and shares the most seeds. Groups without a config.toml have none.
+    They share owner, data, model, and all settings that are not a method's; where searches chose the settings of both,
+    the searches share all but what they found (see `tuned_alike`). Of several baselines it is one that shares seeds, is
+    tuned alike, is of the same variant, and shares the most seeds.
     """
     baselines: dict[tuple, list[Group]] = defaultdict(list)
     for baseline in {id(group): group for group in (*among, *groups)}.values():
-        if baseline.first.method == BASELINE and _settings(baseline):
+        if baseline.first.method == BASELINE:
             for key in (_key(baseline), *_searched(baseline)):
                 baselines[key].append(baseline)
     for group in groups:
-        if group.first.method != BASELINE and _settings(group):
+        if group.first.method != BASELINE:
             keys = (_key(group), *_searched(group))
             if found := [baseline for key in keys for baseline in baselines.get(key, [])]:
                 yield group, max(found, key=lambda baseline: _kinship(group, baseline))
@@ -107,10 +111,6 @@ def tuned_alike(group: Group, baseline: Group) -> bool:
 def apart(groups: Sequence[Group], among: Sequence[Group] = ()) -> list[Group]:
     """The groups that have a baseline, but no seed in common with it, and so no gain."""
     return [group for group, baseline in pairs(groups, among) if not {*group.seeds} & {*baseline.seeds}]
-
-
-def _settings(group: Group) -> bool:
-    return any(run.settings for run in group.runs)
 
 
 def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, bool, int]:
@@ -137,7 +137,7 @@ def _key(group: Group, search: SearchRecord | None = None) -> tuple:
     if search:  # in a budget of seconds a slow method has fewer trials
         trials = len(search.trials) if search.budget.get("trainings") else None
         terms = (search.search, search.budget, trials, search.seed, sorted(space.items()))
-    return group.first.hashes.data, str(sorted(settings.items())), str(terms)
+    return group.owner, group.first.hashes.data, str(sorted(settings.items())), str(terms)
 
 
 def _searched(group: Group) -> set[tuple]:
@@ -162,9 +162,9 @@ def _published(group: Group, source: str) -> float | None:
 
 def _over_new_samples(
     compared: Sequence[tuple[Group, Group]], selection: Selection
-) -> dict[Hashes, tuple[float, float] | None]:
-    """Intervals over seeds and test samples by the hashes of a group, for the pairs whose predictions are there."""
-    found: dict[Hashes, tuple[float, float] | None] = {}
+) -> dict[Key, tuple[float, float] | None]:
+    """Intervals over seeds and test samples by the key of a group, for the pairs whose predictions are there."""
+    found: dict[Key, tuple[float, float] | None] = {}
     read: dict[Path, NDArray[np.floating]] = {}  # a baseline once for all that are compared to it
 
     def right(run: Run) -> NDArray[np.floating]:
@@ -179,5 +179,5 @@ def _over_new_samples(
             gained = np.stack([right(run) - right(other) for run, other in shared])
         except (InputError, ValueError):  # of older or partial copies; the gain over seeds stands without it
             continue
-        found[group.first.hashes] = over_new_samples(gained)
+        found[group.key] = over_new_samples(gained)
     return found

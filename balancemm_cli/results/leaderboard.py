@@ -17,8 +17,9 @@ from balancemm_cli.results.ranking import (
     Estimate,
     ranks,
 )
+from balancemm_cli.results.rows import Row
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, format_summary
-from balancemm_cli.results.tables import SELECTION_NOTES, made_with, reference_notes
+from balancemm_cli.results.tables import SELECTION_NOTES, claim, made_with, reference_notes, whose_notes
 
 GIGA, MIB = 1e9, 2**20
 
@@ -62,12 +63,13 @@ def over_datasets(board: Board) -> Table:
         "seeds and then data sets. Win rate: the probability in % that a run is better than a run of "
         "another method, averaged over the others; equal ones count half.",
     ]
-    if board.reference:
+    if board.references:
+        names = " or ".join(f"{board.labels[one.names]} ({one.names[0]})" for one in board.references)
+        own = ", each row of its owner's own" if len(board.references) > 1 else ""
         notes.append(
-            f"P(better): the probability in % that a run is better than one of {board.labels[board.reference.names]} "
-            f"({board.reference.names[0]}), on average over the data sets; 50 is no difference. ×: cost in "
-            "multiples of its cost, the geometric mean over the data sets with the smallest and the "
-            "largest."
+            f"P(better): the probability in % that a run is better than one of {names}{own}, on average over the data "
+            "sets; 50 is no difference. ×: cost in multiples of its cost, the geometric mean over the data sets with "
+            "the smallest and the largest."
         )
     notes.append(
         "Rank of means: of the mean accuracies by data set, as the tests and the critical-difference "
@@ -102,11 +104,12 @@ def _differences(board: Board) -> list[str]:
 
 
 def _ratio(board: Board, entry: Entry, key: str) -> str:
-    if board.reference is None:
+    reference = board.reference(entry)
+    if reference is None:
         return GAP
     found = []
     for dataset in board.datasets:
-        mine, other = entry.cost(dataset)[key], board.reference.cost(dataset)[key]
+        mine, other = entry.cost(dataset)[key], reference.cost(dataset)[key]
         if not (mine and other and mine.mean > 0 and other.mean > 0):
             return GAP
         found.append(mine.mean / other.mean)
@@ -122,7 +125,7 @@ def by_dataset(board: Board) -> Table:
         places = {entry.names: place for entry, place in zip(there, placed, strict=True)}
         columns[dataset] = [_accuracy(entry, dataset, places) for entry in board.entries]
     best = [
-        f"{dataset} {one.group.first.model.removeprefix(UNIMODAL)}"
+        f"{dataset} {one.group.first.model.removeprefix(UNIMODAL)}{' *' * (dataset in board.optimistic)}"
         for entry in board.entries
         if entry.names[0] == BEST_ALONE
         for dataset, one in entry.rows.items()
@@ -134,10 +137,14 @@ def by_dataset(board: Board) -> Table:
         f"Epoch: {SELECTION_NOTES[board.selection]}.",
         *reference_notes(one.group for entry in board.entries for one in entry.rows.values()),
     ]
+    groups = [one.group for entry in board.entries for one in entry.rows.values()]
+    notes += whose_notes(groups, any(group.claimed(board.selection) for group in groups))
     if best:
         notes.append(
-            f"{BEST_ALONE}: of the networks of one modality the one with the best mean on the test part, "
-            f"which is a little optimistic ({', '.join(best)})."
+            f"{BEST_ALONE}: of the networks of one modality the one with the best mean on validation samples over the "
+            f"seeds that all of them have ({', '.join(best)})."
+            + " *: without such samples on the test part, which is a little optimistic."
+            * bool(board.optimistic)
         )
     return Table(
         "Accuracy by data set",
@@ -153,7 +160,8 @@ def _accuracy(entry: Entry, dataset: str, places: dict[Names, float]) -> str:
         return GAP
     one = entry.rows[dataset]
     interval = f" [{100 * one.interval[0]:.1f}, {100 * one.interval[1]:.1f}]" if one.interval else ""
-    return f"{100 * one.accuracy.mean:.1f}{interval} ({one.accuracy.n}) #{places[entry.names]:g}"
+    text = f"{100 * one.accuracy.mean:.1f}{interval} ({one.accuracy.n}) #{places[entry.names]:g}"
+    return text + claim(one.claimed)
 
 
 def costs(board: Board) -> Table:
@@ -166,7 +174,7 @@ def costs(board: Board) -> Table:
     texts = {
         "Data set": [found[at][0] for at in kept],
         **columns_apart([found[at][1] for at in kept]),
-        "Accuracy": [format_summary(found[at][1].rows[found[at][0]].accuracy, 100, 1) for at in kept],
+        "Accuracy": [_mean(found[at][1].rows[found[at][0]]) for at in kept],
         "Time (s)": [format_summary(measured[at]["seconds"], 1, 1) for at in kept],
         "Multiply-adds (10⁹)": [_exact(measured[at]["multiply_adds"], GIGA, 3) for at in kept],
         "Memory (MiB)": [_exact(measured[at]["memory"], MIB, 1) for at in kept],
@@ -182,6 +190,10 @@ def costs(board: Board) -> Table:
         made_with(run for _, entry in found for one in entry.rows.values() for run in one.group.runs),
     ]
     return Table("Cost by data set", list(texts), _lines(*texts.values()), notes)
+
+
+def _mean(one: Row) -> str:
+    return format_summary(one.accuracy, 100, 1) + claim(one.claimed)
 
 
 def _exact(summary: Summary | None, unit: float, decimals: int) -> str:
@@ -220,16 +232,21 @@ class Leaderboard(Contents):
 
 def _record(board: Board, entry: Entry) -> dict[str, object]:
     place = board.compared.index(entry) if entry in board.compared and board.standings else None
-    one, tests = None if place is None else board.standings[place], board.tests
+    one, tests, reference = (
+        None if place is None else board.standings[place],
+        board.tests,
+        board.reference(entry),
+    )
     others = [pair for pair in tests.differing if place in pair]
     return {
-        **dict(zip(("model", "method", "variant", "recipe", "settings"), entry.names, strict=True)),
+        **dict(zip(("model", "method", "variant", "recipe", "settings"), entry.names, strict=False)),
+        "owner": next((one.group.owner_name for one in entry.rows.values()), None),
         "compared": place is not None,
         "lacks": board.lacking.get(entry.names),
         "rank": _plain(one and one.rank),
         "win_rate": _plain(one and one.wins),
         "improvement": _plain(one and one.improvement),
-        "reference": board.reference and board.full_names[board.reference.names],
+        "reference": reference and board.full_names[reference.names],
         "rank_of_means": one and one.rank_of_means,
         "friedman_p": tests.friedman and tests.friedman.p,
         "critical_difference": tests.difference,
@@ -262,6 +279,7 @@ def _cell(entry: Entry, dataset: str) -> dict[str, object]:
         "mean": one and one.accuracy.mean,
         "std": one and one.accuracy.std,
         "interval": one and one.interval,
+        "claimed": one and one.claimed,
         "seeds": sorted(entry.seeds(dataset)),
         "cost": {key: summary and summary.mean for key, summary in cost.items()},
         "seconds_std": (seconds := cost["seconds"]) and seconds.std,

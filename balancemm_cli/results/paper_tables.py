@@ -28,12 +28,14 @@ from balancemm_cli.results.settings import origin_notes
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
 from balancemm_cli.results.tables import (
     SELECTION_NOTES,
+    claim,
     gain_notes,
     gain_text,
     made_with,
     points,
     reasons_note,
     samples_note,
+    whose_notes,
 )
 from balancemm_cli.results.verdicts import (
     AUTHORS_RULE,
@@ -58,6 +60,7 @@ class Cell(Comparison):
 
     number: Published
     model: str  # our name of it
+    claimed: bool = False  # whether no predictions bear ours out
 
     @property
     def name(self) -> str:
@@ -77,7 +80,7 @@ class Cell(Comparison):
         printed = GAP if self.printed is None else f"{self.printed.value:.{decimals}f}"
         if self.ours is None:
             return f"{NOT_RUN} / {printed}"
-        ours = format_summary(self.ours, scale, decimals)
+        ours = format_summary(self.ours, scale, decimals) + claim(self.claimed)
         if self.printed is None:
             return f"{ours} / {printed}"
         difference = GAP if self.delta is None else f"{self.delta * scale:+.{decimals}f}"
@@ -109,7 +112,15 @@ def cells(table: str, groups: Sequence[Group], selection: Selection, against: st
             printed = lookup(*names, against) if times_printed[_names(number)] == 1 else None
         ours = group and _ours(number.metric, group, groups, selection)
         found.append(
-            Cell(group=group, ours=ours, printed=printed, rivals=candidates[1:], number=number, model=model)
+            Cell(
+                group=group,
+                ours=ours,
+                printed=printed,
+                rivals=candidates[1:],
+                number=number,
+                model=model,
+                claimed=group is not None and group.claimed(selection),
+            )
         )
     return _with_gains(found, selection)
 
@@ -155,7 +166,7 @@ def _with_gains(found: list[Cell], selection: Selection) -> list[Cell]:
     gained = gains(groups_of(found), selection)
 
     def with_gain(cell: Cell) -> Cell:
-        gain = gained.get(cell.group.first.hashes) if cell.group else None
+        gain = gained.get(cell.group.key) if cell.group else None
         if gain is None or cell.number.metric != "accuracy":
             return cell
         return replace(cell, gain=replace(gain, published=_printed_gain(cell, found)))
@@ -241,6 +252,7 @@ def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]
         f"{PREFIX}{table} trains the others."
     )
     notes += origin_notes(groups)
+    notes += whose_notes(groups, any(cell.claimed for cell in found))
     if groups:
         notes.append(made_with(run for group in groups for run in group.runs))
     return notes
@@ -270,7 +282,7 @@ def _row_names(cell: Cell, with_setting: bool) -> list[str]:
 def _detail(cell: Cell) -> list[str]:
     scale, decimals = cell.scale
     return [
-        format_summary(cell.ours, scale, decimals),
+        format_summary(cell.ours, scale, decimals) + claim(cell.claimed),
         GAP if cell.printed is None else f"{cell.printed.value:.{decimals}f}",
         GAP if cell.delta is None else f"{cell.delta * scale:+.{decimals}f}",
         cell.judge().text,
@@ -299,6 +311,8 @@ def _record(cell: Cell, selection: Selection) -> dict[str, object]:
         "mean": cell.ours and cell.ours.mean,
         "std": cell.ours and cell.ours.std,
         "n": cell.ours.n if cell.ours else 0,
+        "owner": cell.group and cell.group.owner_name,
+        "claimed": cell.claimed,
         "interval": cell.ours and cell.ours.interval,
         **cell.facts,
         "runs": [str(run.folder) for run in cell.group.runs] if cell.group else [],

@@ -10,7 +10,7 @@ the row flatters nobody."""
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.metrics.classification import evaluate_scores
+from balancemm_cli.results.evidence import kept
 from balancemm_cli.results.groups import UNIMODAL, Group, arranged
+from balancemm_cli.results.sharing import NOBODY
 from balancemm_cli.results.statistics import GAP
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import SELECTIONS, Environment, Result, Selected, Selection
@@ -81,7 +83,7 @@ def _ensembles(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]:
 def _terms(group: Group) -> tuple:
     """What the members of an ensemble share."""
     settings = {key: value for key, value in group.common.items() if key not in ("model", "method")}
-    return group.first.hashes.data, group.first.dataset, str(sorted(settings.items()))
+    return group.owner, group.first.hashes.data, group.first.dataset, str(sorted(settings.items()))
 
 
 def _modalities(one: Group, groups: Sequence[Group], alone: Mapping[str, Group]) -> list[str]:
@@ -92,7 +94,8 @@ def _modalities(one: Group, groups: Sequence[Group], alone: Mapping[str, Group])
     joint = [
         group.first.selections["last"].unimodal
         for group in groups
-        if group.first.hashes.data == one.first.hashes.data and not group.first.model.startswith(UNIMODAL)
+        if (group.owner, group.first.hashes.data) == (one.owner, one.first.hashes.data)
+        and not group.first.model.startswith(UNIMODAL)
     ]
     return list(dict.fromkeys([*(name for names in joint for name in names), *alone]))
 
@@ -115,7 +118,7 @@ def _of_seed(members: Sequence[Run]) -> Run:
     """The ensemble of one seed. InputError where predictions are missing, or not of the same samples."""
 
     def mean(selection: Selection) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[Any]]:
-        parts = [_kept(run, selection) for run in members]
+        parts = [kept(run, selection) for run in members]
         ids, truth = parts[0][0], parts[0][2]
         for run, (others, _, labels) in zip(members, parts, strict=True):
             if not (np.array_equal(ids, others) and np.array_equal(truth, labels)):
@@ -139,7 +142,9 @@ def _of_seed(members: Sequence[Run]) -> Run:
     first = members[0]
     own = ("method", f"{first.result.model}.")
     as_joint = {key: value for key, value in first.settings.items() if not key.startswith(own)}
-    return _reference(ENSEMBLE, members, found, {**as_joint, "model": JOINT}, total)
+    return replace(
+        _reference(ENSEMBLE, members, found, {**as_joint, "model": JOINT}, total), owner=first.owner
+    )
 
 
 # ---- the most frequent class --------------------------------------------------------------------------------
@@ -148,6 +153,8 @@ def _of_seed(members: Sequence[Run]) -> Run:
 def _majorities(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]:
     """The majority class of each data set, for each seed that any run of it has: of folds each seed has another test
     part."""
+    owners = {group.owner for group in groups}
+    owner = owners.pop() if len(owners) == 1 else NOBODY
     by_data: dict[tuple, dict[int, Run]] = defaultdict(dict)
     for group in groups:
         for run in group.runs:
@@ -156,7 +163,7 @@ def _majorities(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]
                 by_data[terms].setdefault(run.result.seed, run)
     for (dataset, *_), runs in by_data.items():
         try:
-            found = [_constant(runs[seed]) for seed in sorted(runs)]
+            found = [replace(_constant(runs[seed]), owner=owner) for seed in sorted(runs)]
         except (InputError, ValueError) as error:
             left_out.append(f"no majority class of {dataset}: {error}")
             continue
@@ -165,7 +172,7 @@ def _majorities(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]
 
 def _constant(run: Run) -> Run:
     assert run.config
-    ids, predictions, truth = _kept(run, "last")
+    ids, predictions, truth = kept(run, "last")
     constant = run.config.task.constant(truth, predictions.shape[-1])
     found: dict[Selection, tuple] = {
         selection: (ids, constant, truth, {})
@@ -176,20 +183,6 @@ def _constant(run: Run) -> Run:
 
 
 # ---- both ---------------------------------------------------------------------------------------------------
-
-
-def _kept(run: Run, selection: Selection) -> tuple[NDArray[Any], NDArray[np.floating], NDArray[Any]]:
-    """The ids [A] of the answers of a test, and its predictions and labels [N, …] as the task keeps them."""
-    assert run.config
-    table = run.predictions(selection)
-    columns = {name: table[name].to_numpy() for name in table.column_names if name != "scores"}
-    try:
-        scores = table["scores"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-        samples = len(np.unique(columns["id"]))
-        predictions, truth = run.config.task.kept({**columns, "scores": scores}, samples)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{run.folder / 'predictions.arrow'} can't be read ({error}).") from None
-    return columns["id"], predictions, truth
 
 
 def _reference(
@@ -226,4 +219,11 @@ def _reference(
             "time": dict(time),
         }
     )
-    return Reference(first.folder / name, result, None, tuple(members), answered, shared)
+    return Reference(
+        first.folder / name,
+        result,
+        members=tuple(members),
+        claimed=frozenset(one for run in members for one in run.claimed),
+        answered=answered,
+        shared=shared,
+    )

@@ -4,7 +4,6 @@ import json
 import shlex
 from pathlib import Path
 
-from balancemm_cli.config.recipe import describe
 from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.contents import Contents
@@ -48,7 +47,7 @@ def _reproduction(groups: list[Group]) -> str:
         "A row's settings hash is of its settings without the seed, and of its data.\n",
     ]
     for group in groups:
-        name = ", ".join((*group.names, *filter(None, [describe(group.differences)])))
+        name = ", ".join((*group.names, *filter(None, [group.described])))
         settings = group.first.hashes.settings[:8]
         lines.append(f"- {name} (settings hash {settings}):\n\n  ```\n  {train_command(group)}\n  ```\n")
     return "\n".join(lines)

@@ -39,6 +39,11 @@ class Row(Comparison):
         return self.ours
 
     @property
+    def claimed(self) -> bool:
+        """Whether its numbers are those of a run without the predictions that would bear them out."""
+        return self.group.claimed(self.selection)
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the accuracy: over the seeds, of a single one Wilson's over the test samples."""
         test = self.samples.get("test")
@@ -63,9 +68,7 @@ def rows(
     found = gains(groups, selection, against, among)
     rules = checked(groups, selection, among)
     return [
-        replace(
-            row(group, selection, found.get(group.first.hashes), against), rules=rules[group.first.hashes]
-        )
+        replace(row(group, selection, found.get(group.key), against), rules=rules[group.key])
         for group in groups
     ]
 
@@ -109,7 +112,9 @@ def record(one: Row) -> dict[str, object]:
         "variant": first.variant,
         "recipe": first.recipe,
         "settings": describe(one.group.differences),
+        "owner": one.group.owner_name,
         "selection": one.selection,
+        "claimed": one.claimed,
         "n": len(one.group.runs),
         "seeds": one.group.seeds,
         "accuracy": {**_plain(one.accuracy), "interval": one.interval},

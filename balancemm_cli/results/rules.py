@@ -11,13 +11,13 @@ from balancemm_cli.errors import first_of
 from balancemm_cli.origin import not_held, origins
 from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.gains import BASELINE, pairs, tuned_alike
-from balancemm_cli.results.groups import UNIMODAL, Group
+from balancemm_cli.results.groups import UNIMODAL, Group, Key
 from balancemm_cli.results.published import OWN, other_reader
 from balancemm_cli.results.references import MAJORITY
 from balancemm_cli.results.statistics import MIN_SEEDS
 from balancemm_cli.results.verdicts import faults_of_data
 from balancemm_cli.runs.run import Run
-from balancemm_cli.runs.schema import Hashes, Result, Selection
+from balancemm_cli.runs.schema import Result, Selection
 from balancemm_cli.runs.search import SearchRecord
 
 MADE = "made"  # the split of data that the program makes itself
@@ -102,7 +102,7 @@ def _tuned(case: Case) -> str:
     others = {
         _extent(search)
         for group in case.others
-        if (*group.names[:2], group.first.method) == (*case.group.names[:2], BASELINE)
+        if (group.owner, *group.names[:3]) == (case.group.owner, *case.group.names[:2], BASELINE)
         for search in group.searches
     }
     mine = " and ".join(sorted(map(_extent, case.group.searches)))
@@ -135,7 +135,7 @@ def _known(case: Case) -> str:
 
 def _unknown(run: Run) -> str:
     if run.config is None:
-        return "A config.toml is missing, or names what this version does not know."
+        return "A config.toml names what this version does not know."
     if run.result.data.reader is None:
         return "A version that did not record the data set made it."
     if any(one.version is None or one.git is None for one in run.environments):
@@ -210,14 +210,14 @@ RULES = (
 
 def checked(
     groups: Sequence[Group], selection: Selection, among: Sequence[Group] = ()
-) -> dict[Hashes, dict[str, str | None]]:
-    """For each group, by its hashes, the rules that it is asked for, each with the reason why it does not keep it, None
+) -> dict[Key, dict[str, str | None]]:
+    """For each group, by its key, the rules that it is asked for, each with the reason why it does not keep it, None
     where it does. Baselines are looked for in `groups` and `among`."""
     others = list({id(group): group for group in (*groups, *among)}.values())
-    baselines = {group.first.hashes: baseline for group, baseline in pairs(groups, among)}
-    cases = [Case(group, selection, baselines.get(group.first.hashes), others) for group in groups]
+    baselines = {group.key: baseline for group, baseline in pairs(groups, among)}
+    cases = [Case(group, selection, baselines.get(group.key), others) for group in groups]
     return {
-        case.group.first.hashes: {rule.name: rule.check(case) or None for rule in RULES if rule.asks(case)}
+        case.group.key: {rule.name: rule.check(case) or None for rule in RULES if rule.asks(case)}
         for case in cases
     }
 

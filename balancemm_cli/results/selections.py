@@ -7,7 +7,14 @@ from balancemm_cli.config.recipe import describe
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import NAMES, Group, columns_apart
 from balancemm_cli.results.statistics import Summary, format_summary, summarize
-from balancemm_cli.results.tables import SELECTION_NOTES, made_with, reference_notes, samples_note
+from balancemm_cli.results.tables import (
+    SELECTION_NOTES,
+    claim,
+    made_with,
+    reference_notes,
+    samples_note,
+    whose_notes,
+)
 from balancemm_cli.runs.schema import SELECTIONS, Selection
 
 BEST: Selection = "best-test"
@@ -27,7 +34,7 @@ def _table(dataset: str, groups: list[Group]) -> Table:
     lines = [
         [
             *texts,
-            *(format_summary(accuracy(group, one), 100, 1) for one in shown),
+            *(format_summary(accuracy(group, one), 100, 1) + claim(group.claimed(one)) for one in shown),
             *(format_summary(optimism(group, one), 100, 1) for one in others),
         ]
         for group, *texts in zip(groups, *names.values(), strict=True)
@@ -36,6 +43,7 @@ def _table(dataset: str, groups: list[Group]) -> Table:
         "Cells: accuracy in %, mean ± sample standard deviation (number of seeds); differences in points, run by run.",
         *(f"{one}: {SELECTION_NOTES[one]}." for one in shown),
         *reference_notes(groups),
+        *whose_notes(groups, any(group.claimed(one) for group in groups for one in shown)),
         *dict.fromkeys(samples_note(group.first) for group in groups),
         made_with(run for group in groups for run in group.runs),
     ]
@@ -73,6 +81,8 @@ def _record(group: Group) -> dict[str, object]:
     return {
         **dict(zip(NAMES, group.names, strict=True)),
         "settings": describe(group.differences),
+        "owner": group.owner_name,
+        "claimed": [one for one in SELECTIONS if group.claimed(one)],
         "seeds": group.seeds,
         **{one: plain(accuracy(group, one)) for one in SELECTIONS},
         "optimism": {one: plain(optimism(group, one)) for one in SELECTIONS if one != BEST},

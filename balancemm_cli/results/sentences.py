@@ -23,7 +23,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     ]
     names = dict(zip(map(id, joint), labels(joint), strict=True))
     found = [*_gains(rows, names)]
-    if len({one.group.first.hashes.data for one in rows}) == 1:
+    if len({(one.group.owner, one.group.first.hashes.data) for one in rows if one.group.trained}) == 1:
         found += [*_without_joint_training(rows, names), *_encoders(rows)]
     return found
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe, is_key
 from balancemm_cli.config.run import RunConfig, not_installed, resolve, revisions
-from balancemm_cli.errors import BmmError, InputError
+from balancemm_cli.errors import BmmError
 from balancemm_cli.origin import not_held
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.verdicts import follows
@@ -17,12 +17,9 @@ SHOWN = 20  # groups that a note names
 def beyond_recipe(group: Group) -> dict[str, object]:
     """The settings of a group that its recipe does not give, by their --set key.
 
-    InputError where its config.toml is missing or damaged, UsageError where the recipe, a file of the user's own, is
-    not known here.
+    UsageError where the recipe, a file of the user's own, is not known here.
     """
     run = group.runs[0]
-    if not run.settings:
-        raise InputError(f"{run.folder}: config.toml is missing or damaged.")
     given = _of_recipe(group.names)
     return {key: value for key, value in run.settings.items() if given.get(key) != value and is_key(key)}
 
@@ -84,7 +81,7 @@ def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig
 
 
 def _name(group: Group) -> str:
-    return " ".join((*group.names[1:3], *filter(None, [describe(group.differences)])))
+    return " ".join((*group.names[1:3], *filter(None, [group.described])))
 
 
 def _named(heading: str, found: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from balancemm_cli.config.recipe import describe
 from balancemm_cli.errors import unknown
 from balancemm_cli.results import literature, rules
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
@@ -21,12 +20,21 @@ from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.references import ENSEMBLE, MAJORITY
 from balancemm_cli.results.rows import Row, rows
 from balancemm_cli.results.sentences import sentences
+from balancemm_cli.results.sharing import OWN
 from balancemm_cli.results.statistics import GAP, LEVEL, MIN_SEEDS, POWER, TOST_LEVEL, Summary, format_summary
 from balancemm_cli.results.verdicts import AUTHORS_RULE, Verdict, band_of
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Result, Selection
 
-NAMES = {"model", "method", "variant", "recipe", "settings"}  # columns that tell rows apart
+NAMES = {"model", "method", "variant", "recipe", "settings", "owner"}  # columns that tell rows apart
+CLAIMED = "claimed"
+CLAIMED_NOTE = (
+    f"{CLAIMED}: no predictions are there to compute the number from again; it is what result.json says."
+)
+WHOSE = (
+    f"Owner: whose runs these are, by the name in their bundle, which nothing proves; {OWN} are those of the folders. "
+    "Each row is held against its owner's own baseline."
+)
 ON_DEMAND = {"interval", "gain-new-samples"}  # of --columns
 COMPARED = {"published", "delta", "verdict", "printed-gain"}  # columns of what was printed
 
@@ -111,7 +119,7 @@ def _columns(rows: list[Row]) -> dict[str, list[str]]:
     joint_first = sorted(rows, key=lambda one: -len(one.unimodal))  # they know the modalities' order
     modalities = list(dict.fromkeys(name for one in joint_first for name in (*one.unimodal, *one.rho)))
     columns = columns_apart([one.group for one in rows])
-    columns["Accuracy"] = [_percent(one.accuracy) for one in rows]
+    columns["Accuracy"] = [_percent(one.accuracy) + claim(one.claimed) for one in rows]
     columns["Interval"] = [_interval(one.interval) for one in rows]
     if any(one.gain for one in rows):
         columns["Gain"] = [gain_text(one.gain) for one in rows]
@@ -156,6 +164,17 @@ def _percent(summary: Summary | None) -> str:
     return format_summary(summary, 100, 1)
 
 
+def claim(is_claimed: bool) -> str:
+    """What stands behind a number that no predictions bear out."""
+    return f" {CLAIMED}" if is_claimed else ""
+
+
+def whose_notes(groups: Iterable[Group], is_claimed: bool) -> list[str]:
+    """Whose the rows of several owners are, and what of them can't be computed again."""
+    several = len({group.whose for group in groups if group.trained}) > 1
+    return [WHOSE] * several + [CLAIMED_NOTE] * is_claimed
+
+
 def points(value: float | None) -> str:
     """A fraction in percentage points, with its sign; a gap for None."""
     return GAP if value is None else f"{100 * value:+.1f}"
@@ -179,7 +198,7 @@ def gain_text(gain: Gain | None) -> str:
     if interval:
         text += f" {_points_between(interval)}"
     text += f" ({difference.n})"
-    return text + " †" * (gain.p is not None and gain.p < 1 - LEVEL)
+    return text + " †" * (gain.p is not None and gain.p < 1 - LEVEL) + claim(gain.claimed)
 
 
 def gain_notes(found: Sequence[Gain]) -> list[str]:
@@ -240,7 +259,7 @@ def reasons_note(verdicts: Iterable[Verdict]) -> list[str]:
 
 def _apart_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
     return [
-        f"No gain of {' '.join(filter(None, (*one.names[1:3], describe(one.differences))))}: it shares no seed with "
+        f"No gain of {' '.join(filter(None, (*one.names[1:3], one.described)))}: it shares no seed with "
         "its baseline."
         for one in groups
         if one.first.dataset == dataset
@@ -261,6 +280,7 @@ def _notes(
             "seed Wilson's over the test samples, which knows nothing of other seeds."
         )
     notes += reference_notes(one.group for one in rows)
+    notes += whose_notes([one.group for one in rows], any(one.claimed for one in rows))
     if "MAE" in columns:
         notes.append(OWN_NUMBERS if own_data(rows) else SENTIMENT)
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)

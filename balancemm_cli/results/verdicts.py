@@ -163,7 +163,7 @@ def judge(
     }
     scale, unit = (100, " points") if printed.unit == "%" else (1, "")
     word = decide(ours, low, high)
-    if word in PASSING and (faults := faults_of_files(group.runs)):
+    if word in PASSING and (faults := faults_of_files(group.runs, True)):
         return Verdict(name, "not comparable", " ".join(faults))
     reason = " ".join(
         [

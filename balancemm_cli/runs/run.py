@@ -23,17 +23,24 @@ SEED = re.compile(rb"(?m)^seed = (\d{1,18})$")  # a line of config.toml
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what its result.json says. `config` is None where config.toml is missing, damaged, or names what
-    this version does not know. What is no run, but was computed from some, has these as `members`."""
+    """A run folder and what its result.json says. `config` is None where config.toml names what this version does not
+    know. What is no run, but was computed from some, has these as `members`.
+
+    `owner` is whose it is, empty for those of folders; `claimed` are the selections that no predictions bear out, and
+    `doubts` what runs of others say against it.
+    """
 
     folder: Path
     result: Result
     config: RunConfig | None = None
     members: tuple["Run", ...] = ()
+    owner: str = ""
+    claimed: frozenset[Selection] = frozenset()
+    doubts: tuple[str, ...] = ()
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """config.toml by the keys that --set takes; empty where the file is missing or damaged."""
+        """config.toml by the keys that --set takes."""
         if self.config:
             return self.config.by_key
         try:
@@ -84,7 +91,7 @@ def read_all(
 
 def read_run(folder: Path) -> Run:
     """The run in `folder`. InputError that names the folder where its result.json can't be used, or where config.toml
-    is no longer what the run was trained with.
+    is missing or no longer what the run was trained with: it tells on which samples the run was tested.
 
     The settings hash is computed anew from config.toml, so that runs of all versions are told apart by one rule.
     """
@@ -119,7 +126,7 @@ def _config(folder: Path, result: Result) -> RunConfig | None:
     try:
         content = read_bytes(path)
     except (OSError, ValueError):
-        return None
+        raise _unknown(folder, "missing or can't be read") from None
     if result.config_hash not in (None, hashlib.sha256(content).hexdigest()):
         raise InputError(
             f"{folder}: config.toml was changed after the run was trained. Restore it, or train the run again."
@@ -127,7 +134,7 @@ def _config(folder: Path, result: Result) -> RunConfig | None:
     try:
         config = _parsed(content, path)
     except BmmError:  # of another version, or with a method that is not installed
-        return None
+        return _of_another_version(folder, result)
     said = {name: getattr(config, name) for name in NAMES} | {"tested_on": config.settings.tested_on}
     for name, value in said.items():
         if value != getattr(result, name):
@@ -140,6 +147,28 @@ def _config(folder: Path, result: Result) -> RunConfig | None:
             f"{config.settings.epochs}. Train this run again."
         )
     return config
+
+
+def _of_another_version(folder: Path, result: Result) -> None:
+    """InputError where config.toml, which this version can't use, does not bear out on which samples the run was
+    tested."""
+    try:
+        settings = read_settings(folder)
+    except (OSError, ValueError):
+        settings = {}
+    if not settings:
+        raise _unknown(folder, "damaged")
+    if settings.get("tested_on", "test") != result.tested_on:
+        raise InputError(
+            f"{folder}: result.json and config.toml differ in 'tested_on'. Train this run again."
+        )
+
+
+def _unknown(folder: Path, fault: str) -> InputError:
+    return InputError(
+        f"{folder}: config.toml is {fault}, so that neither its settings nor on which samples it was tested is known. "
+        "Restore it, or train the run again."
+    )
 
 
 def _parsed(content: bytes, path: Path) -> RunConfig:

@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.config.run import RunConfig, resolve
-from balancemm_cli.config.spaces import Space, draw
+from balancemm_cli.config.spaces import Space, draws
 from balancemm_cli.data.store import digest, write_json
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.runs.folder import read_result
@@ -141,26 +141,28 @@ class Search:
         self.budget, self.kind, self.places, self.data_hash = budget, kind, places, data_hash
         self.base = question.config(seed, {}, "val")
         self._trials: list[Trial] = []
+        self._draws = draws(space, self.base, seed)
         if kind == "halving" and budget.trainings is None:
             raise UsageError(
                 "--search halving plans its trials beforehand. Give --budget as a number of trainings."
             )
-        self._check_ends()
+        self.ends = [self.base, *self._at_ends()]
 
-    def _check_ends(self) -> None:
-        """UsageError where the ends of the space, or any of its values, are none that a run takes."""
+    def _at_ends(self) -> Iterator[RunConfig]:
+        """The runs at the ends of the space, and of each of its values one. UsageError where they are none that a run
+        takes."""
         count = max(len(one.values or ()) for one in self.space.values())
         for share in (0.0, *((place + 0.5) / count for place in range(count)), math.nextafter(1, 0)):
             ends = {key: one.at(share, self.base.by_key.get(key)) for key, one in self.space.items()}
             try:
-                self.question.config(self.seed, ends, "val")
+                yield self.question.config(self.seed, ends, "val")
             except UsageError as error:
                 raise UsageError(f"The search space reaches too far. {error}") from None
 
     def trial(self, number: int) -> Trial:
         """A trial by its number. That of 0 has the recipe's settings."""
         while len(self._trials) <= number:
-            settings = draw(self.space, self.base, self.seed, len(self._trials))
+            settings = next(self._draws)
             config = self.question.config(self.seed, settings, "val")
             place = self.places.of(config, self.data_hash)
             self._trials.append(Trial(len(self._trials), settings, config, place))
@@ -328,6 +330,13 @@ def best_first(trials: Sequence[Trial], share: float = 1.0) -> list[Trial]:
 # ---- reading records ------------------------------------------------------------------------------------------------
 
 
+def _below(path: str) -> str:
+    """A path that leads to no place but below the one that it begins at."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("it is no folder of a run")
+    return path
+
+
 class TrialRecord(BaseModel):
     """A trial: the settings that were not the recipe's, and what it reached on validation samples after so many epochs,
     or that it diverged within them."""
@@ -338,7 +347,7 @@ class TrialRecord(BaseModel):
     accuracy: Fraction | None
     loss: Number | None
     seconds: Annotated[float, Field(ge=0)]
-    run: Text  # its folder, from that of the runs
+    run: Annotated[Text, AfterValidator(_below)]  # its folder, from that of the runs
 
 
 class SearchRecord(BaseModel):
@@ -359,6 +368,12 @@ class SearchRecord(BaseModel):
     chosen: Count
     settings_hash: Text
     fingerprint: Text = ""
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was read; None of one that was made."""
+        return self._folder
 
     @property
     def computed_fingerprint(self) -> str:
@@ -393,6 +408,7 @@ def read_search(folder: Path) -> SearchRecord:
         raise InputError(f"{path} cannot be read ({error}).") from None
     if record.computed_fingerprint != record.fingerprint or record.chosen >= len(record.trials):
         raise InputError(f"{path} is not what a search wrote. Run the same search again.")
+    record._folder = folder
     if fault := _fault(record, folder.parents[2]):
         raise InputError(f"{path} does not agree with its trials: {fault} Run the same search again.")
     return record

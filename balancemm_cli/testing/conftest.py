@@ -1,6 +1,6 @@
 """What all tests of the contract share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -18,13 +18,18 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile by tracing alone: to generate code takes its time, and a compiler."""
-    whole = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda *given, **named: whole(*given, **{**named, "backend": "aot_eager"})
-    )
-    torch.compiler.reset()
+def compile_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Compile by tracing alone, for to generate code takes its time, and a compiler: by the backend "aot_eager" forward
+    and backward, by "eager" forward alone."""
+
+    def choose(backend: str) -> None:
+        whole = torch.compile
+        monkeypatch.setattr(
+            torch, "compile", lambda *given, **named: whole(*given, **{**named, "backend": backend})
+        )
+        torch.compiler.reset()
+
+    return choose
 
 
 @pytest.fixture(scope="module")

@@ -42,10 +42,10 @@ def _alone(groups: list[Group], joint: list[Group]) -> dict[str, Group]:
 
     A modality is left out where there is no such group, or more than one.
     """
-    terms = {(group.first.hashes.data, group.first.recipe) for group in joint}
+    terms = {(group.owner, group.first.hashes.data, group.first.recipe) for group in joint}
     found: dict[str, list[Group]] = {}
     for group in groups:
-        same = terms == {(group.first.hashes.data, group.first.recipe)}
+        same = terms == {(group.owner, group.first.hashes.data, group.first.recipe)}
         if same and group.first.model.startswith(UNIMODAL):
             found.setdefault(group.first.model.removeprefix(UNIMODAL), []).append(group)
     return {modality: several[0] for modality, several in found.items() if len(several) == 1}

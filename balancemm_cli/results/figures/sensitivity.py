@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import defaultdict
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -64,7 +65,7 @@ def _sweeps(groups: list[Group], key: str) -> list[Sweep]:
         rest: dict[str, Any] = dict(group.common)
         value = rest.pop(key, None)
         if value is not None:
-            alike[json.dumps([group.names, rest], sort_keys=True, default=str)][value] = group
+            alike[json.dumps([group.owner, group.names, rest], sort_keys=True, default=str)][value] = group
     return [dict(sorted(sweep.items())) for sweep in alike.values() if len(sweep) > 1]
 
 
@@ -72,7 +73,7 @@ def _names(sweeps: list[Sweep], key: str) -> list[str]:
     """What tells the sweeps over one setting apart."""
     firsts = [next(iter(sweep.values())) for sweep in sweeps]
     others = [{name: value for name, value in group.differences.items() if name != key} for group in firsts]
-    return labels([Group(group.runs, rest) for group, rest in zip(firsts, others, strict=True)])
+    return labels([replace(group, differences=rest) for group, rest in zip(firsts, others, strict=True)])
 
 
 def _accuracies(group: Group, panel: Panel) -> Array:
