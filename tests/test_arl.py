@@ -74,7 +74,7 @@ def test_the_update_by_hand(model, modalities, variant):
     found, step = take_step(network, methods, inputs, epoch=6, lr=0.1)
     features = twin.encode(inputs)
     loss = cross_entropy(twin.classify(features), LABELS)
-    for logits in twin.alone(features).values():  # the shared weights are trained by these too
+    for logits in twin.logits_alone(features).values():  # the shared weights are trained by these too
         loss = loss + 3 * cross_entropy(logits, LABELS)
     loss.backward()
     torch.testing.assert_close(found, loss.detach())
@@ -98,7 +98,7 @@ def test_epochs_before_the_first_one_have_plain_losses():
     found, step = take_step(network, methods, inputs, epoch=5, lr=0.1)
     features = twin.encode(inputs)
     loss = cross_entropy(twin.classify(features), LABELS)
-    loss = loss + sum(cross_entropy(logits, LABELS) for logits in twin.alone(features).values())
+    loss = loss + sum(cross_entropy(logits, LABELS) for logits in twin.logits_alone(features).values())
     loss.backward()
     torch.testing.assert_close(found, loss.detach())
     assert not step.metrics["coefficient"].any()

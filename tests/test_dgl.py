@@ -67,6 +67,6 @@ def test_samples_that_lost_everything_count_nowhere_and_drops_reach_the_fusion_a
     features = twin.encode(inputs)
     dropped = {name: feature * step.keep[:, m, None] for m, (name, feature) in enumerate(features.items())}
     expected = cross_entropy(twin.classify(dropped)[kept], LABELS[kept])
-    for logits in twin.alone(features).values():
+    for logits in twin.logits_alone(features).values():
         expected = expected + 4 * cross_entropy(logits[kept], LABELS[kept])
     torch.testing.assert_close(loss, expected.detach())

@@ -54,7 +54,7 @@ def test_the_loss_and_the_update_by_hand(model, modalities):
     twin = copy.deepcopy(network)
     found, _ = take_step(network, methods, inputs, lr=0.1)
     features = twin.encode(inputs)
-    logits = list(twin.alone(features).values())
+    logits = list(twin.logits_alone(features).values())
     total = 0
     for first in range(modalities):
         for second in range(first):
@@ -98,7 +98,7 @@ def test_what_is_learned_from_by_differences_of_gradients(modalities):
     def slopes(share):
         features = network.encode(inputs)
         loss = (1 - share) * cross_entropy(network.classify(features), LABELS)
-        loss = loss + share * alignment(network.alone(features).values()).mean()
+        loss = loss + share * alignment(network.logits_alone(features).values()).mean()
         return torch.autograd.grad(loss, weights, materialize_grads=True)
 
     along, size = slopes(0.0), 1e-5

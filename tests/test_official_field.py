@@ -77,7 +77,9 @@ class Alone(Method):
         self.network = network
 
     def on_loss(self, loss, step):
-        self.logits = torch.stack(list(self.network.alone(step.features, detached=True).values())).detach()
+        self.logits = torch.stack(
+            list(self.network.logits_alone(step.features, detached=True).values())
+        ).detach()
         self.losses = [step.losses(logits).mean().item() for logits in self.logits]
         return loss
 

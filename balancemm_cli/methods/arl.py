@@ -88,7 +88,7 @@ class ARL(Method):
         """The loss with those of the modalities alone added; their coefficients are found on the way."""
         assert self.network is not None
         active, count = self.settings.active(step.epoch), len(self.modalities)
-        alone = self.network.alone(step.features)
+        alone = self.network.logits_alone(step.features)
         for logits in alone.values():
             loss = loss + (self.settings.gamma if active else 1) * step.mean(step.losses(logits))
         if not active:

@@ -64,7 +64,7 @@ class DGL(Method):
     def on_loss(self, loss: Tensor, step: Step) -> Tensor:
         """The loss with those of the modalities alone added."""
         assert self.network is not None
-        for logits in self.network.alone(step.features, detached=True).values():
+        for logits in self.network.logits_alone(step.features, detached=True).values():
             loss = loss + self.settings.alpha * step.mean(step.losses(logits))
         return loss
 

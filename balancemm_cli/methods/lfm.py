@@ -102,13 +102,15 @@ class LFM(Method):
         with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             features = network.encode(inputs)
             loss = cross_entropy(network.classify(features), labels, reduction="sum") / count
-            whole = (1 - weight) * loss + weight * alignment(network.alone(features).values()).sum() / count
+            whole = (1 - weight) * loss + weight * alignment(
+                network.logits_alone(features).values()
+            ).sum() / count
             slopes = torch.autograd.grad(whole, weights, create_graph=True, materialize_grads=True)
             plain = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
             flat = epoch.total(torch.cat([slope.reshape(-1) for slope in plain]))
             along = flat.split([slope.numel() for slope in plain])
-            pairs = zip(slopes, along, strict=True)
-            turned = sum((s * v.view_as(s)).sum() for s, v in pairs if s.requires_grad)
+            pairs = [(s, v) for s, v in zip(slopes, along, strict=True) if s.requires_grad]
+            turned = torch.stack([(s * v.view_as(s)).sum() for s, v in pairs]).sum()
             (found,) = torch.autograd.grad(turned, weights[:1], materialize_grads=True)
         network.train()
         return epoch.total(found.mean())
@@ -117,7 +119,7 @@ class LFM(Method):
         """The loss and the alignment, weighted."""
         assert self.network is not None
         self.weight = self._weight(loss)
-        aligned = step.mean(alignment(self.network.alone(step.features).values()))
+        aligned = step.mean(alignment(self.network.logits_alone(step.features).values()))
         return 2 * ((1 - self.weight) * loss + self.weight * aligned)
 
     def state_dict(self) -> dict[str, Tensor]:

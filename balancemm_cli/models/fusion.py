@@ -68,9 +68,9 @@ class Fusion(nn.Module):
         """Zero-out estimation (Sec. 4.3.7), unless the fusion has something nearer."""
         if bias_split is not None:
             raise UsageError("discrepancy.bias_split needs model concat: only there the bias is shared.")
-        return self.alone(features, detached=True)
+        return self.logits_alone(features, detached=True)
 
-    def alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
+    def logits_alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
         """What each modality gives without the others: the own output [B, C] with every other feature set to zero.
 
         What a method minimises of each modality through the shared weights: a gradient reaches these too, unless they
@@ -185,9 +185,9 @@ class Sum(Fusion):
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        logits = torch.stack(list(self.alone(features).values()))
+        logits = torch.stack(list(self.logits_alone(features).values()))
         return logits.mean(0) if self.average else logits.sum(0)
 
-    def alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
+    def logits_alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
         """The exact split: each modality's own head."""
         return {name: through(self.heads[name], feature, detached) for name, feature in features.items()}

@@ -62,9 +62,9 @@ class MMCosine(Fusion):
         """Features to logits [B, C]."""
         if self.linear and not self.training:
             return torch.stack([self.heads[name](feature) for name, feature in features.items()]).sum(0)
-        return torch.stack(list(self.alone(features).values())).sum(0)
+        return torch.stack(list(self.logits_alone(features).values())).sum(0)
 
-    def alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
+    def logits_alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
         """The exact split: the scaled cosines of each modality."""
         logits = {}
         for name, feature in features.items():
