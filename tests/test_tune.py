@@ -21,7 +21,7 @@ from test_resume import assert_same_run
 
 from balancemm_cli.config.recipe import keys
 from balancemm_cli.config.run import resolve
-from balancemm_cli.config.spaces import SHARED, Dimension, draws, space_of, spaces
+from balancemm_cli.config.spaces import SHARED, Dimension, draws, space_of, spaces, without_space
 from balancemm_cli.data.datasets.plan import features
 from balancemm_cli.data.folds import fold_name
 from balancemm_cli.data.store import open_set, write_shard
@@ -185,6 +185,17 @@ def test_a_method_that_would_begin_after_the_last_epoch_of_every_trial_is_not_se
 
     assert searched("epochs=4") == []  # at most 6, and OPM begins in the seventh
     assert searched("epochs=5") == searched("epochs=4", "opm.first_epoch=2") == ["opm.q_base", "opm.lam"]
+
+
+def test_a_method_of_another_package_brings_its_space(monkeypatch):
+    shared = {SHARED: spaces()[SHARED]}
+    monkeypatch.setattr("balancemm_cli.config.spaces.spaces", lambda: shared)
+    monkeypatch.setattr(METHODS["opm"], "SPACE", {"q_base": {"range": [0.1, 0.9]}})
+    config = resolve("synthetic", method="opm")
+    assert space_of(config)["opm.q_base"].range == (0.1, 0.9) and not without_space(config)
+    monkeypatch.setattr(METHODS["opm"], "SPACE", {"q_bas": {"range": [0.1, 0.9]}})
+    with pytest.raises(UsageError, match=r"'opm.q_bas'.*SPACE of method opm"):
+        space_of(config)
 
 
 def test_ranges_are_those_of_the_papers():

@@ -96,18 +96,16 @@ def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, ob
     Of a file the settings of methods and models that the run has not are left out, so that one serves several runs.
     UsageError for a key that is none, for bounds that no run takes, and where nothing is left to search.
     """
-    known = spaces()
-    named = [known[name] for name in (SHARED, config.model, *config.methods) if name in known]
     found: Space = {}
-    for path in [file] if file else named:
-        for key, content in read_toml(path).items():
+    for source, contents in [(str(file), read_toml(file))] if file else _spaces_of(config):
+        for key, content in contents.items():
             if not is_key(key) or key in NOT_SEARCHED:
-                raise unknown("key to search", key, {*all_keys()} - {*NOT_SEARCHED}, f" (in {path})")
+                raise unknown("key to search", key, {*all_keys()} - {*NOT_SEARCHED}, f" (in {source})")
             if not isinstance(content, dict):
                 raise UsageError(
-                    f"Key '{key}' of {path} takes a table, as {{ range = [0.2, 0.6] }}. Mend the file."
+                    f"Key '{key}' of {source} takes a table, as {{ range = [0.2, 0.6] }}. Mend it."
                 )
-            dimension = validate(Dimension, content, str(path), prefix=f"{key}.", tables={})
+            dimension = validate(Dimension, content, source, prefix=f"{key}.", tables={})
             owner = key.partition(".")[0]
             of_others = (owner in METHODS and owner not in config.methods) or (
                 owner in MODELS and owner != config.model
@@ -121,6 +119,17 @@ def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, ob
             "changes something."
         )
     return found
+
+
+def _spaces_of(config: RunConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Where what is searched for a run stands, and by key what: in files of the program, or in a method's class."""
+    known = spaces()
+    for name in (SHARED, config.model, *config.methods):
+        if name in known:
+            yield str(known[name]), read_toml(known[name])
+        elif name in config.methods:
+            own = METHODS[name].SPACE
+            yield f"SPACE of method {name}", {f"{name}.{key}": content for key, content in own.items()}
 
 
 def _is_idle(key: str, space: Space, config: RunConfig) -> bool:
@@ -140,7 +149,12 @@ def describe_space(space: Space, config: RunConfig) -> str:
 
 def without_space(config: RunConfig) -> list[str]:
     """Those methods of a run that have settings and no space, as one of another package may."""
-    return [name for name in config.methods if config.methods[name] and name not in spaces()]
+    known = spaces()
+    return [
+        name
+        for name in config.methods
+        if config.methods[name] and not METHODS[name].SPACE and name not in known
+    ]
 
 
 def draws(space: Space, config: RunConfig, seed: int) -> Iterator[dict[str, Any]]:

@@ -123,6 +123,9 @@ class Method:
     METRICS: ClassVar[
         tuple[str, ...]
     ] = ()  # what every step of it puts into `Step.metrics`; columns of steps.arrow
+    SPACE: ClassVar[
+        Mapping[str, Mapping[str, Any]]
+    ] = {}  # of another package's: what `bmm tune` may search of its settings, as in benchmarks/spaces
     TRIED_ON: ClassVar[tuple[str, tuple[str, ...]]] = (
         "concat",
         (),
