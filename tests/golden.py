@@ -1,7 +1,8 @@
 """Tensors by rule, from which this project and the authors' programs were started alike, and the figures these gave.
 
-The figures are in official_trajectories.json, methods_official.json and models_official.json beside this file; other
-files of the same forms are named by BMM_GOLDEN, BMM_GOLDEN_METHODS and BMM_GOLDEN_MODELS.
+The figures are in official_trajectories.json, methods_official.json, models_official.json and, of later methods,
+field_official.json beside this file; other files of the same forms are named by BMM_GOLDEN, BMM_GOLDEN_METHODS,
+BMM_GOLDEN_MODELS and BMM_GOLDEN_FIELD.
 """
 
 import json
@@ -70,16 +71,16 @@ def model_of(case):
 
 def held():
     """Of each method and model: how many cases beside this file it is held against, and how near it must come."""
-    trajectories, methods, models = (
+    trajectories, methods, models, field = (
         json.loads((BESIDE / f"{name}.json").read_text())
-        for name in ("official_trajectories", "methods_official", "models_official")
+        for name in ("official_trajectories", "methods_official", "models_official", "field_official")
     )
     found = {}
     for case in trajectories.values():
         kind = case.get("kind") or {"Normal": "baseline"}.get(case["modulation"], "ogm")
         for name in (case.get("fusion", "concat"), *kind.split("+")):
             found.setdefault(name, []).append(1e-6)
-    for case in methods.values():
+    for case in (*methods.values(), *field.values()):
         found.setdefault(OF_METHOD.get(case["method"], case["method"]), []).append(1e-7)
     for name in models:
         found.setdefault(model_of(name), []).append(1e-7)

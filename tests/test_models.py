@@ -31,7 +31,7 @@ def filled(fusion):
 
 @pytest.mark.parametrize("kind", [Concat, Sum])
 def test_exact_split_adds_up_to_the_prediction(kind):
-    fusion, given = filled(kind(WIDTHS, 7, PLAIN)), features()
+    fusion, given = filled(kind(WIDTHS, 7, kind.Settings())), features()
     parts = fusion.unimodal_logits(given, None)
     assert list(parts) == list(WIDTHS)
     torch.testing.assert_close(sum(parts.values()), fusion(given))
@@ -39,13 +39,19 @@ def test_exact_split_adds_up_to_the_prediction(kind):
 
 @pytest.mark.parametrize("kind", [Concat, Sum])
 def test_zero_out_equals_the_exact_split_but_for_the_bias(kind):
-    fusion, given = filled(kind(WIDTHS, 7, PLAIN)), features()
+    fusion, given = filled(kind(WIDTHS, 7, kind.Settings())), features()
     for name, bias in fusion.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(bias)
     exact = fusion.unimodal_logits(given, None)
     for name, logits in Fusion.unimodal_logits(fusion, given, None).items():
         torch.testing.assert_close(logits, exact[name])
+
+
+def test_an_average_is_the_sum_shared_out_and_each_head_stays_whole():
+    given, fusion = features(), filled(Sum(WIDTHS, 7, Sum.Settings(average=True)))
+    parts = fusion.unimodal_logits(given, None)
+    torch.testing.assert_close(sum(parts.values()) / len(WIDTHS), fusion(given))
 
 
 def test_bias_split_by_hand():
@@ -58,7 +64,7 @@ def test_bias_split_by_hand():
     assert {name: values.item() for name, values in logits.items()} == pytest.approx({"a": 22.0, "b": 304.0})
     for other in (Sum, ConcatMLP):
         with pytest.raises(UsageError, match="bias_split"):
-            other({"a": 1, "b": 1}, 1, PLAIN).unimodal_logits(given, (0.5, 0.5))
+            other({"a": 1, "b": 1}, 1, other.Settings()).unimodal_logits(given, (0.5, 0.5))
     with pytest.raises(UsageError, match="2 numbers"):
         fusion.unimodal_logits(given, (1.0,))
 

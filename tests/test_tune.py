@@ -122,7 +122,7 @@ def tunable(name):
 
 def test_every_method_with_settings_has_a_space_and_each_key_and_end_is_one_that_runs_take():
     ours = [name for name, method in METHODS.items() if method.__module__.startswith("balancemm_cli.")]
-    assert {*spaces()} == {SHARED, *(name for name in ours if tunable(name))}
+    assert {*spaces()} == {SHARED, "mmcosine", *(name for name in ours if tunable(name))}
     for name in ours:
         config = resolve("synthetic", method=name)
         for variant in ("paper", "official"):
@@ -136,9 +136,21 @@ def test_every_method_with_settings_has_a_space_and_each_key_and_end_is_one_that
                 assert changed.by_key[key] == value, key
 
 
-# The speeds that greedy and its adaptation compare are further apart in these few steps than any tolerance.
+def test_the_space_of_a_model_counts_for_each_method_on_it():
+    for method in ("baseline", "ogm"):
+        spaces_of = [{*space_of(resolve("synthetic", model, method))} for model in ("concat", "mmcosine")]
+        assert spaces_of[1] - spaces_of[0] == {"mmcosine.scale"}
+
+
+# The speeds that greedy and its adaptation compare are further apart in these few steps than any tolerance. Of lfm's
+# fitted weight nothing is to be searched.
 @pytest.mark.parametrize(
-    "method", [name for name, one in METHODS.items() if one.VARIANTS["official"] and "greedy" not in name]
+    "method",
+    [
+        name
+        for name, one in METHODS.items()
+        if one.VARIANTS["official"] and name not in ("greedy", "greedy-adaptation", "lfm")
+    ],
 )
 def test_each_setting_that_is_searched_under_the_official_variant_changes_the_training(method):
     case = small.tried(method, "official", "vectors")
@@ -160,6 +172,8 @@ def test_what_changes_nothing_is_not_searched(tmp_path):
     assert [*space_of(official, path)] == ["pmr.alpha"]
     path.write_text('"pmr.mu" = {range = [0.1, 1.0]}\n"pmr.entropy_epochs" = {values = [0, 5]}\n')
     assert [*space_of(official, path)] == ["pmr.mu", "pmr.entropy_epochs"]
+    given = resolve("synthetic", method="lfm", variant="official")
+    assert [*space_of(given)] == [*space_of(resolve("synthetic"))]
     given = resolve("synthetic", method="g-blending", overrides=["g-blending.weights=[1, 1, 1]"])
     assert [*space_of(given)] == [*space_of(resolve("synthetic"))]
 

@@ -84,14 +84,14 @@ class Dimension(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
 
 
 def spaces() -> dict[str, Path]:
-    """The spaces that come with the program: SHARED, and by name those of methods."""
+    """The spaces that come with the program: SHARED, and by name those of models and methods."""
     return {path.stem: path for path in sorted((benchmarks_folder() / "spaces").glob("*.toml"))}
 
 
 def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, object] | None = None) -> Space:
-    """What is searched for a run: what all methods share, then what is its methods' own, or what `file` says; without
-    the `fixed` settings, and without those of a method that change nothing, as where its variant leaves out what they
-    are of.
+    """What is searched for a run: what all methods share, then what is its model's and its methods' own, or what
+    `file` says; without the `fixed` settings, and without those of a method that change nothing, as where its variant
+    leaves out what they are of.
 
     Of a file the settings of methods and models that the run has not are left out, so that one serves several runs.
     UsageError for a key that is none, for bounds that no run takes, and where nothing is left to search.
@@ -122,9 +122,9 @@ def space_of(config: RunConfig, file: Path | None = None, fixed: Mapping[str, ob
 
 
 def _spaces_of(config: RunConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where what is searched for a run stands, and by key what: in files of the program, or in the method's class."""
+    """Where what is searched for a run stands, and by key what: in files of the program, or in a method's class."""
     known = spaces()
-    for name in (SHARED, *config.methods):
+    for name in (SHARED, config.model, *config.methods):
         if name in known:
             yield str(known[name]), read_toml(known[name])
         elif name in config.methods:

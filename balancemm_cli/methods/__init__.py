@@ -4,13 +4,16 @@ from balancemm_cli.errors import UsageError
 from balancemm_cli.extensions import RESERVED, absent, extensions
 from balancemm_cli.methods.agm import AGM
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
+from balancemm_cli.methods.arl import ARL
 from balancemm_cli.methods.base import Method, MethodSettings
 from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
+from balancemm_cli.methods.dgl import DGL
 from balancemm_cli.methods.dropout import Dropout
 from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
+from balancemm_cli.methods.lfm import LFM
 from balancemm_cli.methods.mmpareto import MMPareto
 from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.ogm import OGM
@@ -37,6 +40,9 @@ _OURS: dict[str, type[Method]] = {
     "evolutional-dropout": EvolutionalDropout,
     "curriculum-dropout": CurriculumDropout,
     "unimodal-losses": UnimodalLosses,
+    "dgl": DGL,
+    "arl": ARL,
+    "lfm": LFM,
 }
 VARIANTS = ("paper", "official")
 

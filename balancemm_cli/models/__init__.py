@@ -19,6 +19,7 @@ from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.i_vector import IVectorNetwork
 from balancemm_cli.models.late_transformer import LateTransformer
 from balancemm_cli.models.lmf import LMF
+from balancemm_cli.models.mmcosine import MMCosine
 from balancemm_cli.models.mmtm import MMTM
 from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
@@ -35,6 +36,7 @@ _OURS: dict[str, type[Fusion] | type[Network]] = {
     "mlp": ConcatMLP,
     "film": FiLM,
     "gated": Gated,
+    "mmcosine": MMCosine,
     "lmf": LMF,
     "late-transformer": LateTransformer,
     "centralnet": CentralNet,

@@ -65,27 +65,35 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
     def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
-        """Zero-out estimation (Sec. 4.3.7): the own output with every other modality's feature set to zero.
-
-        One forward serves all modalities, stacked on the batch axis; batch-norm statistics stay as they are.
-        """
+        """Zero-out estimation (Sec. 4.3.7), unless the fusion has something nearer."""
         if bias_split is not None:
             raise UsageError("discrepancy.bias_split needs model concat: only there the bias is shared.")
+        return self.logits_alone(features, detached=True)
+
+    def logits_alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
+        """What each modality gives without the others: the own output [B, C] with every other feature set to zero.
+
+        What a method minimises of each modality through the shared weights: a gradient reaches these too, unless they
+        are `detached`. One forward serves all modalities, stacked on the batch axis, in evaluation mode: batch-norm
+        statistics stay as they are.
+        """
         stacked = {
             name: torch.cat([feature if name == kept else torch.zeros_like(feature) for kept in features])
             for name, feature in features.items()
         }
-        frozen = {name: weight.detach() for name, weight in self.named_parameters()}
+        weights = {name: weight.detach() for name, weight in self.named_parameters()} if detached else {}
         training = self.training
         self.eval()
-        logits = functional_call(self, frozen, (stacked,)).chunk(len(features))
+        logits = functional_call(self, weights, (stacked,)).chunk(len(features))
         self.train(training)
         return dict(zip(features, logits, strict=True))
 
 
-def through(layer: nn.Module, feature: Tensor) -> Tensor:
-    """A feature [B, D] through a linear layer, whose weights are detached."""
+def through(layer: nn.Module, feature: Tensor, detached: bool = True) -> Tensor:
+    """A feature [B, D] through a linear layer, whose weights are detached or not."""
     assert isinstance(layer, nn.Linear)
+    if not detached:
+        return layer(feature)
     return linear(feature, layer.weight.detach(), layer.bias.detach())
 
 
@@ -163,22 +171,23 @@ class Sum(Fusion):
         "numbers",
     )
 
+    class Settings(ModelSettings):
+        """Its settings."""
+
+        average: bool = (
+            False  # the logits, in place of their sum; each modality alone is its head all the same
+        )
+
     def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
         super().__init__(widths, classes, settings)
         self.heads = nn.ModuleDict({name: linear_head(width, classes) for name, width in widths.items()})
-
-    def _weights(self, modality: str) -> tuple[Tensor, Tensor]:
-        head = self.heads[modality]
-        assert isinstance(head, nn.Linear)
-        return head.weight.detach(), head.bias.detach()
+        self.average = isinstance(settings, Sum.Settings) and settings.average
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        return torch.stack([self.heads[name](feature) for name, feature in features.items()]).sum(0)
+        logits = torch.stack(list(self.logits_alone(features).values()))
+        return logits.mean(0) if self.average else logits.sum(0)
 
-    def unimodal_logits(self, features: Features, bias_split: Sequence[float] | None) -> dict[str, Tensor]:
+    def logits_alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
         """The exact split: each modality's own head."""
-        if bias_split is not None:
-            return super().unimodal_logits(features, bias_split)
-        weights = {name: self._weights(name) for name in features}
-        return {name: feature @ weights[name][0].T + weights[name][1] for name, feature in features.items()}
+        return {name: through(self.heads[name], feature, detached) for name, feature in features.items()}

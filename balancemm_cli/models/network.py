@@ -69,6 +69,10 @@ class Network(nn.Module):
         """
         return self.fusion.unimodal_logits(features, bias_split)
 
+    def logits_alone(self, features: Mapping[str, Tensor], detached: bool = False) -> dict[str, Tensor]:
+        """What each modality gives [B, C] without the others, a gradient reaching the weights too unless `detached`."""
+        return self.fusion.logits_alone(features, detached)
+
     def modulated(self) -> dict[str, list[nn.Parameter]]:
         """The encoder weights of each modality whose gradients a method may modulate."""
         encoders = {name: module for name, module in self.encoders.items() if isinstance(module, Encoder)}

@@ -30,6 +30,8 @@ METHODS = {
     "PMR": "pmr",
     "AGM": "agm",
     "MMPareto": "mmpareto",
+    "DGL": "dgl",
+    "ARL": "arl",
 }
 MODELS = {
     "concat": "concat",

@@ -1,0 +1,209 @@
+"""Later methods and heads, step for step against what the authors' code computed on small tensors (float64).
+
+The figures are in field_official.json, or in a file of the same form that BMM_GOLDEN_FIELD names. Weights and batches
+are those of golden.py, and the encoders those of test_official_methods.py, which stand for the authors' ResNets; the
+linear head of concat is that of a case as it is, of separate heads each has a phase of its own, `head` and
+`head_visual`. The authors' training functions ran as they are but for numbers in double precision, and for what a
+case's test says.
+"""
+
+import pytest
+import torch
+from golden import cases, fill_encoder, fill_linear, make_batch
+from test_official_methods import MODALITIES, PLAIN, Small, checked, close, pair
+from torch import nn
+
+from balancemm_cli.config.recipe import OptimizerSettings
+from balancemm_cli.engine.optimizer import build_optimizer
+from balancemm_cli.engine.step import train_step
+from balancemm_cli.methods import METHODS
+from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Step
+from balancemm_cli.methods.lfm import alignment
+from balancemm_cli.models.fusion import Concat, ModelSettings, Sum
+from balancemm_cli.models.mmcosine import MMCosine
+from balancemm_cli.models.network import Network
+from balancemm_cli.random_streams import RandomStreams
+
+CASES = cases("field_official.json", "BMM_GOLDEN_FIELD")
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def of(method):
+    return pytest.mark.parametrize("case", [name for name in CASES if CASES[name]["method"] == method])
+
+
+def fusion_of(case, widths):
+    classes, phases, gain = case["classes"], case["phases"], case["head_gain"]
+    if case["method"] == "mmcosine":
+        settings = MMCosine.Settings(scale=case["scale"], prediction="linear")
+        fusion, whole = MMCosine(widths, classes, settings), nn.Linear(sum(widths.values()), classes)
+        fill_linear(whole, phases["head"], gain)
+        parts = whole.weight.detach().split(list(widths.values()), 1)
+        for head, part in zip(fusion.heads.values(), parts, strict=True):
+            head.weight.detach().copy_(part)
+    elif case["fusion"] == "sum":
+        fusion = Sum(widths, classes, Sum.Settings(**case.get("settings", {})))
+        fill_linear(fusion.heads["audio"], phases["head"], gain)
+        fill_linear(fusion.heads["visual"], phases["head_visual"], gain)
+    else:
+        fusion = Concat(widths, classes, ModelSettings())
+        fill_linear(fusion.head, phases["head"], gain)
+    return fusion
+
+
+class Norms(Method):
+    """Keeps what the optimiser is given: the norms of the gradients of both encoders and of the fusion."""
+
+    def on_gradients(self, network, step):
+        parts = [*network.encoders.values(), network.fusion]
+        self.found = [nn.utils.get_total_norm(gradients(part)).item() for part in parts]
+
+
+def gradients(part):
+    return [weight.grad for weight in part.parameters() if weight.grad is not None]
+
+
+class Alone(Method):
+    """Keeps the losses of what the network makes of each modality alone, before the update."""
+
+    def __init__(self, network):
+        super().__init__(MethodSettings(), MODALITIES)
+        self.network = network
+
+    def on_loss(self, loss, step):
+        self.logits = torch.stack(
+            list(self.network.logits_alone(step.features, detached=True).values())
+        ).detach()
+        self.losses = [step.losses(logits).mean().item() for logits in self.logits]
+        return loss
+
+
+class Training:
+    """A case's network, methods and optimiser; `step` takes the next training step and holds what every case has."""
+
+    def __init__(self, case, **settings):
+        self.case, self.done = case, 0
+        encoders = {
+            name: Small(channels, case["widths"][name]) for name, channels in (("audio", 1), ("visual", 3))
+        }
+        for name, encoder in encoders.items():
+            fill_encoder(encoder, case["phases"][name])
+            nn.init.constant_(encoder.bn2.weight, case.get("norm_gain", {}).get(name, 1.0))
+        widths = {name: encoder.features for name, encoder in encoders.items()}
+        self.network = Network(encoders, fusion_of(case, widths))
+        self.methods = []
+        if case["method"] in METHODS:
+            kind = METHODS[case["method"]]
+            made = kind.Settings(**{**kind.VARIANTS["official"], **settings})
+            self.methods = [kind(made, MODALITIES)]
+            self.methods[0].attach(self.network, case["classes"])
+        self.alone = Alone(self.network)
+        self.norms = Norms(MethodSettings(), MODALITIES)
+        self.optimizer = build_optimizer(self.network, OptimizerSettings(**case["optimizer"]))
+
+    def step(self, epoch=0):
+        case, index = self.case, self.done
+        inputs, labels = make_batch(index, case)
+        step = Step(epoch, RandomStreams(0, epoch, index), labels)
+        methods = [self.alone, *self.methods, self.norms]
+        loss = train_step(self.network, methods, self.optimizer, inputs, step, PLAIN).item()
+        assert self.alone.losses == close(pair(case, "loss", index))
+        assert self.norms.found == close([*pair(case, "norm", index), case["norm_head"][index]])
+        self.done += 1
+        return loss, step
+
+    def assert_weights(self):
+        state = {
+            **self.network.encoders.state_dict(),
+            **{name: value for name, value in self.network.fusion.state_dict().items()},
+        }
+        for name, expected in self.case["weights"].items():
+            assert checked(state[name]) == close(expected), name
+
+
+@of("mmcosine")
+def test_mmcosine(case):
+    """Loss, the losses of the cosines of each modality, gradients and weights; at the end what is predicted from."""
+    case = CASES[case]
+    training = Training(case)
+    for index in range(case["steps"]):
+        loss, _ = training.step()
+        assert loss == close(case["loss"][index])
+    training.assert_weights()
+    with torch.no_grad():
+        found = training.network.eval()(make_batch(0, case)[0])
+    torch.testing.assert_close(found, torch.tensor(case["evaluated"]), rtol=1e-7, atol=1e-9)
+
+
+@of("dgl")
+def test_dgl(case):
+    """Loss of the prediction, losses of each modality alone, gradients as they are after clipping, and weights."""
+    case = CASES[case]
+    training = Training(case, alpha=case["alpha"])
+    for index in range(case["steps"]):
+        loss, step = training.step()
+        multimodal = step.losses(step.logits).mean().item()
+        assert multimodal == close(case["loss_multimodal"][index])
+        unimodal = pair(case, "loss", index)
+        assert loss == close(case["loss_multimodal"][index] + case["alpha"] * sum(unimodal))
+    training.assert_weights()
+
+
+@of("arl")
+def test_arl(case):
+    """Losses, coefficients and what they are made of, gradients as they are after clipping, and weights.
+
+    The code multiplies a gradient by a tuple, which torch refuses; the figures are those with the tensor in it. Where
+    a case is `assigned`, its encoders were given the coefficients that the code computes of the step, else they had
+    the 0.5 that it leaves them.
+    """
+    case = CASES[case]
+    coefficient = "variance" if case["assigned"] else "constant"
+    settings = {"gamma": case["gamma"], "temperature": case["temperature"], "coefficient": coefficient}
+    training, modulated = Training(case, **settings), 0
+    of = training.methods[0]
+    for index, epoch in enumerate(case["epochs"]):
+        loss, step = training.step(epoch)
+        assert loss == close(case["loss"][index])
+        assert step.losses(step.logits).mean().item() == close(case["loss_multimodal"][index])
+        if epoch > 5:
+            assert of.coefficients(training.alone.logits, step).tolist() == close(
+                pair(case, "weight", modulated)
+            )
+            used = pair(case, "weight", modulated) if case["assigned"] else [0.5, 0.5]
+            assert step.metrics["coefficient"].tolist() == close(used)
+            modulated += 1
+    assert modulated == len(case["weight_audio"]) > 0
+    training.assert_weights()
+
+
+@of("lfm")
+def test_lfm(case):
+    """The weight of each epoch, losses, alignment, gradients and weights; two steps an epoch.
+
+    Where the weight is learned, the batch before the k-th epoch is the first 8 of the 16 samples of the batch 500 + k,
+    and the network is in evaluation mode, as in the code after every evaluation.
+    """
+    case = CASES[case]
+    training = Training(case, weight=case["weight"], rate=case["rate"])
+    (method,) = training.methods
+    for k, number in enumerate(case["epochs"]):
+        inputs, labels = make_batch(500 + k, {**case, "batch_size": 16})
+        batch = {name: values[:8] for name, values in inputs.items()}, labels[:8]
+        before = {name: value.clone() for name, value in training.network.state_dict().items()}
+        method.on_epoch_start(training.network, Epoch(number, lambda *_, batch=batch: iter([batch])))
+        torch.testing.assert_close(training.network.state_dict(), before, rtol=0, atol=0)
+        assert method.weight.item() == close(case["alignment_weight"][k])
+        for index in (2 * k, 2 * k + 1):
+            loss, step = training.step(number)
+            assert loss == close(case["loss"][index])
+            assert step.losses(step.logits).mean().item() == close(case["loss_multimodal"][index])
+            found = alignment(training.alone.logits).mean().item()
+            assert found == close(case["loss_alignment"][index])
+    training.assert_weights()
