@@ -97,8 +97,11 @@ def test_two_processes_train_a_pilot_as_one(prepared, tmp_path):
 
 def test_a_pilot_that_diverges_says_so(prepared, tmp_path):
     wild = job(prepared, tmp_path, more=["optimizer.lr=1e20"])
-    with pytest.raises(InputError, match="training of audio that comes before the run diverged"):
-        run(wild)
+    for _ in range(2):  # the second time nothing is trained
+        with pytest.raises(InputError, match=r"training of audio that comes before the run .* diverged"):
+            run(wild)
+    result = json.loads((wild.folder().path / "result.json").read_text())
+    assert (result["status"], result["diverged"]) == ("diverged", {"before": "audio"})
 
 
 def test_a_run_shows_what_was_measured_and_resumes_without_measuring_again(prepared, tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
 from balancemm_cli.engine.state import build_network, fit_encoders
-from balancemm_cli.errors import InputError
 from balancemm_cli.methods.base import Losses, Step
 from balancemm_cli.models import UNIMODAL
 from balancemm_cli.models.network import Network
@@ -54,7 +53,8 @@ class PilotTraining:
     def __call__(self, modalities: list[str], epochs: int | None = None) -> tuple[Losses, Losses]:
         """The (training, held-out) losses before and after training the run's model, or one modality alone.
 
-        `epochs` is that of the run where it is None. InputError when the training diverges.
+        `epochs` is that of the run where it is None. FloatingPointError with the modalities' names when the training
+        diverges.
         """
         network, name = self._network(modalities), " and ".join(modalities)
         epochs = self.config.settings.epochs if epochs is None else epochs
@@ -63,11 +63,7 @@ class PilotTraining:
         self._train(network, epochs)
         after = self._losses(network)
         if not all(map(math.isfinite, before + after)):
-            raise distributed.said_once(
-                InputError(
-                    f"The training of {name} that comes before the run diverged. Try a lower optimizer.lr."
-                )
-            )
+            raise FloatingPointError(name)
         self.on_message(
             f"Before the run, {name} for {epochs} epochs: loss {before[0]:.3f} to {after[0]:.3f} in training, "
             f"{before[1]:.3f} to {after[1]:.3f} on held-out samples."

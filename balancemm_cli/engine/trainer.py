@@ -149,7 +149,10 @@ class Trainer:
             self.config, self.inputs, self.sources, self.data.classes, self.device, self.on_message
         )
         for method in self.state.methods:
-            method.on_start(pilot)
+            try:
+                method.on_start(pilot)
+            except FloatingPointError as error:
+                self._diverged(before=str(error))
             self.state.load_method(method, method.state_dict())
         if pilot.samples:
             self.state.trained_samples += pilot.samples
@@ -232,7 +235,7 @@ class Trainer:
         rows = state.metrics.fetch()
         finite = rows[:, 0].isfinite()
         if not finite.all():
-            self._diverged(int((~finite).nonzero()[0]))
+            self._diverged(epoch=self.state.epoch, step=int((~finite).nonzero()[0]))
         evaluations = self._evaluate()
         self.mark("evaluation")
         state.history.append(epoch_record(state, self._learning_rate, rows, evaluations))
@@ -256,7 +259,7 @@ class Trainer:
                 if name != "train"
             }
         except FloatingPointError:
-            self._diverged(self.steps_per_epoch - 1)
+            self._diverged(epoch=self.state.epoch, step=self.steps_per_epoch - 1)
 
     # ---- stopping -------------------------------------------------------------------------------------------
 
@@ -290,15 +293,17 @@ class Trainer:
             )
         )
 
-    def _diverged(self, step: int) -> NoReturn:
+    def _diverged(self, **where: Any) -> NoReturn:  # noqa: ANN401 - of diverged_message
         self._count_time()
         self.writer.epochs()
-        self.writer.result("diverged", diverged={"epoch": self.state.epoch, "step": step})
-        raise distributed.said_once(InputError(diverged_message(self.folder, self.state.epoch, step)))
+        self.writer.result("diverged", diverged=where)
+        raise distributed.said_once(InputError(diverged_message(self.folder, **where)))
 
 
-def diverged_message(folder: RunFolder, epoch: int, step: int) -> str:
-    """What to tell about a run whose loss is not finite."""
+def diverged_message(folder: RunFolder, epoch: int = 0, step: int = 0, before: str = "") -> str:
+    """What to tell about a run whose loss is not finite; `before`: the modalities of a training before it."""
+    if before:
+        return f"The training of {before} that comes before the run {folder.path} diverged. Try a lower optimizer.lr."
     return (
         f"The loss is not finite in epoch {epoch} at step {step} of {folder.path}; the last good checkpoint is kept "
         "there. Try a lower optimizer.lr."
