@@ -512,6 +512,18 @@ def test_the_seconds_of_a_run_that_diverges_count(data, tmp_path):
         search.write()
 
 
+def test_a_loss_may_be_as_large_as_a_number_of_float32(data, tmp_path):
+    """That of a trial which is about to diverge; the record of the search has it, and can be read."""
+    search = search_of(data, tmp_path, budget="2")
+    complete(search, data)
+    path = search.trial(1).folder / "history.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[-1]["losses"]["test"] = float(np.finfo(np.float32).max)
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    search.write()
+    assert read_search(search.folder).trials[1].loss == lines[-1]["losses"]["test"]
+
+
 def test_a_diverged_trial_is_the_worst(data, tmp_path):
     path = tmp_path / "space.toml"
     path.write_text('"optimizer.lr" = {values = [1e30, 0.05]}\n')

@@ -7,7 +7,8 @@ from pydantic import AliasChoices, BaseModel, Field, FiniteFloat, ValidationErro
 from balancemm_cli.errors import unknown
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[FiniteFloat, Field(ge=-1e15, le=1e15)]
+Number = Annotated[FiniteFloat, Field(ge=-1e39, le=1e39)]
+"""Whatever float32 can hold: of a network that is about to diverge losses and errors are finite, and as large."""
 Discrepancy = Annotated[FiniteFloat, Field(ge=-1e25, le=1e25)]
 """ρ: as large as a batch times 10^19, where the scores of the others vanish (features that are not standardised)."""
 Count = Annotated[int, Field(ge=0, lt=2**53)]
