@@ -1,9 +1,11 @@
-"""What a method is given before each epoch: random batches of the training part, drawn anew for each epoch and name."""
+"""What a method is given before each epoch: random batches of the training part, drawn anew for each epoch and name,
+and the validation part as it is."""
 
 import numpy as np
 import torch
 
 from balancemm_cli.config.run import resolve
+from balancemm_cli.engine import evaluator
 from balancemm_cli.engine.launch import Job
 from balancemm_cli.engine.trainer import Trainer
 from balancemm_cli.methods.base import Method, MethodSettings
@@ -22,6 +24,7 @@ class Looking(Method):
     def on_epoch_start(self, network, epoch):
         assert network.training and self.steps == epoch.number * 5
         self.seen.append({name: list(epoch.batches(share, name)) for name, share in self.shares.items()})
+        self.validation = list(epoch.validation())
 
     def on_step_end(self, step):
         self.steps += 1
@@ -34,8 +37,16 @@ def looked_at(prepared, runs, **shares):
         folder.record_data()
         trainer, looking = Trainer(folder, CPU), Looking(shares)
         trainer.state.methods[0] = looking
+        trainer._measure_cost = lambda: None  # on copies, whose steps are not those of the run
         trainer.run()
+    whole = [(inputs, trainer.sources["val"].labels) for inputs in in_order(trainer)]
+    torch.testing.assert_close(looking.validation, whole, rtol=0, atol=0)
     return looking.seen, trainer.sources["train"]
+
+
+def in_order(trainer):
+    """The validation part, as an evaluation sees it: one batch, for it has few samples."""
+    return evaluator.in_order(trainer.sources["val"], trainer.inputs, CPU)
 
 
 def test_batches_are_random_ones_of_the_training_part(prepared, tmp_path):

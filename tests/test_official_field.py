@@ -207,3 +207,29 @@ def test_lfm(case):
             found = alignment(training.alone.logits).mean().item()
             assert found == close(case["loss_alignment"][index])
     training.assert_weights()
+
+
+@of("mslr")
+def test_mslr(case):
+    """Ratios of each epoch, losses, gradients as they are after scaling, and weights; two steps an epoch.
+
+    The code is kkontras/MLB. Before an epoch its evaluation gives the accuracies on the batches 500 to 503 of 16
+    samples each. Of its optimisers Adam without decay is AdamW without any.
+    """
+    case = CASES[case]
+    names = ("rates", "window", "first_epoch", "last_epoch")
+    training = Training(case, **{name: case[name] for name in names})
+    (method,) = training.methods
+    validation = [make_batch(500 + k, {**case, "batch_size": 16}) for k in range(4)]
+    for number in range(case["epochs"]):
+        method.on_epoch_start(training.network, Epoch(number, lambda *_: iter(()), lambda: iter(validation)))
+        if number:
+            assert method.accuracies[-1].tolist() == close(pair(case, "accuracy", number - 1))
+        for index in (2 * number, 2 * number + 1):
+            loss, step = training.step(number)
+            assert loss == close(case["loss"][index])
+            ratios = pair(case, "ratio", number)
+            active = case["first_epoch"] <= number <= case["last_epoch"]
+            factors = [s * rate if active else 1 for s, rate in zip(ratios, case["rates"], strict=True)]
+            assert step.metrics["rate"].tolist() == close(factors)
+    training.assert_weights()

@@ -1,6 +1,7 @@
-"""The batches of a training epoch: their samples, their order, and this process's part of each batch."""
+"""The batches of a training epoch and of the validation part: their samples, their order, and this process's part of
+each batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from balancemm_cli.data.loading import Source
 from balancemm_cli.engine import distributed
+from balancemm_cli.engine.evaluator import batch_rows
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.random_streams import RandomStreams
 
@@ -33,15 +35,37 @@ def training_batches(
         RandomStreams(streams.seed, streams.epoch, index, len(batch), part.start)
         for index, (batch, part) in enumerate(zip(batches, parts, strict=True))
     ]
+    left = slice(first, end)
+    served = _parts(source, batches[left], of_steps[left], inputs, device)
+    for drawn, (ready, labels) in zip(of_steps[left], served, strict=True):
+        yield ready, labels, drawn
+
+
+def validation_batches(
+    source: Source, inputs: Inputs, device: torch.device
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Inputs and labels of the whole of `source` in its order, not augmented."""
+    batches = batch_rows(source)
+    return _parts(source, batches, [None] * len(batches), inputs, device)
+
+
+def _parts(
+    source: Source,
+    batches: Sequence[np.ndarray],
+    streams: Sequence[RandomStreams | None],
+    inputs: Inputs,
+    device: torch.device,
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Inputs and labels of this process's part of each batch, augmented by its streams where it has some."""
+    parts = [distributed.part(len(batch)) for batch in batches]
     # A process without samples of a small batch still reads one, because not every transform accepts an empty batch.
-    batches = [
+    rows = [
         batch[part] if part.stop > part.start else batch[:1]
         for batch, part in zip(batches, parts, strict=True)
     ]
-    left = slice(first, end)
-    served = source.batches(batches[left], of_steps[left], device)
-    for drawn, part, (raw, labels) in zip(of_steps[left], parts[left], served, strict=True):
+    served = source.batches(rows, streams, device)
+    for part, drawn, (raw, labels) in zip(parts, streams, served, strict=True):
         ready = inputs(raw, drawn)
         if part.stop == part.start:
             ready, labels = {name: values[:0] for name, values in ready.items()}, labels[:0]
-        yield ready, labels, drawn
+        yield ready, labels

@@ -100,9 +100,10 @@ def cost_of_step(
     """
     network, methods, optimizer = copy.deepcopy((network, methods, optimizer))
     streams = {of.name: getattr(step.streams, of.name) for of in fields(step.streams)}
+    batch = dict(inputs), step.labels
     step.streams = _Certain(**streams)
-    begins = Epoch(step.epoch, lambda *_: iter([(dict(inputs), step.labels)]))
-    before = replace(step, features={}, unimodal={}, held=[], metrics={})
+    begins = Epoch(step.epoch, lambda *_: iter([batch]), lambda: iter([batch]))
+    before = replace(step, features={}, unimodal={}, held=[], rates=[], metrics={})
     _begin(network, methods, begins)
     train_step(network, methods, optimizer, inputs, before, discrepancy)
     if epochs > 1:

@@ -1,6 +1,6 @@
 """The optimiser: torch's fused SGD or AdamW, with an update that can be skipped on the device."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,20 +40,47 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def update(optimizer: Optimizer, skip: Tensor, held: Iterable[tuple[Tensor, nn.Module]] = ()) -> None:
+def update(
+    optimizer: Optimizer,
+    skip: Tensor,
+    held: Iterable[tuple[Tensor, nn.Module]] = (),
+    rates: Iterable[tuple[Tensor, nn.Module]] = (),
+) -> None:
     """Update the weights and clear the gradients. Where the 0-dim bool `skip` is true, nothing changes; where that of a
-    module in `held` is, nothing of that module does.
+    module in `held` is, nothing of that module does. The learning rate of a module in `rates` is multiplied by its
+    0-dim factor.
 
     The device decides, so Python does not wait for the value. Skipped are weights, weight decay, momentum and step
     counts.
     """
+    moved = [(factor, *_copied(module)) for factor, module in rates]
     former = [(hold, tensor, tensor.detach().clone()) for hold, tensor in _tensors(optimizer, held)]
     optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue] - the fused kernels read it
     optimizer.step()
     optimizer.zero_grad()
     with torch.no_grad():
+        for factor, weights, before in moved:
+            _scale_move(factor, weights, before)
         for hold, tensor, before in former:
             tensor.copy_(torch.where(hold, before, tensor))
+
+
+def _copied(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights of a module that an update changes, and copies of them."""
+    weights = [weight.detach() for weight in module.parameters() if weight.grad is not None]
+    return weights, [weight.clone() for weight in weights]
+
+
+def _scale_move(factor: Tensor, weights: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Multiply what an update did to weights by a factor. SGD and AdamW move a weight in proportion to the learning
+    rate, and keep no state that depends on it: so it is the update at a learning rate of so many times.
+
+    Where the factor is 1, or the update was skipped, the weights stay to the bit as they are.
+    """
+    if weights:
+        moves = torch._foreach_sub(weights, before)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(moves, factor - 1)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(weights, moves)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _tensors(

@@ -58,7 +58,7 @@ def train_step(
     for method in methods:
         method.on_gradients(network, step)
     mark("modulation")
-    update(optimizer, skip | ~loss.isfinite(), step.held)
+    update(optimizer, skip | ~loss.isfinite(), step.held, step.rates)
     mark("optimiser")
     for method in methods:
         method.on_step_end(step)

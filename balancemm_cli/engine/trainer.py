@@ -10,12 +10,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from balancemm_cli.data.loading import Loading, Room, make_resident
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, check_speed
-from balancemm_cli.engine.batches import training_batches
+from balancemm_cli.engine.batches import training_batches, validation_batches
 from balancemm_cli.engine.cost import measure_cost
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.failure import failures_kept
@@ -27,7 +26,7 @@ from balancemm_cli.engine.recording import RunWriter, epoch_record
 from balancemm_cli.engine.state import RunState, fit_encoders
 from balancemm_cli.engine.trial import try_batch
 from balancemm_cli.errors import InputError, Interrupted
-from balancemm_cli.methods.base import Epoch, Step
+from balancemm_cli.methods.base import Batches, Epoch, Step
 from balancemm_cli.models.weights import start
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
@@ -73,6 +72,7 @@ class Trainer:
         self.state = RunState(
             self.config, self.inputs.shapes, self.data.classes, self.steps_per_epoch, device
         )
+        self._check_validation()
         self.writer = RunWriter(folder, self.state, self.sources["test"])
         of = self.state
         self.stepper = Stepper(of.network, of.methods, of.optimizer, self.settings, mark)
@@ -129,6 +129,15 @@ class Trainer:
             )
         self.state.load_state_dict(state)
         return True
+
+    def _check_validation(self) -> None:
+        """InputError for a method that looks at validation samples where there are none."""
+        for name, method in zip(self.config.methods, self.state.methods, strict=True):
+            if method.needs_validation and "val" not in self.sources:
+                raise InputError(
+                    f"Method {name} looks at validation samples, and {self.data.folder} has none. Prepare the data "
+                    "with some, or take another method."
+                )
 
     def _start_from_weights(self) -> None:
         expected = self.config.weights
@@ -205,12 +214,12 @@ class Trainer:
             self.mark("metrics")
 
     def _begin_epoch(self) -> None:
-        epoch = Epoch(self.state.epoch, self._random_batches, distributed.total)
+        epoch = Epoch(self.state.epoch, self._random_batches, self._validation_batches, distributed.total)
         for method in self.state.methods:
             method.on_epoch_start(self.state.network, epoch)
         self.mark("modulation")
 
-    def _random_batches(self, share: float, name: str) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def _random_batches(self, share: float, name: str) -> Batches:
         """See `Epoch.batches`. Their random numbers are not those of the epoch's own steps."""
         streams = RandomStreams(RandomStreams(self.config.seed).key(f"epoch/{name}"), self.state.epoch)
         train, count = self.sources["train"], max(1, int(share * self.steps_per_epoch))
@@ -225,6 +234,10 @@ class Trainer:
         )
         for inputs, labels, _ in batches:
             yield inputs, labels
+
+    def _validation_batches(self) -> Batches:
+        """See `Epoch.validation`."""
+        return validation_batches(self.sources["val"], self.inputs, self.device)
 
     @property
     def _learning_rate(self) -> float:

@@ -16,6 +16,7 @@ from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
 from balancemm_cli.methods.lfm import LFM
 from balancemm_cli.methods.mmpareto import MMPareto
 from balancemm_cli.methods.moddrop import ModDrop
+from balancemm_cli.methods.mslr import MSLR
 from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
@@ -43,6 +44,7 @@ _OURS: dict[str, type[Method]] = {
     "dgl": DGL,
     "arl": ARL,
     "lfm": LFM,
+    "mslr": MSLR,
 }
 VARIANTS = ("paper", "official")
 

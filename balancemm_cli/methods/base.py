@@ -17,6 +17,7 @@ from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.settings import Section
 from balancemm_cli.tasks import TASKS, Task
 
+Batches = Iterator[tuple[dict[str, Tensor], Tensor]]  # inputs [B, …] by modality, and labels [B]
 Losses = tuple[float, float]  # the mean cross-entropy on the training samples and on held-out ones
 # (modalities, epochs) to the losses before and after training these alone, see engine/pilot_training.py
 TrainPilot = Callable[[list[str], int | None], tuple[Losses, Losses]]
@@ -45,6 +46,9 @@ class Step:
     held: list[tuple[Tensor, nn.Module]] = field(
         default_factory=list
     )  # where the 0-dim bool is true, the optimiser leaves out the module's weights: they have no gradient
+    rates: list[tuple[Tensor, nn.Module]] = field(
+        default_factory=list
+    )  # the factor (0-dim) of the learning rate of the module's weights
     total: Callable[[Tensor], Tensor] = lambda values: (
         values
     )  # adds up over the processes that share the batch
@@ -72,9 +76,11 @@ class Epoch:
     """An epoch that begins, as methods see it."""
 
     number: int  # counted from 0
-    # (share, name) to random batches of the training part, so many as that share of the epoch has, at least one: inputs
-    # [B, …] by modality, augmented as in training, and labels [B], of each batch this process's part
-    batches: Callable[[float, str], Iterator[tuple[dict[str, Tensor], Tensor]]]
+    # (share, name) to random batches of the training part, so many as that share of the epoch has, at least one,
+    # augmented as in training; of each batch this process's part
+    batches: Callable[[float, str], Batches]
+    # the validation part in its order, not augmented; of each batch this process's part
+    validation: Callable[[], Batches] = lambda: iter(())
     total: Callable[[Tensor], Tensor] = lambda values: values  # adds up over the processes of the run
 
 
@@ -139,6 +145,11 @@ class Method:
 
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether it looks at validation samples, so that a run without any is refused."""
+        return False
 
     def __init_subclass__(cls) -> None:
         """Refuse, by a TypeError, a hook that no step calls, and one that can't be called as a step calls it."""

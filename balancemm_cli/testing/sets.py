@@ -20,7 +20,7 @@ from balancemm_cli.data.store import (
 from balancemm_cli.tasks import TASKS
 from balancemm_cli.testing.small import random_labels
 
-COUNTS = {"train": 24, "test": 12}
+COUNTS = {"train": 24, "val": 7, "test": 12}
 CLASSES = ["a", "b", "c"]
 GROUPS = ["Audio-Counting", "Visual-Location"]
 
