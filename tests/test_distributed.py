@@ -117,6 +117,19 @@ def test_what_is_measured_before_each_epoch_is_that_of_one_process(prepared, tmp
     torch.testing.assert_close(*states, rtol=1e-9, atol=1e-9)
 
 
+def test_encoders_go_back_as_in_one_process(prepared, tmp_path):
+    """Features of all samples are clustered, of which each process has its part."""
+    given = {"method": "relearning", "variant": "official"}
+    overrides = [*UNEVEN, "epochs=3", "relearning.period=1"]
+    one, two = (job(prepared, tmp_path / name, overrides, **given) for name in ("one", "two"))
+    pair = Pair(train_in_float64, two)
+    train_in_float64(one)
+    pair.results()
+    steps, found = table(one.folder().path), table(two.folder().path)
+    assert steps[["alpha_audio", "alpha_visual"]].to_numpy().any()
+    assert (found - steps).abs().to_numpy().max() < 1e-9
+
+
 def test_what_is_fitted_before_training_is_that_of_one_process(prepared, tmp_path):
     overrides = ["epochs=1", "i-vector.components=4", "i-vector.rank=3"]
     one, two = (job(prepared, tmp_path / name, overrides, model="i-vector") for name in ("one", "two"))

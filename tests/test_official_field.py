@@ -233,3 +233,26 @@ def test_mslr(case):
             factors = [s * rate if active else 1 for s, rate in zip(ratios, case["rates"], strict=True)]
             assert step.metrics["rate"].tolist() == close(factors)
     training.assert_weights()
+
+
+@of("relearning")
+def test_relearning(case):
+    """How far each encoder goes back after each epoch, losses, gradients and weights; two steps an epoch.
+
+    After epoch e the code looks at the training batches 700 + 10 e and the four that follow, and at the validation
+    batches 500 to 502, of 16 samples each.
+    """
+    case, whole = CASES[case], {**CASES[case], "batch_size": 16}
+    training = Training(case, **{name: case[name] for name in ("strength", "period", "times")})
+    (method,) = training.methods
+    validation = [make_batch(500 + k, whole) for k in range(3)]
+    for number in range(case["epochs"]):
+        looked_at = [make_batch(700 + 10 * (number - 1) + k, whole) for k in range(5)]
+        method.on_epoch_start(
+            training.network, Epoch(number, lambda *_, of=looked_at: iter(of), lambda: iter(validation))
+        )
+        assert method.alpha.tolist() == close(pair(case, "alpha", number - 1) if number else [0.0, 0.0])
+        for index in (2 * number, 2 * number + 1):
+            loss, _ = training.step(number)
+            assert loss == close(case["loss"][index])
+    training.assert_weights()

@@ -214,7 +214,15 @@ class Trainer:
             self.mark("metrics")
 
     def _begin_epoch(self) -> None:
-        epoch = Epoch(self.state.epoch, self._random_batches, self._validation_batches, distributed.total)
+        number = self.state.epoch
+        epoch = Epoch(
+            number,
+            self._random_batches,
+            self._validation_batches,
+            distributed.total,
+            distributed.interleaved,
+            RandomStreams(RandomStreams(self.config.seed).key("epoch"), number),
+        )
         for method in self.state.methods:
             method.on_epoch_start(self.state.network, epoch)
         self.mark("modulation")

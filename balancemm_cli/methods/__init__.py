@@ -21,6 +21,7 @@ from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.methods.pmr import PMR
+from balancemm_cli.methods.relearning import Relearning
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 from balancemm_cli.models import MODELS
 
@@ -45,6 +46,7 @@ _OURS: dict[str, type[Method]] = {
     "arl": ARL,
     "lfm": LFM,
     "mslr": MSLR,
+    "relearning": Relearning,
 }
 VARIANTS = ("paper", "official")
 

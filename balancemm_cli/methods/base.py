@@ -82,6 +82,11 @@ class Epoch:
     # the validation part in its order, not augmented; of each batch this process's part
     validation: Callable[[], Batches] = lambda: iter(())
     total: Callable[[Tensor], Tensor] = lambda values: values  # adds up over the processes of the run
+    # what each process has of one batch after another, as one list in the order of the samples
+    gathered: Callable[[list[Tensor]], list[Tensor]] = lambda parts: parts
+    streams: RandomStreams = field(
+        default_factory=lambda: RandomStreams(0)
+    )  # of the epoch's beginning, by names of the method's own
 
 
 def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:

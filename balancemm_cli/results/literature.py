@@ -32,6 +32,8 @@ METHODS = {
     "MMPareto": "mmpareto",
     "DGL": "dgl",
     "ARL": "arl",
+    "MSLR": "mslr",
+    "D&R": "relearning",
 }
 MODELS = {
     "concat": "concat",

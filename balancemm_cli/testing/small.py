@@ -184,7 +184,8 @@ class Training:
         """Train one step on these samples of a batch of `count`, the first of an epoch after what comes before that."""
         if index % STEPS_PER_EPOCH == 0:
             looked_at = lambda *_: iter(self.looked_at)  # noqa: E731
-            begins = Epoch(index // STEPS_PER_EPOCH, looked_at, looked_at, distributed.total)
+            together = distributed.total, distributed.interleaved
+            begins = Epoch(index // STEPS_PER_EPOCH, looked_at, looked_at, *together)
             for method in self.methods:
                 method.on_epoch_start(self.network, begins)
         epoch = EPOCHS[index // STEPS_PER_EPOCH % len(EPOCHS)]
