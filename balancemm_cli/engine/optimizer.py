@@ -1,6 +1,6 @@
 """The optimiser: torch's fused SGD or AdamW, with an update that can be skipped on the device."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def _copied(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     return weights, [weight.clone() for weight in weights]
 
 
-def _scale_move(factor: Tensor, weights: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+def _scale_move(factor: Tensor, weights: list[Tensor], before: list[Tensor]) -> None:
     """Multiply what an update did to weights by a factor. SGD and AdamW move a weight in proportion to the learning
     rate, and keep no state that depends on it: so it is the update at a learning rate of so many times.
 
