@@ -638,6 +638,20 @@ def test_a_record_that_was_sealed_again_must_agree_with_its_trials(data, tmp_pat
             read_search(search.folder)
 
 
+def test_halving_that_was_sealed_again_has_a_choice_of_those_trained_to_their_end(data, tmp_path):
+    search = search_of(data, tmp_path, budget="3", kind="halving")
+    complete(search, data)
+    record = search.write()
+    assert read_search(search.folder).chosen == record.chosen
+    longest = max(one.epochs for one in record.trials)
+    short = next(at for at, one in enumerate(record.trials) if one.epochs < longest)
+    unsigned = record.model_copy(update={"chosen": short})
+    sealed = unsigned.model_copy(update={"fingerprint": unsigned.computed_fingerprint})
+    (search.folder / "search.json").write_text(sealed.model_dump_json())
+    with pytest.raises(InputError, match=r"not trained to its end|another one was better"):
+        read_search(search.folder)
+
+
 # ---- folds ----------------------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,8 @@ def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, bool, int]:
 def _key(group: Group, search: SearchRecord | None = None) -> tuple:
     """What a method and its baseline share; of settings that a search chose the terms of the search."""
     names = group.first.method.split("+")
-    own = (*(f"{name}." for name in ("discrepancy", *names)), *(f"revisions.{name}" for name in names))
+    of_source = (f"{part}.{name}" for part in ("revisions", "extensions") for name in names)
+    own = (*(f"{name}." for name in ("discrepancy", *names)), *of_source)
     space = {key: text for key, text in search.space.items() if not key.startswith(own)} if search else {}
     settings = {
         key: value

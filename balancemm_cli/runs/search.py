@@ -416,8 +416,10 @@ def read_search(folder: Path) -> SearchRecord:
 
 def _fault(record: SearchRecord, root: Path) -> str:
     """What the trials of a record do not bear out, as far as their runs are there; empty where nothing is."""
-    reached = [one.accuracy for one in record.trials if one.accuracy is not None]
-    if record.search == "quasi-random" and record.best.accuracy != max(reached, default=None):
+    if record.best not in (whole := _whole(record)):
+        return "the chosen one was not trained to its end."
+    reached = [one.accuracy for one in whole if one.accuracy is not None]
+    if record.best.accuracy != max(reached, default=None):
         return "another one was better than the chosen one."
     for one in record.trials:
         run = root / one.run
@@ -427,6 +429,23 @@ def _fault(record: SearchRecord, root: Path) -> str:
         if len(history) < one.epochs or history[one.epochs - 1].accuracy.get("test") != one.accuracy:
             return f"{run} did not reach {100 * one.accuracy:.2f} % after {one.epochs} epochs."
     return ""
+
+
+def _whole(record: SearchRecord) -> list[TrialRecord]:
+    """The trials that were trained to their end, as far as the record says which these are: where epochs were searched
+    by halving, trial 0 tells by being chosen alone, and those of one epoch, which may have ended early, are left out.
+    """
+    if record.search != "halving":
+        return record.trials
+    if "epochs" not in record.space:
+        longest = max(one.epochs for one in record.trials)
+        return [one for one in record.trials if one.epochs == longest]
+    return [
+        one
+        for one in record.trials
+        if (one is record.best and "epochs" not in one.settings)
+        or (one.settings.get("epochs") == one.epochs and (one.epochs > 1 or one is record.best))
+    ]
 
 
 def read_searches(folders: Iterable[Path]) -> tuple[dict[str, list[SearchRecord]], list[str]]:
