@@ -4,6 +4,7 @@ A trial is a run that is tested on validation samples. Everything is decided fro
 a search that was killed goes on where it was, and ends with the choice of one that was not.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from balancemm_cli.config.recipe import describe
-from balancemm_cli.config.run import RunConfig, resolve
-from balancemm_cli.config.spaces import Space, draws
+from balancemm_cli.config.run import RunConfig, read_config, resolve
+from balancemm_cli.config.spaces import Dimension, Space, draws
 from balancemm_cli.data.store import digest, write_json
-from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.errors import BmmError, InputError, UsageError
 from balancemm_cli.runs.folder import read_result
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_bytes, read_history
@@ -428,6 +429,27 @@ def _fault(record: SearchRecord, root: Path) -> str:
         history = read_history(run)
         if len(history) < one.epochs or history[one.epochs - 1].accuracy.get("test") != one.accuracy:
             return f"{run} did not reach {100 * one.accuracy:.2f} % after {one.epochs} epochs."
+    return _not_drawn(record, root)
+
+
+def _not_drawn(record: SearchRecord, root: Path) -> str:
+    """What the space does not bear out: trials of other settings than it gives, and runs that are no trials; as far as
+    their runs are there and can be read by this version."""
+    try:
+        first = read_config(root / record.trials[0].run / "config.toml")
+    except BmmError:
+        return ""
+    if any(getattr(first, name) != getattr(record, name) for name in NAMES):
+        return "its first trial is of another run."
+    space = {key: Dimension.model_validate(one) for key, one in record.space.items()}
+    for number, (one, drawn) in enumerate(zip(record.trials, draws(space, first, record.seed), strict=False)):
+        if one.settings != json.loads(json.dumps(drawn)):
+            return f"its trial {number} has other settings than its space gives."
+        config = root / one.run / "config.toml"
+        if config.is_file() and b'tested_on = "val"' not in read_bytes(config):
+            return f"{config.parent} is no trial."
+    if record.chosen == 0 and record.best.epochs != first.settings.epochs:
+        return "the chosen one was not trained to its end."
     return ""
 
 
