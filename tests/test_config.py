@@ -192,6 +192,9 @@ def test_suites(tmp_path):
     assert all(c.methods["opm"]["q_base"] == 0.2 and c.settings.epochs == 2 for c in configs)
     with pytest.raises(UsageError, match="Did you mean 'demo'"):
         load_suite("dmeo")
+    path.write_text('title = "mine"\n')
+    with pytest.raises(UsageError, match=r"mine.toml has no key 'runs'. Add it."):
+        load_suite(str(path))
     path.write_text('title = "mine"\n[[runs]]\ndatasets = ["synthetic"]\nmethod = "opm"\n')
     with pytest.raises(UsageError, match="method"):
         load_suite(str(path))

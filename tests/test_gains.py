@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from run_folders import write_run, write_search
 
+from balancemm_cli.config import run as config_run
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.gains import gains
 from balancemm_cli.results.groups import collect
@@ -253,3 +254,20 @@ def test_a_method_of_a_later_revision_has_a_baseline(tmp_path):
         write_run(tmp_path, seed=seed, accuracy=0.7)
     assert "revisions" in (run / "config.toml").read_text()
     assert tuned_gain(tmp_path).comparison.difference.n == 3
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_method_of_another_package_has_a_baseline(tmp_path, monkeypatch, searched):
+    """Its config.toml says which package it is of, and that of the baseline does not."""
+    package = {"package": "my-balance", "version": "1.0", "sha256": "50c4"}
+    monkeypatch.setattr(config_run, "source_identity", lambda _, name: package if name == "opm" else None)
+    for method, rate, accuracy in (("opm", 0.05, 0.8), ("baseline", 0.004, 0.7)):
+        if searched:
+            write_tuned(tmp_path, method, rate, accuracy)
+        else:
+            for seed in range(3):
+                write_run(tmp_path, method, seed, accuracy=accuracy + 0.01 * seed)
+    for path in tmp_path.rglob("opm-*/config.toml"):
+        assert "[extensions.opm]" in path.read_text()
+    gain = tuned_gain(tmp_path)
+    assert gain.comparison.difference.mean == pytest.approx(0.1) and gain.tuned == searched

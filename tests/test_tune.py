@@ -631,12 +631,39 @@ def test_a_record_that_was_sealed_again_must_agree_with_its_trials(data, tmp_pat
     for changes, said in (
         ({"trials": trials}, "did not reach 100.00 %"),
         ({"chosen": 1 - record.chosen}, "another one was better"),
+        ({"trials": [record.trials[1]] * 2, "chosen": 0}, r"first trial|trial 0 has other settings"),
+        ({"space": {**record.space, "opm.lam": {"range": [0.0, 1.0]}}}, "trial 1 has other settings"),
+        ({"seed": 1}, "first trial is of another run"),
     ):
         changed = record.model_copy(update=changes)
         sealed = changed.model_copy(update={"fingerprint": changed.computed_fingerprint})
         (search.folder / "search.json").write_text(sealed.model_dump_json())
         with pytest.raises(InputError, match=said):
             read_search(search.folder)
+
+
+def test_a_run_that_was_tested_on_test_samples_is_no_trial(data, tmp_path):
+    search = search_of(data, tmp_path, budget="2")
+    complete(search, data)
+    record = search.write()
+    config = tmp_path / record.trials[1].run / "config.toml"
+    config.write_text(config.read_text().replace('tested_on = "val"\n', ""))
+    with pytest.raises(InputError, match="is no trial"):
+        read_search(search.folder)
+
+
+def test_halving_that_was_sealed_again_has_a_choice_of_those_trained_to_their_end(data, tmp_path):
+    search = search_of(data, tmp_path, budget="3", kind="halving")
+    complete(search, data)
+    record = search.write()
+    assert read_search(search.folder).chosen == record.chosen
+    longest = max(one.epochs for one in record.trials)
+    short = next(at for at, one in enumerate(record.trials) if one.epochs < longest)
+    unsigned = record.model_copy(update={"chosen": short})
+    sealed = unsigned.model_copy(update={"fingerprint": unsigned.computed_fingerprint})
+    (search.folder / "search.json").write_text(sealed.model_dump_json())
+    with pytest.raises(InputError, match=r"not trained to its end|another one was better"):
+        read_search(search.folder)
 
 
 # ---- folds ----------------------------------------------------------------------------------------------------------
@@ -751,8 +778,8 @@ settings = { epochs = 2, batch_size = 16, "optimizer.lr" = 0.05, "encoders.vecto
 
 [[runs]]
 datasets = ["mine"]
-models = ["unimodal-a"]
-seeds = [0]
+models = ["unimodal-a", "unimodal-b"]
+seeds = [0, 1]
 settings = { epochs = 2, batch_size = 16, "optimizer.lr" = 0.05, "encoders.vectors" = "mlp" }
 """
 
@@ -762,18 +789,22 @@ def test_every_row_of_a_suite_is_tuned(data, tmp_path, bmm):
     places = ["--data", data.parent, "--runs", tmp_path / "runs", "--device", "cpu", "--threads", "1"]
     words = ["tune", "--suite", tmp_path / "mine.toml", "--budget", "2", *places]
     status, out, _ = bmm(*words, "--dry-run")
-    assert status == 0 and out.count(", trial 1: ") == 5 and "wikipedia" in out
+    assert status == 0 and out.count(", trial 1: ") == 6 and "wikipedia" in out
     status, out, error = bmm(*words)
-    assert status == 0 and "Left out: " in error and error.count("val accuracy") == 6
+    assert status == 0 and "Left out: " in error and error.count("val accuracy") == 8
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if "trainings" in line
     ]
     assert [(row[0], row[1], row[7].partition("(")[2]) for row in rows] == [
         ("concat", "baseline", "2)"),
         ("concat", "opm", "2)"),
-        ("unimodal-a", "baseline", "1)"),
+        ("unimodal-a", "baseline", "2)"),
+        ("unimodal-b", "baseline", "2)"),
     ]
     assert all("optimizer.lr=" not in row[-1] for row in rows)  # the suite has set it
+    found = json.loads(bmm("report", tmp_path / "runs", "--format", "json")[1])
+    (ensemble,) = [row for row in found if row["model"] == "ensemble"]  # each modality by its own choice
+    assert ensemble["gain"]["tuned"] and len(ensemble["computed_from"]) == 4
     for wrong in (("--method", "opm"), ("--seeds", "0"), ("--out", tmp_path / "tuned.toml")):
         assert bmm(*words, *wrong)[0] == 2
 
@@ -785,7 +816,7 @@ def test_a_row_of_which_every_trial_diverges_costs_the_others_nothing(data, tmp_
     places = ["--data", data.parent, "--runs", tmp_path / "runs", "--device", "cpu", "--threads", "1"]
     status, out, error = bmm(*words, *places)
     assert status == 3 and "Every trial of unimodal-a baseline (paper, seed 0) diverged." in error
-    assert out.count("trainings") == 2 and "| unimodal-a" not in out
+    assert out.count("trainings") == 2 and "| unimodal" not in out
 
 
 def test_the_choice_as_a_recipe(data, tmp_path, bmm):

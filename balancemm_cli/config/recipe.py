@@ -212,6 +212,8 @@ def validate(
                 taken = tables.get((place or [""])[0], model).model_fields
                 raise unknown("key", last, taken, f" (in {source})") from None
             raise unknown("key", key, all_keys(), f" (in {source})") from None
+        if first["type"] == "missing" and isinstance(first["loc"][-1], str):
+            raise UsageError(f"{source} has no key '{key}'. Add it.") from None
         place = source if tables is not None else f"{source} (or --set)"
         raise UsageError(f"Key '{key}' of {place}: {_in_words(first)}, not {first['input']!r}.") from None
 

@@ -24,9 +24,9 @@ from balancemm_cli.results.statistics import (
     minimum_detectable,
     over_new_samples,
 )
+from balancemm_cli.results.terms import searched, terms
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Selection
-from balancemm_cli.runs.search import SearchRecord
 
 BASELINE = "baseline"
 
@@ -93,11 +93,11 @@ def pairs(groups: Sequence[Group], among: Sequence[Group] = ()) -> Iterator[tupl
     baselines: dict[tuple, list[Group]] = defaultdict(list)
     for baseline in {id(group): group for group in (*among, *groups)}.values():
         if baseline.first.method == BASELINE:
-            for key in (_key(baseline), *_searched(baseline)):
+            for key in (terms(baseline, _own(baseline)), *_searched(baseline)):
                 baselines[key].append(baseline)
     for group in groups:
         if group.first.method != BASELINE:
-            keys = (_key(group), *_searched(group))
+            keys = (terms(group, _own(group)), *_searched(group))
             if found := [baseline for key in keys for baseline in baselines.get(key, [])]:
                 yield group, max(found, key=lambda baseline: _kinship(group, baseline))
 
@@ -123,26 +123,16 @@ def _kinship(group: Group, baseline: Group) -> tuple[bool, bool, bool, int]:
     )
 
 
-def _key(group: Group, search: SearchRecord | None = None) -> tuple:
-    """What a method and its baseline share; of settings that a search chose the terms of the search."""
+def _own(group: Group) -> tuple[str, ...]:
+    """The settings in which a method and its baseline differ by their nature."""
     names = group.first.method.split("+")
-    own = (*(f"{name}." for name in ("discrepancy", *names)), *(f"revisions.{name}" for name in names))
-    space = {key: text for key, text in search.space.items() if not key.startswith(own)} if search else {}
-    settings = {
-        key: value
-        for key, value in group.common.items()
-        if key not in ("method", "variant", *space) and not key.startswith(own)
-    }
-    terms: tuple = ()
-    if search:  # in a budget of seconds a slow method has fewer trials
-        trials = len(search.trials) if search.budget.get("trainings") else None
-        terms = (search.search, search.budget, trials, search.seed, sorted(space.items()))
-    return group.owner, group.first.hashes.data, str(sorted(settings.items())), str(terms)
+    of_source = (f"{part}.{name}" for part in ("revisions", "extensions") for name in names)
+    return ("method", "variant", "discrepancy", *names, *of_source)
 
 
 def _searched(group: Group) -> set[tuple]:
-    """The `_key` of each search that chose the settings of a group."""
-    return {_key(group, search) for search in group.searches}
+    """The terms of each search that chose the settings of a group, as far as its baseline shares them."""
+    return {*searched(group, _own(group))}
 
 
 def accuracies(group: Group, selection: Selection) -> dict[int, float]:

@@ -24,8 +24,10 @@ from balancemm_cli.results.evidence import kept
 from balancemm_cli.results.groups import UNIMODAL, Group, arranged
 from balancemm_cli.results.sharing import NOBODY
 from balancemm_cli.results.statistics import GAP
+from balancemm_cli.results.terms import searched, terms
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import SELECTIONS, Environment, Result, Selected, Selection
+from balancemm_cli.runs.search import SearchRecord
 
 ENSEMBLE, MAJORITY = "ensemble", "majority"
 JOINT = "concat"  # the model whose baseline both are held against
@@ -67,23 +69,27 @@ def with_references(groups: Sequence[Group]) -> tuple[list[Group], list[str]]:
 def _ensembles(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]:
     """An ensemble for each set of groups of one modality each, of the same data and settings."""
     families: dict[tuple, dict[str, Group]] = defaultdict(dict)
+    found: dict[tuple, tuple[SearchRecord, ...]] = {}
     for group in groups:
         if group.first.model.startswith(UNIMODAL) and group.runs[0].config:
-            families[_terms(group)][group.first.model.removeprefix(UNIMODAL)] = group
-    for alone in families.values():
+            for key, search in _terms(group):
+                families[key][group.first.model.removeprefix(UNIMODAL)] = group
+                found[key] = (search,) if search else ()
+    for key, alone in families.items():
         one = next(iter(alone.values()))
         needed = _modalities(one, groups, alone)
-        name = f"{one.first.dataset} ({one.first.variant}, {one.first.recipe})"
+        tuned = ", tuned" * bool(found[key])
+        name = f"{one.first.dataset} ({one.first.variant}, {one.first.recipe}{tuned})"
         if missing := [modality for modality in needed if modality not in alone]:
             left_out.append(f"no ensemble of {name}: there are no runs of {', '.join(missing)} alone.")
         elif len(needed) > 1:
-            yield from _ensemble([alone[modality] for modality in needed], name, left_out)
+            yield from _ensemble([alone[modality] for modality in needed], name, found[key], left_out)
 
 
-def _terms(group: Group) -> tuple:
-    """What the members of an ensemble share."""
-    settings = {key: value for key, value in group.common.items() if key not in ("model", "method")}
-    return group.owner, group.first.hashes.data, group.first.dataset, str(sorted(settings.items()))
+def _terms(group: Group) -> list[tuple[tuple, SearchRecord | None]]:
+    """What the members of an ensemble share: settings, or where searches chose these, what the searches share."""
+    own = ("model", "method")
+    return [*searched(group, own).items()] or [(terms(group, own), None)]
 
 
 def _modalities(one: Group, groups: Sequence[Group], alone: Mapping[str, Group]) -> list[str]:
@@ -100,7 +106,9 @@ def _modalities(one: Group, groups: Sequence[Group], alone: Mapping[str, Group])
     return list(dict.fromkeys([*(name for names in joint for name in names), *alone]))
 
 
-def _ensemble(members: Sequence[Group], name: str, left_out: list[str]) -> Iterator[Group]:
+def _ensemble(
+    members: Sequence[Group], name: str, searches: tuple[SearchRecord, ...], left_out: list[str]
+) -> Iterator[Group]:
     by_seed = [{run.result.seed: run for run in group.runs} for group in members]
     shared = sorted(set.intersection(*(set(runs) for runs in by_seed)))
     try:
@@ -109,7 +117,7 @@ def _ensemble(members: Sequence[Group], name: str, left_out: list[str]) -> Itera
         left_out.append(f"no ensemble of {name}: {error}")
         return
     if runs:
-        yield Group(runs)
+        yield Group(runs, searches=searches)
     else:
         left_out.append(f"no ensemble of {name}: its runs of one modality each share no seed.")
 
@@ -141,7 +149,11 @@ def _of_seed(members: Sequence[Run]) -> Run:
     }
     first = members[0]
     own = ("method", f"{first.result.model}.")
-    as_joint = {key: value for key, value in first.settings.items() if not key.startswith(own)}
+    as_joint = {
+        key: value
+        for key, value in first.settings.items()
+        if not key.startswith(own) and all(run.settings.get(key) == value for run in members)
+    }
     return replace(
         _reference(ENSEMBLE, members, found, {**as_joint, "model": JOINT}, total), owner=first.owner
     )
@@ -208,6 +220,8 @@ def _reference(
         selections[selection] = Selected.model_validate({"epoch": epoch, **metrics})
         answered[selection] = pa.table({"id": ids, "label": labels, "scores": list(scores)})
     told_by = f"{name} {first.result.dataset} {first.result.hashes.data} {sorted(shared.items())}"
+    if name == ENSEMBLE:  # of members whose settings differ, as each one's search chose them
+        told_by += str([run.result.hashes.settings for run in members])
     settings = hashlib.sha256(told_by.encode()).hexdigest()
     result: Result = first.result.model_copy(
         update={

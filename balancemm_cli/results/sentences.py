@@ -9,6 +9,7 @@ from balancemm_cli.results.groups import UNIMODAL, Group, labels
 from balancemm_cli.results.references import ENSEMBLE, JOINT
 from balancemm_cli.results.rows import Row
 from balancemm_cli.results.statistics import LEVEL, MIN_SEEDS, Comparison, compare
+from balancemm_cli.results.terms import on_the_same
 
 NAMED = 3  # methods that a sentence names
 
@@ -121,8 +122,12 @@ def _encoders(rows: Sequence[Row]) -> Iterator[str]:
     fused = next((one for one in joint if one.group.first.model == JOINT), None)
     if fused is None:
         return
-    terms = _terms(fused.group)
-    shared = [name for name, one in alone.items() if name in fused.unimodal and _terms(one.group) == terms]
+    shared = [
+        name
+        for name, one in alone.items()
+        if name in fused.unimodal
+        and on_the_same(fused.group, one.group, ("model", JOINT, one.group.first.model))
+    ]
     found = {
         name: _difference(fused.group, alone[name].group, fused, len(shared), _accuracy_of(name))
         for name in shared
@@ -130,15 +135,6 @@ def _encoders(rows: Sequence[Row]) -> Iterator[str]:
     less = [f"{name} ({_text(*one)} points)" for name, one in found.items() if one and one[1][1] < 0]
     if less:
         yield f"Worth less inside the fused baseline than trained alone: {_listed(less)}."
-
-
-def _terms(group: Group) -> tuple:
-    """What training jointly and alone share."""
-    own = f"{group.first.model}."
-    settings = {
-        key: value for key, value in group.common.items() if key != "model" and not key.startswith(own)
-    }
-    return tuple(sorted((key, str(value)) for key, value in settings.items()))
 
 
 def _accuracy_of(modality: str) -> Callable[[Group, Row], dict[int, float]]:

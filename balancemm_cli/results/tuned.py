@@ -59,9 +59,11 @@ def _reached(tuning: Tuning) -> list[str]:
 
 def _notes(tuned: Sequence[Tuning]) -> list[str]:
     searches = [one.searches[0] for one in tuned]
-    spaces = dict.fromkeys(
-        f"Space of {one.base.method}: {describe_space(one.space, one.base)}." for one in searches
-    )
+    spaces: dict[str, list[str]] = {}  # many searches have the same one
+    for one in searches:
+        spaces.setdefault(describe_space(one.space, one.base), []).append(
+            f"{one.base.method} ({one.base.dataset})"
+        )
     of_seed = dict.fromkeys(
         "Nested folds: a search for each fold that is tested on."
         if len(one.searches) > 1
@@ -69,7 +71,7 @@ def _notes(tuned: Sequence[Tuning]) -> list[str]:
         for one in tuned
     )
     return [
-        *spaces,
+        *(f"Space of {', '.join(dict.fromkeys(names))}: {space}." for space, names in spaces.items()),
         *of_seed,
         "Chosen by the validation accuracy after the last epoch, then the loss, then the order; trial 0 has the "
         "recipe's settings.",
@@ -77,5 +79,5 @@ def _notes(tuned: Sequence[Tuning]) -> list[str]:
         "says by how many points the test accuracy differs.",
         "Test: mean ± sample standard deviation (number of seeds) of the accuracy in % after the last epoch. Trials "
         "read no test sample.",
-        *(f"Record of {one.base.method}: {one.folder}/search.json." for of in tuned for one in of.searches),
+        f"Records: {', '.join(f'{one.folder}/search.json' for of in tuned for one in of.searches)}.",
     ]

@@ -4,6 +4,7 @@ A trial is a run that is tested on validation samples. Everything is decided fro
 a search that was killed goes on where it was, and ends with the choice of one that was not.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from balancemm_cli.config.recipe import describe
-from balancemm_cli.config.run import RunConfig, resolve
-from balancemm_cli.config.spaces import Space, draws
+from balancemm_cli.config.run import RunConfig, read_config, resolve
+from balancemm_cli.config.spaces import Dimension, Space, draws
 from balancemm_cli.data.store import digest, write_json
-from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.errors import BmmError, InputError, UsageError
 from balancemm_cli.runs.folder import read_result
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_bytes, read_history
@@ -416,8 +417,10 @@ def read_search(folder: Path) -> SearchRecord:
 
 def _fault(record: SearchRecord, root: Path) -> str:
     """What the trials of a record do not bear out, as far as their runs are there; empty where nothing is."""
-    reached = [one.accuracy for one in record.trials if one.accuracy is not None]
-    if record.search == "quasi-random" and record.best.accuracy != max(reached, default=None):
+    if record.best not in (whole := _whole(record)):
+        return "the chosen one was not trained to its end."
+    reached = [one.accuracy for one in whole if one.accuracy is not None]
+    if record.best.accuracy != max(reached, default=None):
         return "another one was better than the chosen one."
     for one in record.trials:
         run = root / one.run
@@ -426,7 +429,45 @@ def _fault(record: SearchRecord, root: Path) -> str:
         history = read_history(run)
         if len(history) < one.epochs or history[one.epochs - 1].accuracy.get("test") != one.accuracy:
             return f"{run} did not reach {100 * one.accuracy:.2f} % after {one.epochs} epochs."
+    return _not_drawn(record, root)
+
+
+def _not_drawn(record: SearchRecord, root: Path) -> str:
+    """What the space does not bear out: trials of other settings than it gives, and runs that are no trials; as far as
+    their runs are there and can be read by this version."""
+    try:
+        first = read_config(root / record.trials[0].run / "config.toml")
+    except BmmError:
+        return ""
+    if any(getattr(first, name) != getattr(record, name) for name in NAMES):
+        return "its first trial is of another run."
+    space = {key: Dimension.model_validate(one) for key, one in record.space.items()}
+    for number, (one, drawn) in enumerate(zip(record.trials, draws(space, first, record.seed), strict=False)):
+        if one.settings != json.loads(json.dumps(drawn)):
+            return f"its trial {number} has other settings than its space gives."
+        config = root / one.run / "config.toml"
+        if config.is_file() and b'tested_on = "val"' not in read_bytes(config):
+            return f"{config.parent} is no trial."
+    if record.chosen == 0 and record.best.epochs != first.settings.epochs:
+        return "the chosen one was not trained to its end."
     return ""
+
+
+def _whole(record: SearchRecord) -> list[TrialRecord]:
+    """The trials that were trained to their end, as far as the record says which these are: where epochs were searched
+    by halving, trial 0 tells by being chosen alone, and those of one epoch, which may have ended early, are left out.
+    """
+    if record.search != "halving":
+        return record.trials
+    if "epochs" not in record.space:
+        longest = max(one.epochs for one in record.trials)
+        return [one for one in record.trials if one.epochs == longest]
+    return [
+        one
+        for one in record.trials
+        if (one is record.best and "epochs" not in one.settings)
+        or (one.settings.get("epochs") == one.epochs and (one.epochs > 1 or one is record.best))
+    ]
 
 
 def read_searches(folders: Iterable[Path]) -> tuple[dict[str, list[SearchRecord]], list[str]]:
