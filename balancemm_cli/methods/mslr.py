@@ -8,8 +8,8 @@ each modality m is trained at a rate of its own, η^m = λ^m s^m η, with η the
     dynamic    s^m = a^m_t / mean(a^m_{t−N}, …, a^m_{t−1}), once N accuracies are known, until then 1
 
 a^m_t is the accuracy of what modality m gives alone, on the validation samples, before epoch t = 1, 2, …; N `window`.
-Choices, and where the only code at hand differs. Its authors compare with MSLR and are others than MSLR's:
-kkontras/MLB, agents/general_agent/helpers/Bias_Infusion.py.
+No code of the authors was found. Choices, and where that of others who compare with it differs (kkontras/MLB,
+agents/general_agent/helpers/Bias_Infusion.py):
 
 1. The paper's text was not at hand: equations are after that code and what others say of it. A third strategy of
    the paper, `smooth`, is left out.
