@@ -249,7 +249,7 @@ def test_rates_follow_the_progress_of_a_run(prepared, tmp_path, monkeypatch):
     overrides = ["epochs=2", "batch_size=32"]
     config = resolve("synthetic", method="annealed-dropout", overrides=overrides)
     run_job(Job(config, prepared / "synthetic", tmp_path, device="cpu", threads=1), lambda *_: None, print)
-    _, *seen = seen  # the first is that of the step that is counted on a copy
+    _, _, *seen = seen  # the first ones are of the steps that are counted on a copy
     steps = len(seen)
     assert steps > 2
     assert torch.stack(seen).tolist() == pytest.approx([0.5 * (1 - t / steps) for t in range(steps)])
