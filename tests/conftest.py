@@ -7,7 +7,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
-import torch  # noqa: F401 - before a command that reads leaves it out
+import torch
 
 from balancemm_cli.cli import main
 from balancemm_cli.data.made import synthetic
@@ -28,6 +28,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _each_epoch_is_written(monkeypatch):
     """However long that takes on this disk, so that tests know what is there."""
     monkeypatch.setattr(trainer, "SAVING", math.inf)
+
+
+@pytest.fixture
+def in_float64():
+    """Tensors are made in float64, as the figures of the authors' programs were."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -27,11 +27,7 @@ from balancemm_cli.random_streams import RandomStreams
 CASES = cases("field_official.json", "BMM_GOLDEN_FIELD")
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def of(method):

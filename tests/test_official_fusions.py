@@ -14,11 +14,7 @@ CASES = cases("models_official.json", "BMM_GOLDEN_MODELS")
 EXACT = {"rtol": 1e-7, "atol": 1e-9}
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def of(model):

@@ -1,7 +1,6 @@
 """Greedy re-balancing on MMTM with branches, step by step against what its authors' code computed, in float64."""
 
 import pytest
-import torch
 from golden import cases, fill_encoder, fill_linear, make_batch
 from torch import nn
 
@@ -24,11 +23,7 @@ TWO = ("audio", "visual")
 MODULE = {"squeeze": "fc_squeeze", "excite.audio": "fc_visual", "excite.visual": "fc_skeleton"}
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 class PlainStages(FrameEncoder):

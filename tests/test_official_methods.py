@@ -27,11 +27,7 @@ MODALITIES = ["audio", "visual"]
 PLAIN = DiscrepancySettings()
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def of(method):

@@ -32,11 +32,7 @@ def of_kind(*prefixes):
     return pytest.mark.parametrize("name", [name for name in CASES if name.startswith(prefixes)])
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def made(spec):

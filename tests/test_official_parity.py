@@ -23,11 +23,7 @@ CASES = cases("official_trajectories.json", "BMM_GOLDEN")
 STEPS = None if "BMM_GOLDEN" in os.environ else 3
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def make_network(case):

@@ -13,11 +13,7 @@ FACTORS = (0.0, 0.3, 1.0, 7.5)
 NEVER = torch.tensor(False)
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def layers():

@@ -252,6 +252,7 @@ def _list_trials(tuned: "list[Tuning]") -> None:
     """Print the settings, the spaces and the trials that are known beforehand."""
     from balancemm_cli.config.run import settings_in_words
     from balancemm_cli.config.spaces import describe_space
+    from balancemm_cli.results.tuned import in_words
 
     bases = [search.base for one in tuned for search in one.searches]
     print("\n".join(settings_in_words(bases)))
@@ -260,7 +261,7 @@ def _list_trials(tuned: "list[Tuning]") -> None:
         search = one.searches[0]
         print(f"# space of {search.base.method}: {describe_space(search.space, search.base)}")
         lines += [
-            f"{search.base.title}, trial {trial.number}: {_settings(trial.settings)}"
+            f"{search.base.title}, trial {trial.number}: {in_words(trial.settings)}"
             for search in one.searches
             for trial in search.trials
         ]
@@ -271,6 +272,8 @@ def _list_trials(tuned: "list[Tuning]") -> None:
 
 def _show_status(tuned: "list[Tuning]") -> None:
     """Print how far each trial is, and the runs with the chosen settings of a search that is over."""
+    from balancemm_cli.results.tuned import in_words
+
     rows = []
     for one in tuned:
         waiting = [search for search in one.searches if not search.data_hash or search.pending()]
@@ -279,17 +282,10 @@ def _show_status(tuned: "list[Tuning]") -> None:
             trials |= {trial.number: trial for trial, _ in search.pending()}
             for number, trial in sorted(trials.items()):
                 folder = trial.folder if search.data_hash else None
-                rows.append((trial.config, f", trial {number}: {_settings(trial.settings)}", folder))
+                rows.append((trial.config, f", trial {number}: {in_words(trial.settings)}", folder))
         if not waiting:
             rows += [(config, ", chosen settings", folder) for config, folder in one.finals()]
     show_status(rows)
-
-
-def _settings(settings: dict[str, object]) -> str:
-    from balancemm_cli.config.recipe import describe
-    from balancemm_cli.results.tuned import OWN
-
-    return describe(settings) or OWN
 
 
 def _check_out(path: Path | None) -> None:

@@ -37,7 +37,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods.base import EpochRange, Method, Step
+from balancemm_cli.methods.base import EpochRange, Method, Step, scale_gradients
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
 
@@ -113,7 +113,6 @@ class ARL(Method):
         """Scale the gradients of the encoders, then clip all, if so set."""
         factors = 1 + step.metrics["coefficient"]
         for encoder, factor in zip(network.encoders.values(), factors, strict=True):
-            gradients = [weight.grad for weight in encoder.parameters() if weight.grad is not None]
-            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+            scale_gradients(encoder.parameters(), factor)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip)

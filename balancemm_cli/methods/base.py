@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -95,6 +95,12 @@ def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
         name: feature * kept.view(-1, *[1] * (feature.ndim - 1))
         for (name, feature), kept in zip(features.items(), keep.unbind(1), strict=True)
     }
+
+
+def scale_gradients(weights: Iterable[nn.Parameter], factor: Tensor) -> None:
+    """Multiply the gradients of weights, where they have some, by a factor (0-dim), in place."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class MethodSettings(Section):

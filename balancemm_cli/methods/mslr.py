@@ -29,7 +29,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from balancemm_cli.errors import UsageError
-from balancemm_cli.methods.base import Epoch, EpochRange, Method, Step
+from balancemm_cli.methods.base import Epoch, EpochRange, Method, Step, scale_gradients
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
 
@@ -101,8 +101,7 @@ class MSLR(Method):
                 parts = [encoder, heads[name]] if name in heads else [encoder]
                 step.rates += [(factor, part) for part in parts]
             else:
-                gradients = [weight.grad for weight in encoder.parameters() if weight.grad is not None]
-                torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+                scale_gradients(encoder.parameters(), factor)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The last accuracies, and s of the epoch."""

@@ -1,6 +1,6 @@
 """What searches for settings chose, and what the runs with these settings reached: the table of `bmm tune`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from balancemm_cli.config.recipe import describe
 from balancemm_cli.config.spaces import describe_space
@@ -10,8 +10,12 @@ from balancemm_cli.runs.folder import read_result
 from balancemm_cli.runs.search import read_search
 from balancemm_cli.runs.tuning import Tuning
 
-OWN = "the recipe's own"
 NAMES = ("Data set", "Recipe", "Model", "Method", "Variant")
+
+
+def in_words(settings: Mapping[str, object]) -> str:
+    """The settings of a trial, as a person reads them."""
+    return describe(settings) or "the recipe's own"
 
 
 def tuned_table(tuned: Sequence[Tuning]) -> Table:
@@ -53,7 +57,7 @@ def _reached(tuning: Tuning) -> list[str]:
         format_summary(chosen, 100),
         format_summary(reached, 100) if reached else "",
         f"{100 * (reached.mean - chosen.mean):+.1f}" if reached else "",
-        "; ".join(describe(one.best.settings) or OWN for one in records),
+        "; ".join(in_words(one.best.settings) for one in records),
     ]
 
 
