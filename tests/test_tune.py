@@ -463,6 +463,15 @@ def test_too_few_samples_to_hold_some_out_are_refused(tmp_path, bmm):
     assert status == 3 and "no validation samples" in error and "too few training samples" in error
 
 
+def test_a_method_that_looks_at_validation_samples_is_refused_first_where_there_are_none(tmp_path, bmm):
+    write_set(tmp_path / "data" / "mine", {"train": 40, "test": 8})
+    given = ("--dataset", "mine", "--data", tmp_path / "data", "--runs", tmp_path / "runs")
+    for command in ("tune", "train"):
+        status, _, error = bmm(command, *given, "--method", "relearning")
+        assert status == 3 and "relearning looks at validation samples" in error
+    assert not (tmp_path / "runs").exists()
+
+
 # ---- the search -----------------------------------------------------------------------------------------------------
 
 
@@ -474,8 +483,8 @@ def test_the_best_on_validation_samples_is_chosen(data, tmp_path):
         last = read_history(search.trial(number).folder)[-1]
         reached[number] = (-last.accuracy["test"], last.losses["test"], number)
     assert search.chosen.number == min(reached, key=reached.get)
-    record = search.write()
-    assert record == read_search(search.folder)
+    written, record = search.write(), read_search(search.folder)
+    assert written.model_dump() == record.model_dump()
     assert record.best.accuracy == -min(reached.values())[0] and record.best.run in str(search.chosen.folder)
     final = search.question.config(3, search.chosen.settings)
     found, lines = read_searches([tmp_path])

@@ -25,7 +25,7 @@ from balancemm_cli.engine import PRELOADED, distributed
 from balancemm_cli.engine.acceleration import check_speed
 from balancemm_cli.engine.event_log import LOGS, check_log, event_log
 from balancemm_cli.engine.failure import lacks_memory
-from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.engine.trainer import check_validation, train_run
 from balancemm_cli.errors import BmmError, InputError, Interrupted, UsageError, os_error_sentence
 from balancemm_cli.models import check_encoders
 from balancemm_cli.runs.folder import RunFolder
@@ -163,6 +163,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         shapes = {name: kind_of(data[job.data].modalities[name]).shape for name in used}
         check_encoders(job.config.model, settings.encoder, shapes, settings.encoders)
         check_speed(settings.speed)
+        check_validation(job.config, job.config.build_methods(used), data[job.data])
 
 
 def run_jobs(

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Loading, Room, make_resident
+from balancemm_cli.data.store import PreparedSet
 from balancemm_cli.engine import checkpoint, distributed
 from balancemm_cli.engine.acceleration import Stepper, check_speed
 from balancemm_cli.engine.batches import training_batches, validation_batches
@@ -26,7 +28,7 @@ from balancemm_cli.engine.recording import RunWriter, epoch_record
 from balancemm_cli.engine.state import RunState, fit_encoders
 from balancemm_cli.engine.trial import try_batch
 from balancemm_cli.errors import InputError, Interrupted
-from balancemm_cli.methods.base import Batches, Epoch, Step
+from balancemm_cli.methods.base import Batches, Epoch, Method, Step
 from balancemm_cli.models.weights import start
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
@@ -72,7 +74,7 @@ class Trainer:
         self.state = RunState(
             self.config, self.inputs.shapes, self.data.classes, self.steps_per_epoch, device
         )
-        self._check_validation()
+        check_validation(self.config, self.state.methods, self.data)
         self.writer = RunWriter(folder, self.state, self.sources["test"])
         of = self.state
         self.stepper = Stepper(of.network, of.methods, of.optimizer, self.settings, mark)
@@ -129,15 +131,6 @@ class Trainer:
             )
         self.state.load_state_dict(state)
         return True
-
-    def _check_validation(self) -> None:
-        """InputError for a method that looks at validation samples where there are none."""
-        for name, method in zip(self.config.methods, self.state.methods, strict=True):
-            if method.needs_validation and "val" not in self.sources:
-                raise InputError(
-                    f"Method {name} looks at validation samples, and {self.data.folder} has none. Prepare the data "
-                    "with some, or take another method."
-                )
 
     def _start_from_weights(self) -> None:
         expected = self.config.weights
@@ -319,6 +312,16 @@ class Trainer:
         self.writer.epochs()
         self.writer.result("diverged", diverged=where)
         raise distributed.said_once(InputError(diverged_message(self.folder, **where)))
+
+
+def check_validation(config: RunConfig, methods: Iterable[Method], data: PreparedSet) -> None:
+    """InputError for a method that looks at validation samples where the data set has none."""
+    for name, method in zip(config.methods, methods, strict=True):
+        if method.needs_validation and not data.counts.get("val"):
+            raise InputError(
+                f"Method {name} looks at validation samples, and {data.folder} has none. Prepare the data with some, "
+                "or take another method."
+            )
 
 
 def diverged_message(folder: RunFolder, epoch: int = 0, step: int = 0, before: str = "") -> str:
