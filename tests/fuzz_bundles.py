@@ -36,9 +36,9 @@ from balancemm_cli.errors import BmmError
 from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.results import formats
 from balancemm_cli.results.bundle import INDEX, unpack_all, write_bundle
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all, draw_figure
-from balancemm_cli.results.groups import collect
 from balancemm_cli.results.report import train_command
 from balancemm_cli.runs.evaluation import Point, RunEvaluation, keep
 from balancemm_cli.runs.folder import write_table

@@ -15,7 +15,7 @@ from test_report import bmm
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.results.bundle import INDEX, unpack, write_bundle
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 
 OUTSIDE = ("../a/b/result.json", "/tmp/bmm-outside/result.json")
 EMPTY = {"size": 0, "sha256": hashlib.sha256().hexdigest()}

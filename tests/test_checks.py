@@ -15,7 +15,7 @@ from balancemm_cli.config.suites import Expected, Suite, load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import checks, published, tables
 from balancemm_cli.results.bundle import write_bundle
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.statistics import summarize
 from balancemm_cli.results.verdicts import Verdict, chance, decide
 

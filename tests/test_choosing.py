@@ -8,7 +8,8 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import published, selections, tables
-from balancemm_cli.results.groups import choose, collect
+from balancemm_cli.results.collection import collect
+from balancemm_cli.results.groups import choose
 from balancemm_cli.results.rows import rows
 
 COLUMNS = ["source", "table", "dataset", "model", "method", "metric", "value", "unit", "note", "split"]

@@ -11,10 +11,10 @@ from run_folders import write_run
 
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import figures
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.figures.features import draw_features
 from balancemm_cli.results.figures.missing import draw_missing
 from balancemm_cli.results.figures.probes import draw_probes
-from balancemm_cli.results.groups import collect
 from balancemm_cli.results.tables import tables
 from balancemm_cli.runs.folder import write_table
 

@@ -24,7 +24,7 @@ from balancemm_cli.errors import InputError
 from balancemm_cli.extensions import LOADED, RESERVED, Extension, source_identity
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Method
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.settings import recipe_notes
 from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.testing.sets import tiny_set

@@ -10,10 +10,10 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError
 from balancemm_cli.results import figures
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.figures import drawing
 from balancemm_cli.results.figures.drawing import STYLE, WINDOWS, legend, named, save, windows
 from balancemm_cli.results.figures.modulation import read_steps
-from balancemm_cli.results.groups import collect
 
 KINDS = ("accuracy", "modulation", "epochs")
 

@@ -9,11 +9,11 @@ from itertools import product
 import pytest
 from run_folders import write_demo, write_run
 
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.figures import draw_all
 from balancemm_cli.results.figures.drawing import DPI
 from balancemm_cli.results.formats import Table, to_html, to_latex, to_markdown
-from balancemm_cli.results.groups import collect
 
 AWKWARD = Table(
     "50 % of a_b & c: {x} \\\\ ~ ^ # $ < > ± − — † ρ Δ λ",

@@ -11,8 +11,8 @@ from run_folders import write_run, write_search
 
 from balancemm_cli.config import run as config_run
 from balancemm_cli.results import formats, rows, tables
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.gains import gains
-from balancemm_cli.results.groups import collect
 from balancemm_cli.results.statistics import minimum_detectable
 from balancemm_cli.runs.folder import write_table
 from balancemm_cli.runs.schema import DataIdentity

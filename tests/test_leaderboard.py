@@ -12,7 +12,7 @@ from test_formats import CHROMIUM, shown
 from test_report import bmm
 
 from balancemm_cli.results.board import Board
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.leaderboard import Leaderboard, by_dataset, costs, over_datasets
 from balancemm_cli.results.ranking import critical_difference
 from balancemm_cli.results.references import with_references

@@ -13,7 +13,7 @@ from balancemm_cli.methods import METHODS
 from balancemm_cli.models import MODELS
 from balancemm_cli.resources import benchmarks_folder
 from balancemm_cli.results import figures, literature, published
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.rows import record, row
 from balancemm_cli.runs.schema import DataIdentity
 

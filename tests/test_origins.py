@@ -9,9 +9,9 @@ from balancemm_cli.extensions import LOADED
 from balancemm_cli.methods import METHODS
 from balancemm_cli.models import MODELS
 from balancemm_cli.origin import not_held, origins
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.formats import to_markdown
-from balancemm_cli.results.groups import collect
 
 OURS = [
     name

@@ -8,7 +8,7 @@ from run_folders import write_run
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import paper_tables, published
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 
 
 def write_cell(root, method, seeds, accuracy, **more):

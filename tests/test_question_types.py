@@ -5,7 +5,7 @@ import json
 import pytest
 from run_folders import write_run
 
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.tables import tables
 
 FOUND = {

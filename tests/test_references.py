@@ -9,9 +9,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from test_report import bmm
 
 from balancemm_cli.results.bundle import write_bundle
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.gains import gains
-from balancemm_cli.results.groups import Group, choose, collect
+from balancemm_cli.results.groups import Group, choose
 from balancemm_cli.results.references import with_references
 from balancemm_cli.results.rows import record, row
 from balancemm_cli.runs.reading import read_table

@@ -11,7 +11,7 @@ from run_folders import write_demo, write_run
 from warm_python import python
 
 from balancemm_cli.config.recipe import recipes
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.report import seeds_text, train_command
 
 ROOT = Path(__file__).parents[1]

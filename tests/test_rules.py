@@ -9,8 +9,8 @@ from run_folders import write_run, write_search
 from balancemm_cli.methods import METHODS
 from balancemm_cli.origin import origins
 from balancemm_cli.results import rows, tables
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.formats import to_latex
-from balancemm_cli.results.groups import collect
 from balancemm_cli.results.references import with_references
 from balancemm_cli.results.rules import RULES, checked, marks
 from balancemm_cli.runs.schema import DataIdentity

@@ -21,7 +21,7 @@ from balancemm_cli.engine import checkpoint
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods import METHODS
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.runs.evaluation import RunEvaluation, keep, read_evaluation
 from balancemm_cli.runs.folder import ALIVE, LOCK, RunFolder, is_locked
 from balancemm_cli.runs.places import Places

@@ -4,8 +4,8 @@ import pytest
 from run_folders import write_demo, write_run
 
 from balancemm_cli.results import tables
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.formats import to_html, to_latex, to_markdown
-from balancemm_cli.results.groups import collect
 from balancemm_cli.results.references import with_references
 from balancemm_cli.results.rows import rows
 from balancemm_cli.results.sentences import sentences

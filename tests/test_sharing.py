@@ -15,7 +15,8 @@ from balancemm_cli.errors import InputError
 from balancemm_cli.results import rows, selections, tables
 from balancemm_cli.results.board import Board
 from balancemm_cli.results.bundle import owner_named, unpack_all, write_bundle
-from balancemm_cli.results.groups import choose, collect
+from balancemm_cli.results.collection import collect
+from balancemm_cli.results.groups import choose
 from balancemm_cli.results.leaderboard import Leaderboard
 from balancemm_cli.results.references import with_references
 from balancemm_cli.results.rules import checked

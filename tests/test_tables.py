@@ -14,8 +14,9 @@ from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import formats, rows, tables
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
-from balancemm_cli.results.groups import collect, labels
+from balancemm_cli.results.groups import labels
 from balancemm_cli.runs.folder import ALIVE
 from balancemm_cli.runs.schema import selection_named
 

@@ -16,13 +16,13 @@ from balancemm_cli.data.store import open_set
 from balancemm_cli.engine.trainer import train_run
 from balancemm_cli.errors import InputError
 from balancemm_cli.results import figures
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.figures.classes import draw_classes
 from balancemm_cli.results.figures.discrepancy import draw_discrepancy
 from balancemm_cli.results.figures.drops import draw_drops
 from balancemm_cli.results.figures.loss import draw_loss
 from balancemm_cli.results.figures.modulation import draw_modulation
 from balancemm_cli.results.figures.sensitivity import draw_sensitivity
-from balancemm_cli.results.groups import collect
 from balancemm_cli.runs.folder import RunFolder, write_table
 from balancemm_cli.runs.reading import read_table
 

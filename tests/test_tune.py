@@ -31,7 +31,7 @@ from balancemm_cli.engine.run_evaluation import evaluate_run
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import EpochRange
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.runs.folder import read_result
 from balancemm_cli.runs.places import Places
 from balancemm_cli.runs.reading import read_history
@@ -713,6 +713,34 @@ def test_the_command_searches_for_each_fold(tmp_path, bmm):
     assert "| 4 " in row and row.count("(2)") == 2  # four trials; mean over two folds, of both
     found, _ = read_searches([tmp_path / "runs"])
     assert sorted(record.seed for records in found.values() for record in records) == [0, 1]
+
+
+def test_what_was_tuned_fold_by_fold_is_one_row(tmp_path, bmm):
+    write_set(tmp_path / "data" / "mine", {fold_name(number): 12 for number in (1, 2, 3)})
+    (tmp_path / "mine.toml").write_text(SUITE.replace(', "wikipedia"', ""))
+    places = ("--data", tmp_path / "data", "--runs", tmp_path / "runs", "--device", "cpu", "--threads", "1")
+    status, out, error = bmm("tune", "--suite", tmp_path / "mine.toml", "--budget", "3", *places)
+    assert status == 0, error
+    found, _ = read_searches([tmp_path / "runs"])
+    chosen = {record.method: set() for records in found.values() for record in records}
+    for record in (record for records in found.values() for record in records):
+        chosen[record.method].add(record.settings_hash)
+    assert len(chosen["opm"]) == 2  # else this shows nothing
+    rows = json.loads(bmm("report", tmp_path / "runs", "--format", "json")[1])
+    assert len(rows) == len({(row["model"], row["method"]) for row in rows}) == 6  # with ensemble and majority
+    for row in rows:
+        assert row["seeds"] == [0, 1]
+        if row["model"] not in ("majority", "ensemble"):
+            assert row["rules"]["tuned"] is None, row["rules"]
+    opm = next(row for row in rows if row["method"] == "opm")
+    assert opm["hashes"]["settings"] == "per seed" and opm["gain"]["tuned"] and opm["gain"]["n"] == 2
+    status, out, _ = bmm("report", tmp_path / "runs", "--format", "markdown")
+    assert status == 0 and "=per seed" in out
+    (tmp_path / "report").mkdir()
+    status, out, _ = bmm("report", tmp_path / "runs", "--out", tmp_path / "report")
+    written = "".join(path.read_text() for path in (tmp_path / "report").glob("*.md"))
+    again = [line for line in written.splitlines() if line.strip().startswith("bmm train") and " opm " in line]
+    assert len(again) == 2 and "per seed" not in "".join(again)
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

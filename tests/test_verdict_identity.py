@@ -11,7 +11,7 @@ from run_folders import official, write_run
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.results import checks, paper_tables, published, tables
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.verdicts import judge, reached
 from balancemm_cli.runs.run import read_run
 from balancemm_cli.runs.schema import DataIdentity

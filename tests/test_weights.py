@@ -20,7 +20,7 @@ from balancemm_cli.errors import InputError, UsageError
 from balancemm_cli.models import build
 from balancemm_cli.models.encoders import SequenceShape, SmallResNet
 from balancemm_cli.models.weights import digest, start, stem
-from balancemm_cli.results.groups import collect
+from balancemm_cli.results.collection import collect
 from balancemm_cli.results.report import train_command
 
 CPU = torch.device("cpu")

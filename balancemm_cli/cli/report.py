@@ -14,8 +14,9 @@ from balancemm_cli.errors import CheckError, UsageError, first_of, unknown
 
 if TYPE_CHECKING:
     from balancemm_cli.config.suites import Suite
+    from balancemm_cli.results.collection import Collection
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.groups import Collection, Group
+    from balancemm_cli.results.groups import Group
     from balancemm_cli.runs.schema import Selection
 
 FORMATS = ("rich", "markdown", "latex", "html", "csv", "json")
@@ -160,8 +161,9 @@ def report(
 
     from balancemm_cli.config.suites import load_suite
     from balancemm_cli.results.bundle import unpack_all
+    from balancemm_cli.results.collection import collect
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.groups import choose, collect
+    from balancemm_cli.results.groups import choose
     from balancemm_cli.results.leaderboard import Leaderboard
     from balancemm_cli.results.published import named
     from balancemm_cli.results.references import with_references

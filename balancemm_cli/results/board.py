@@ -7,7 +7,7 @@ methods have. All others are named.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -124,7 +124,7 @@ class Board:
             if not group.first.model.startswith(UNIMODAL):
                 rows, dataset = by_names.setdefault(names, {}), group.first.dataset
                 rows[dataset] = row(
-                    _joined(rows[dataset].group, group) if dataset in rows else group, selection
+                    rows[dataset].group.joined(group) if dataset in rows else group, selection
                 )
         self.entries = [Entry(names, rows) for names, rows in by_names.items()]
         self.optimistic: set[str] = set()  # data sets of which the test part chose the best modality
@@ -302,14 +302,6 @@ def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
         tuned = sorted({f"tuned ({search.search}, {search.allowed})" for search in group.searches})
         found.append(((*group.names[1:], "; ".join(tuned) or describe(settings), group.whose), group))
     return found
-
-
-def _joined(group: Group, other: Group) -> Group:
-    """Two groups that searches of one kind and budget chose as one. Of a set cut into folds each seed has a search of
-    its own; of a seed that both have the run of the first stays."""
-    runs = {run.result.seed: run for run in (*other.runs, *group.runs)}
-    searches = (*group.searches, *other.searches)
-    return replace(group, runs=[runs[seed] for seed in sorted(runs)], searches=searches)
 
 
 def _accuracies(one: Row) -> dict[int, float]:

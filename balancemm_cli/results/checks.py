@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.config.suites import GAIN, Expected, Suite
+from balancemm_cli.results.collection import Collection
 from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.gains import gains, pairs
-from balancemm_cli.results.groups import Collection, Group
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.paper_tables import cells
 from balancemm_cli.results.published import other_reader
 from balancemm_cli.results.statistics import TOST_LEVEL, Summary, within_bounds

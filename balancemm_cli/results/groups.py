@@ -1,30 +1,22 @@
-"""Puts together the runs that differ in nothing but their seed.
-
-Nothing found is dropped in silence: whatever
-does not enter a group is named, with its reason, in `Collection.left_out`.
-"""
+"""Runs that differ in nothing but their seed, and what tells groups of them apart."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
-from balancemm_cli.config.run import read_config
-from balancemm_cli.config.suites import Suite
-from balancemm_cli.errors import BmmError, InputError, UsageError, first_of, plain, unknown
-from balancemm_cli.results.evidence import without_predictions
-from balancemm_cli.results.sharing import NOBODY, OWN, Bundle, borne_out, doubted, each_once
-from balancemm_cli.runs.places import ADVICE
-from balancemm_cli.runs.run import Run, read_all, state_of
+from balancemm_cli.errors import UsageError, unknown
+from balancemm_cli.results.sharing import NOBODY, OWN
+from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Hashes, Result, Selection
-from balancemm_cli.runs.search import SearchRecord, read_searches
+from balancemm_cli.runs.search import SearchRecord
 
 UNIMODAL = (
     "unimodal-"  # begins the name of a model of one modality, as models say, which nothing here imports
 )
 NAMES = ("dataset", "model", "method", "variant", "recipe")
+PER_SEED = "per seed"  # what is said of a setting that a search of its own chose for each run
 METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables list them
 
 Key = tuple[str, Hashes]
@@ -34,7 +26,8 @@ Key = tuple[str, Hashes]
 class Group:
     """Finished runs of one protocol, one a seed; `differences` set it apart from groups of the same names.
 
-    `searches` are the records of those that chose its settings, `whose` is its owner where there are several.
+    `searches` are the records of those that chose its settings, for all runs or, of a set cut into folds, for each run
+    its own; `whose` is its owner where there are several.
     """
 
     runs: list[Run]
@@ -63,6 +56,11 @@ class Group:
         return self.owner, self.first.hashes
 
     @property
+    def hashes(self) -> dict[str, str | None]:
+        """The hashes by their names, of which PER_SEED stands for that of settings which the runs do not share."""
+        return self.first.hashes.model_dump() | ({"settings": PER_SEED} if len(self.by_settings) > 1 else {})
+
+    @property
     def described(self) -> str:
         """In what it differs from groups of the same names: settings, and whose it is."""
         return " · ".join(filter(None, [describe(self.differences), self.whose]))
@@ -88,126 +86,40 @@ class Group:
         return one.dataset, one.model, one.method, one.variant, one.recipe
 
     @cached_property
+    def by_settings(self) -> "list[Group]":
+        """Its runs in groups of the same settings: itself, unless each run has those of a search of its own."""
+        found: dict[str, list[Run]] = defaultdict(list)
+        for run in self.runs:
+            found[run.result.hashes.settings].append(run)
+        return [self] if len(found) == 1 else [replace(self, runs=runs) for runs in found.values()]
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """The settings by their --set key, of which PER_SEED stands for one that the runs do not share."""
+        several = [next((run.settings for run in one.runs if run.settings), {}) for one in self.by_settings]
+        keys = dict.fromkeys(key for one in several for key in one)
+        return {
+            key: several[0].get(key)
+            if all(one.get(key) == several[0].get(key) for one in several)
+            else PER_SEED
+            for key in keys
+        }
+
+    @cached_property
     def common(self) -> dict[str, object]:
-        """The settings, the same for all runs of one protocol, with the hashes of data and splits."""
-        settings = next((run.settings for run in self.runs if run.settings), {})
+        """The settings that can matter, but for the seed, with the hashes of data and splits."""
         hashes = {"data hash": self.first.hashes.data[:8]}
         if self.first.hashes.splits:
             hashes["splits hash"] = self.first.hashes.splits[:8]
         return {
-            key: value for key, value in settings.items() if key not in {"seed", *WITHOUT_EFFECT}
+            key: value for key, value in self.settings.items() if key not in {"seed", *WITHOUT_EFFECT}
         } | hashes
 
-
-@dataclass(frozen=True)
-class Collection:
-    """The groups in the order of a table, and a line for each run or folder that is in none of them.
-
-    `twins` are runs that were counted already, as those of a bundle beside their folders; `remarks` say what runs of
-    one owner say against those of another, which are in groups.
-    """
-
-    groups: list[Group]
-    left_out: list[str]
-    twins: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-
-def collect(
-    folders: Sequence[Path],
-    selection: Selection,
-    *,
-    may_be_empty: bool = False,
-    suite: tuple[str, Suite] | None = None,
-    bundles: Sequence[Bundle] = (),
-    owner: str = "",
-) -> Collection:
-    """Read every run under `folders`, which are the `owner`'s, and of `bundles`, and group the finished ones that have
-    this selection; with a name and a `suite` those alone that belong to it.
-
-    InputError where a folder does not exist, or, unless it `may_be_empty`, where not one run can be shown (the
-    message names why).
-    """
-    runs, left_out = _read(folders, suite)
-    usable = [
-        replace(run, owner=owner, claimed=without_predictions(run))
-        for run in _usable(runs, selection, left_out)
-    ]
-    searches = {owner: _searches(folders, left_out)}
-    for bundle in bundles:
-        others, lines = _read([bundle.folder], suite)
-        others, faults = borne_out(_usable(others, selection, lines), bundle)
-        searches[bundle.owner] = _searches([bundle.folder], lines) if others else {}
-        usable += others
-        left_out += [*map(bundle.in_words, lines), *faults]
-    if not usable and not left_out and not may_be_empty:
-        places = ", ".join(map(str, [*folders, *(bundle.path for bundle in bundles)]))
-        raise InputError(f"There are no runs under {places}. {ADVICE}")
-    usable, copies = each_once(usable)
-    usable, remarks = doubted(usable)
-    groups, twins = _group(usable)
-    groups = [_with_searches(one, searches[one.owner], left_out) for one in groups]
-    if not groups and not may_be_empty:
-        raise InputError(f"No finished run to report. {first_of(left_out)}")
-    return Collection(groups, left_out, copies + twins, remarks)
-
-
-def _read(folders: Sequence[Path], suite: tuple[str, Suite] | None) -> tuple[list[Run], list[str]]:
-    if suite is None:
-        return read_all(folders)
-    runs, left_out = read_all(folders, lambda folder: _of_another(folder, *suite))
-    return [run for run in runs if _belongs(run, *suite)], left_out
-
-
-def _usable(runs: Sequence[Run], selection: Selection, left_out: list[str]) -> list[Run]:
-    """The finished runs that were tested and have a selection; `left_out` gets a line for others."""
-    usable: list[Run] = []
-    tested = [run for run in runs if run.result.tested_on == "test"]
-    if trials := len(runs) - len(tested):
-        left_out.append(f"trials of `bmm tune` ({trials}), whose numbers are of validation samples.")
-    for run in tested:
-        if run.result.status != "finished":
-            left_out.append(f"{run.folder}: {state_of(run)}, not averaged.")
-        elif selection not in run.result.selections:
-            left_out.append(f"{run.folder}: it has no '{selection}' epoch (no such split), not averaged.")
-        else:
-            usable.append(run)
-    return usable
-
-
-def _searches(folders: Sequence[Path], left_out: list[str]) -> dict[str, list[SearchRecord]]:
-    found, damaged = read_searches(folders)
-    left_out += damaged
-    return found
-
-
-def _with_searches(
-    group: Group, searches: Mapping[str, Sequence[SearchRecord]], left_out: list[str]
-) -> Group:
-    """The group with the records of the searches that chose its settings, whose choice these are."""
-    found = []
-    for record in searches.get(group.first.hashes.settings, ()):
-        if all(group.common.get(key) == value for key, value in record.best.settings.items()):
-            found.append(record)
-        else:
-            left_out.append(
-                f"a search of {record.model} {record.method}: it chose {plain(describe(record.best.settings))}, which "
-                "the runs that it names do not have."
-            )
-    return replace(group, searches=tuple(found))
-
-
-def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
-    """Group by the hashes; and a line for each seed that a group has already."""
-    twins: list[str] = []
-    by_hashes: dict[Key, dict[int, Run]] = defaultdict(dict)
-    for run in runs:
-        seeds = by_hashes[run.owner, run.result.hashes]
-        twin = seeds.setdefault(run.result.seed, run)
-        if twin is not run:
-            twins.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
-    groups = [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()]
-    return arranged(groups), twins
+    def joined(self, other: "Group") -> "Group":
+        """This group with the runs of another one whose seeds it has not, and the searches of both."""
+        runs = {run.result.seed: run for run in (*other.runs, *self.runs)}
+        searches = (*self.searches, *other.searches)
+        return replace(self, runs=[runs[seed] for seed in sorted(runs)], searches=searches)
 
 
 def arranged(groups: list[Group]) -> list[Group]:
@@ -265,22 +177,6 @@ def _order(group: Group) -> tuple:
         group.first.hashes.settings,
         group.owner,
     )
-
-
-def _belongs(run: Run, name: str, suite: Suite) -> bool:
-    """Whether a run belongs to a suite: it is one that the suite plans, or was trained for it as it was then, which its
-    folder tells; former versions put it into a folder of the suite's name."""
-    return name in (run.suite, *run.folder.parts[-3:-2]) or (
-        run.config is not None and suite.plans(run.config)
-    )
-
-
-def _of_another(folder: Path, name: str, suite: Suite) -> bool:
-    """Whether a folder that holds no readable run is that of a run which the suite does not plan."""
-    try:
-        return name not in folder.parts[-3:-2] and not suite.plans(read_config(folder / "config.toml"))
-    except BmmError:
-        return False
 
 
 def choose(groups: Sequence[Group], where: Sequence[str]) -> list[Group]:

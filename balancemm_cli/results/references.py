@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from balancemm_cli.errors import InputError
 from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.results.evidence import kept
-from balancemm_cli.results.groups import UNIMODAL, Group, arranged
+from balancemm_cli.results.groups import UNIMODAL, Group, Key, arranged
 from balancemm_cli.results.sharing import NOBODY
 from balancemm_cli.results.statistics import GAP
 from balancemm_cli.results.terms import searched, terms
@@ -72,10 +72,15 @@ def _ensembles(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]:
     found: dict[tuple, tuple[SearchRecord, ...]] = {}
     for group in groups:
         if group.first.model.startswith(UNIMODAL) and group.runs[0].config:
-            for key, search in _terms(group):
+            for key, searches in _terms(group):
                 families[key][group.first.model.removeprefix(UNIMODAL)] = group
-                found[key] = (search,) if search else ()
+                found[key] = searches
+    formed: set[tuple[Key, ...]] = set()  # of members that share several terms there is one
     for key, alone in families.items():
+        members = tuple(group.key for group in alone.values())
+        if members in formed:
+            continue
+        formed.add(members)
         one = next(iter(alone.values()))
         needed = _modalities(one, groups, alone)
         tuned = ", tuned" * bool(found[key])
@@ -86,10 +91,10 @@ def _ensembles(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]:
             yield from _ensemble([alone[modality] for modality in needed], name, found[key], left_out)
 
 
-def _terms(group: Group) -> list[tuple[tuple, SearchRecord | None]]:
+def _terms(group: Group) -> list[tuple[tuple, tuple[SearchRecord, ...]]]:
     """What the members of an ensemble share: settings, or where searches chose these, what the searches share."""
     own = ("model", "method")
-    return [*searched(group, own).items()] or [(terms(group, own), None)]
+    return [*searched(group, own).items()] or [(terms(group, own), ())]
 
 
 def _modalities(one: Group, groups: Sequence[Group], alone: Mapping[str, Group]) -> list[str]:

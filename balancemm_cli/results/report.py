@@ -48,13 +48,15 @@ def _reproduction(groups: list[Group]) -> str:
     ]
     for group in groups:
         name = ", ".join((*group.names, *filter(None, [group.described])))
-        settings = group.first.hashes.settings[:8]
-        lines.append(f"- {name} (settings hash {settings}):\n\n  ```\n  {train_command(group)}\n  ```\n")
+        parts = group.by_settings
+        hashes = ", ".join(part.first.hashes.settings[:8] for part in parts)
+        commands = "\n  ".join(map(train_command, parts))
+        lines.append(f"- {name} (settings hash {hashes}):\n\n  ```\n  {commands}\n  ```\n")
     return "\n".join(lines)
 
 
 def train_command(group: Group) -> str:
-    """The `bmm train` command that makes a group's runs again.
+    """The `bmm train` command that makes the runs of a group with the same settings again.
 
     Settings that are not those of the recipe are given with --set, a file of weights by its SHA-256. Where the
     recipe is not known here (it was the user's own file), the command ends in a comment that names the run's

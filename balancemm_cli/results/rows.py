@@ -132,7 +132,7 @@ def record(one: Row) -> dict[str, object]:
         "rules": dict(one.rules),
         "split": first.split,
         "samples": {split: {"used": n, "expected": m} for split, (n, m) in one.samples.items()},
-        "hashes": first.hashes.model_dump(),
+        "hashes": one.group.hashes,
         "version": _distinct(environments, "version"),
         "git": _distinct(environments, "git"),
         "torch": _distinct(environments, "torch"),

@@ -4,7 +4,7 @@ The list is data: a rule has a name, what it asks, and a check that gives the re
 says what the files of the runs show. It is no proof: whoever makes up all files of a run can make up these as well.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from balancemm_cli.errors import first_of
@@ -99,20 +99,26 @@ def _tuned(case: Case) -> str:
         return "No search chose its settings."
     if not case.is_method or (case.baseline and tuned_alike(case.group, case.baseline)):
         return ""
-    others = {
-        _extent(search)
+    others = [
+        search
         for group in case.others
         if (group.owner, *group.names[:3]) == (case.group.owner, *case.group.names[:2], BASELINE)
         for search in group.searches
-    }
-    mine = " and ".join(sorted(map(_extent, case.group.searches)))
+    ]
+    mine = _extent(case.group.searches)
     if not others:
         return f"No search chose its baseline's settings; its own are from {mine}."
-    return f"Its settings are from {mine}, and its baseline's from {' and '.join(sorted(others))}, in other terms."
+    return f"Its settings are from {mine}, and its baseline's from {_extent(others)}, in other terms."
 
 
-def _extent(search: SearchRecord) -> str:
-    return f"{len(search.trials)} trials ({search.search}, budget {search.allowed}, seed {search.seed})"
+def _extent(searches: Iterable[SearchRecord]) -> str:
+    seeds: dict[str, set[int]] = {}
+    for search in searches:
+        kind = f"{len(search.trials)} trials ({search.search}, budget {search.allowed}"
+        seeds.setdefault(kind, set()).add(search.seed)
+    return " and ".join(
+        f"{kind}, seed {', '.join(map(str, sorted(of)))})" for kind, of in sorted(seeds.items())
+    )
 
 
 def _code(case: Case) -> str:

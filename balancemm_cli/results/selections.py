@@ -86,6 +86,6 @@ def _record(group: Group) -> dict[str, object]:
         "seeds": group.seeds,
         **{one: plain(accuracy(group, one)) for one in SELECTIONS},
         "optimism": {one: plain(optimism(group, one)) for one in SELECTIONS if one != BEST},
-        "hashes": group.first.hashes.model_dump(),
+        "hashes": group.hashes,
         "runs": [str(run.folder) for run in group.runs],
     }

@@ -15,13 +15,12 @@ SHOWN = 20  # groups that a note names
 
 
 def beyond_recipe(group: Group) -> dict[str, object]:
-    """The settings of a group that its recipe does not give, by their --set key.
+    """The settings of a group that its recipe does not give, by their --set key; see `Group.settings`.
 
     UsageError where the recipe, a file of the user's own, is not known here.
     """
-    run = group.runs[0]
     given = _of_recipe(group.names)
-    return {key: value for key, value in run.settings.items() if given.get(key) != value and is_key(key)}
+    return {key: value for key, value in group.settings.items() if given.get(key) != value and is_key(key)}
 
 
 @cache

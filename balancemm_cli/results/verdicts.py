@@ -130,9 +130,10 @@ def _planned_settings(number: Published) -> dict[str, object]:
 
 
 def follows(group: Group, config: RunConfig) -> bool:
-    """Whether a group has exactly these settings, but for the seed."""
+    """Whether all runs of a group have exactly these settings, but for the seed."""
     started = config.starting_from(str(group.runs[0].settings.get("weights")))
-    return started.hash(group.first.hashes.data, with_seed=False) == group.first.hashes.settings
+    expected = started.hash(group.first.hashes.data, with_seed=False)
+    return all(run.result.hashes.settings == expected for run in group.runs)
 
 
 def reached(group: Group, metric: str, selection: Selection) -> Summary | None:

@@ -1,0 +1,149 @@
+"""Reads the runs that a report is of, and puts together those that differ in nothing but their seed.
+
+Nothing found is dropped in silence: whatever does not enter a group is named, with its reason, in
+`Collection.left_out`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from balancemm_cli.config.recipe import describe
+from balancemm_cli.config.run import read_config
+from balancemm_cli.config.suites import Suite
+from balancemm_cli.errors import BmmError, InputError, first_of, plain
+from balancemm_cli.results.evidence import without_predictions
+from balancemm_cli.results.groups import Group, Key, arranged
+from balancemm_cli.results.sharing import Bundle, borne_out, doubted, each_once
+from balancemm_cli.results.terms import joined
+from balancemm_cli.runs.places import ADVICE
+from balancemm_cli.runs.run import Run, read_all, state_of
+from balancemm_cli.runs.schema import Selection
+from balancemm_cli.runs.search import SearchRecord, read_searches
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The groups in the order of a table, and a line for each run or folder that is in none of them.
+
+    `twins` are runs that were counted already, as those of a bundle beside their folders; `remarks` say what runs of
+    one owner say against those of another, which are in groups.
+    """
+
+    groups: list[Group]
+    left_out: list[str]
+    twins: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def collect(
+    folders: Sequence[Path],
+    selection: Selection,
+    *,
+    may_be_empty: bool = False,
+    suite: tuple[str, Suite] | None = None,
+    bundles: Sequence[Bundle] = (),
+    owner: str = "",
+) -> Collection:
+    """Read every run under `folders`, which are the `owner`'s, and of `bundles`, and group the finished ones that have
+    this selection; with a name and a `suite` those alone that belong to it.
+
+    InputError where a folder does not exist, or, unless it `may_be_empty`, where not one run can be shown (the
+    message names why).
+    """
+    runs, left_out = _read(folders, suite)
+    usable = [
+        replace(run, owner=owner, claimed=without_predictions(run))
+        for run in _usable(runs, selection, left_out)
+    ]
+    searches = {owner: _searches(folders, left_out)}
+    for bundle in bundles:
+        others, lines = _read([bundle.folder], suite)
+        others, faults = borne_out(_usable(others, selection, lines), bundle)
+        searches[bundle.owner] = _searches([bundle.folder], lines) if others else {}
+        usable += others
+        left_out += [*map(bundle.in_words, lines), *faults]
+    if not usable and not left_out and not may_be_empty:
+        places = ", ".join(map(str, [*folders, *(bundle.path for bundle in bundles)]))
+        raise InputError(f"There are no runs under {places}. {ADVICE}")
+    usable, copies = each_once(usable)
+    usable, remarks = doubted(usable)
+    groups, twins = _group(usable)
+    groups = arranged(joined([_with_searches(one, searches[one.owner], left_out) for one in groups]))
+    if not groups and not may_be_empty:
+        raise InputError(f"No finished run to report. {first_of(left_out)}")
+    return Collection(groups, left_out, copies + twins, remarks)
+
+
+def _read(folders: Sequence[Path], suite: tuple[str, Suite] | None) -> tuple[list[Run], list[str]]:
+    if suite is None:
+        return read_all(folders)
+    runs, left_out = read_all(folders, lambda folder: _of_another(folder, *suite))
+    return [run for run in runs if _belongs(run, *suite)], left_out
+
+
+def _usable(runs: Sequence[Run], selection: Selection, left_out: list[str]) -> list[Run]:
+    """The finished runs that were tested and have a selection; `left_out` gets a line for others."""
+    usable: list[Run] = []
+    tested = [run for run in runs if run.result.tested_on == "test"]
+    if trials := len(runs) - len(tested):
+        left_out.append(f"trials of `bmm tune` ({trials}), whose numbers are of validation samples.")
+    for run in tested:
+        if run.result.status != "finished":
+            left_out.append(f"{run.folder}: {state_of(run)}, not averaged.")
+        elif selection not in run.result.selections:
+            left_out.append(f"{run.folder}: it has no '{selection}' epoch (no such split), not averaged.")
+        else:
+            usable.append(run)
+    return usable
+
+
+def _searches(folders: Sequence[Path], left_out: list[str]) -> dict[str, list[SearchRecord]]:
+    found, damaged = read_searches(folders)
+    left_out += damaged
+    return found
+
+
+def _with_searches(
+    group: Group, searches: Mapping[str, Sequence[SearchRecord]], left_out: list[str]
+) -> Group:
+    """The group with the records of the searches that chose its settings, whose choice these are."""
+    found = []
+    for record in searches.get(group.first.hashes.settings, ()):
+        if all(group.common.get(key) == value for key, value in record.best.settings.items()):
+            found.append(record)
+        else:
+            left_out.append(
+                f"a search of {record.model} {record.method}: it chose {plain(describe(record.best.settings))}, which "
+                "the runs that it names do not have."
+            )
+    return replace(group, searches=tuple(found))
+
+
+def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
+    """Group by the hashes; and a line for each seed that a group has already."""
+    twins: list[str] = []
+    by_hashes: dict[Key, dict[int, Run]] = defaultdict(dict)
+    for run in runs:
+        seeds = by_hashes[run.owner, run.result.hashes]
+        twin = seeds.setdefault(run.result.seed, run)
+        if twin is not run:
+            twins.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
+    return [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()], twins
+
+
+def _belongs(run: Run, name: str, suite: Suite) -> bool:
+    """Whether a run belongs to a suite: it is one that the suite plans, or was trained for it as it was then, which its
+    folder tells; former versions put it into a folder of the suite's name."""
+    return name in (run.suite, *run.folder.parts[-3:-2]) or (
+        run.config is not None and suite.plans(run.config)
+    )
+
+
+def _of_another(folder: Path, name: str, suite: Suite) -> bool:
+    """Whether a folder that holds no readable run is that of a run which the suite does not plan."""
+    try:
+        return name not in folder.parts[-3:-2] and not suite.plans(read_config(folder / "config.toml"))
+    except BmmError:
+        return False
