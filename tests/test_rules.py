@@ -109,6 +109,23 @@ def test_a_baseline_with_fewer_trials_than_the_method(tmp_path):
     assert "2 trials (quasi-random, budget 2 trainings, seed 0)" in found["tuned"]
 
 
+def test_a_method_that_was_tuned_more_often_than_its_baseline(tmp_path):
+    """Another search of its own, with other seeds of trials, shows in every row of it."""
+    write_kept(tmp_path)
+    for seed in range(3):
+        run = write_run(tmp_path, "opm", seed, accuracy=0.6, overrides=("optimizer.lr=0.07",))
+    again = write_search(tmp_path, run, own=OWN, seed=5)
+
+    def reasons():
+        groups = collect([tmp_path], "last").groups
+        asked = [group for group in groups if group.first.method == "opm"]
+        return {checked(groups, "last")[group.key]["tuned"] for group in asked}
+
+    assert "It was tuned 2 times, and its baseline 1." in reasons() and None not in reasons()
+    again.unlink()
+    assert None in reasons()
+
+
 def test_fewer_trials_under_the_same_budget(tmp_path):
     """As of a record from which some were taken, and which was sealed again."""
     path = write_kept(tmp_path, budgets=(4, 4))[1]

@@ -15,6 +15,7 @@ from balancemm_cli.results.groups import UNIMODAL, Group, Key
 from balancemm_cli.results.published import OWN, other_reader
 from balancemm_cli.results.references import MAJORITY
 from balancemm_cli.results.statistics import MIN_SEEDS
+from balancemm_cli.results.terms import tunings
 from balancemm_cli.results.verdicts import faults_of_data
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Result, Selection
@@ -97,18 +98,25 @@ def _baseline(case: Case) -> str:
 def _tuned(case: Case) -> str:
     if not case.group.searches:
         return "No search chose its settings."
-    if not case.is_method or (case.baseline and tuned_alike(case.group, case.baseline)):
+    if not case.is_method:
         return ""
-    others = [
-        search
-        for group in case.others
-        if (group.owner, *group.names[:3]) == (case.group.owner, *case.group.names[:2], BASELINE)
-        for search in group.searches
-    ]
-    mine = _extent(case.group.searches)
+    baselines = _of(case, *case.group.names[:2], BASELINE)
+    if case.baseline and tuned_alike(case.group, case.baseline):
+        times, theirs = (sum(map(tunings, of)) for of in (_of(case, *case.group.names), baselines))
+        return f"It was tuned {times} times, and its baseline {theirs}." if times > theirs else ""
+    mine, others = _extent(case.group.searches), [one for of in baselines for one in of.searches]
     if not others:
         return f"No search chose its baseline's settings; its own are from {mine}."
     return f"Its settings are from {mine}, and its baseline's from {_extent(others)}, in other terms."
+
+
+def _of(case: Case, *names: str) -> list[Group]:
+    """The owner's groups whose names begin like this."""
+    return [
+        group
+        for group in case.others
+        if group.owner == case.group.owner and group.names[: len(names)] == names
+    ]
 
 
 def _extent(searches: Iterable[SearchRecord]) -> str:

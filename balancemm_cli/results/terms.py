@@ -35,7 +35,7 @@ def searched(group: Group, own: Iterable[str]) -> dict[tuple, tuple[SearchRecord
     own, then each one."""
     mine = tuple(own)
     found = {}
-    if group.searches and {*group.seeds} <= {search.seed for search in group.searches}:
+    if _each_of_its_own(group):
         found[terms(group, mine, group.searches[0], PER_SEED)] = group.searches
     return found | {terms(group, mine, search, search.seed): (search,) for search in group.searches}
 
@@ -53,8 +53,19 @@ def joined(groups: Sequence[Group]) -> list[Group]:
 def _as_one(group: Group) -> tuple:
     """What groups share that are one tuning; empty for a group whose runs have no searches of their own seeds."""
     alike = {terms(group, (), search, PER_SEED) for search in group.searches}
-    own_seeds = {*group.seeds} <= {search.seed for search in group.searches}
-    return (group.names, *alike) if len(alike) == 1 and own_seeds else ()
+    return (group.names, *alike) if len(alike) == 1 and _each_of_its_own(group) else ()
+
+
+def _each_of_its_own(group: Group) -> bool:
+    """Whether each run has a search of its own seed, as of folds."""
+    return bool(group.searches) and {*group.seeds} <= {search.seed for search in group.searches}
+
+
+def tunings(group: Group) -> int:
+    """How many times the settings of a group were sought; searches for a seed each are one time."""
+    if _each_of_its_own(group):
+        return len({(search.search, str(search.allowed)) for search in group.searches})
+    return len(group.searches)
 
 
 def on_the_same(group: Group, other: Group, own: Iterable[str]) -> bool:
