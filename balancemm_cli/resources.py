@@ -8,6 +8,17 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+LATER_TABLES = {
+    "arl-2025": ("Asymmetric Representation Learning (ICCV 2025, arXiv 2507.10203)", "Table 1"),
+    "dgl-2025": ("Disentangled Gradient Learning (ICCV 2025, arXiv 2507.10213)", "Table 1"),
+    "lfm-2024": (
+        "LFM: Facilitating Multimodal Classification via Dynamically Learning Modality Gap (NeurIPS 2024)",
+        "Table 1",
+    ),
+    "mmpareto-2024": ("MMPareto (ICML 2024)", "Table 1"),
+    "relearning-2024": ("Diagnosing and Re-learning (ECCV 2024)", "Table 1"),
+}
+"""The tables of later papers that a suite of the same name plans: source and table in published/later_papers.csv."""
 
 
 def benchmarks_folder() -> Path:

@@ -5,10 +5,10 @@ import json
 import pytest
 from run_folders import write_run
 
-from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import UsageError
 from balancemm_cli.results import paper_tables, published
 from balancemm_cli.results.collection import collect
+from balancemm_cli.results.verdicts import suite_of
 
 
 def write_cell(root, method, seeds, accuracy, **more):
@@ -96,10 +96,11 @@ def test_every_table_with_a_suite_is_laid_out(tmp_path):
     write_cell(tmp_path, "baseline", 1, 0.6)
     for table in paper_tables.table_numbers():
         found, lines, _ = shown(table, tmp_path)
-        expected = [number for number in published.rows() if number.table == table]
+        source = published.source_of(table)
+        expected = [number for number in published.rows(source) if number.table == table]
         assert len(found) == len(expected)
         assert sum(bool(cell) for line in lines for cell in list(line.values())[2:]) >= len(expected), table
-        assert load_suite(f"table-{table}")[1].title in paper_tables.layout(table, found, "last").title
+        assert suite_of(table).title in paper_tables.layout(table, found, "last").title
 
 
 def test_a_table_without_a_suite_is_refused(tmp_path):

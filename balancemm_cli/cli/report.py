@@ -38,7 +38,8 @@ def report(
     table: Annotated[
         str | None,
         typer.Option(
-            metavar="N", help="A table of the paper with these runs in it: 12. Only runs of its suite count."
+            metavar="NAME",
+            help="A table of the paper, 12, or of a later one, arl-2025, with these runs in it; of its suite alone.",
         ),
     ] = None,
     check: Annotated[
@@ -76,12 +77,14 @@ def report(
         ),
     ] = None,
     against: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Whose numbers stand beside ours: tpami2024, cvpr2022, balancebenchmark2025, independent, a CSV.",
+            help="Whose numbers stand beside ours: tpami2024, cvpr2022, balancebenchmark2025, independent, a later"
+            " paper's table, as arl-2025, or a CSV.",
+            show_default="those of the suite's table, else tpami2024",
         ),
-    ] = "tpami2024",
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE,…", help="Only rows of these names or settings: method=opm,ogm."),
@@ -165,13 +168,13 @@ def report(
     from balancemm_cli.results.contents import Contents
     from balancemm_cli.results.groups import choose
     from balancemm_cli.results.leaderboard import Leaderboard
-    from balancemm_cli.results.published import named
+    from balancemm_cli.results.published import named, source_of
     from balancemm_cli.results.references import with_references
     from balancemm_cli.runs.schema import selection_named
 
     which = selection_named("last" if beside else selection)
-    source = named(against)
     name, planned = load_suite(suite) if suite else ("", None)
+    source = named(against or source_of((planned and planned.table) or table or ""))
     place = RUNS / name if name else places[-1]
     home = out or (place.parent if place.is_file() else place)  # of what is written
     of_suite = (name, planned) if planned else None

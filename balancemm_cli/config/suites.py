@@ -13,7 +13,7 @@ from balancemm_cli.config.run import RunConfig, refuse_unused, resolve
 from balancemm_cli.errors import UsageError, unknown
 from balancemm_cli.methods import method_names
 from balancemm_cli.models import UNIMODAL
-from balancemm_cli.resources import suites, suites_of_the_paper
+from balancemm_cli.resources import LATER_TABLES, suites, suites_of_the_paper
 from balancemm_cli.settings import Section
 
 MINI = "-mini"  # `table-2-mini`: the rows of `table-2` on built-in synthetic data
@@ -102,8 +102,9 @@ class Expected(Section):
 class Suite(Section):
     """A suite file: a title, groups of runs, and what they are held against by `bmm report --check`.
 
-    That is the table (or figure) of the paper that they fill, where each printed number must be met within `band`
-    (a fraction), and the ranges under `expected`. With `optional_data`, data sets that are not prepared are left out.
+    That is the table (or figure) of the paper, or the table of a later paper, that they fill, where each printed number
+    must be met within `band` (a fraction), and the ranges under `expected`. With `optional_data`, data sets that are
+    not prepared are left out.
     """
 
     title: str
@@ -116,7 +117,8 @@ class Suite(Section):
     @field_validator("table")
     @classmethod
     def _known_table(cls, table: str | None) -> str | None:
-        known = [name.removeprefix("table-").replace("-", " ") for name in suites_of_the_paper()]
+        of_the_paper = [name.removeprefix("table-").replace("-", " ") for name in suites_of_the_paper()]
+        known = [*of_the_paper, *LATER_TABLES]
         if table is not None and table not in known:
             raise unknown("table", table, known)
         return table

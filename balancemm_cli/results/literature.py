@@ -1,50 +1,24 @@
 """The spread of the literature: what papers printed for one data set, model and method, and where a value of ours lies.
 
 Beside the four sources of `published`, later_papers.csv has what later papers reached when they ran these methods
-again, under names of their own. A row of it counts only where MODELS and METHODS below know its names, the paper has
+again, under names of their own. A row of it counts only where `later_papers` knows its names, the paper has
 numbers of the data set, the metric is accuracy, the task is ours, and its column `same_protocol` says yes: a row whose
 own note says that it is of another split, of other preprocessing or copied says no. The others are left out, never
 guessed at. A paper counts once: where it prints several values under one name of ours, it has none. Settings
 differ between papers (frames, optimiser): that is the spread.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.results import later_papers
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.published import SOURCES, covers, lookup, official_split, wrong_data
 from balancemm_cli.results.statistics import Summary
 
 LATER = "later papers"
-METHODS = {
-    "joint": "baseline",
-    "OGM": "ogm",
-    "OGM-GE": "ogm",
-    "OPM": "opm",
-    "G-Blending": "g-blending",
-    "Greedy": "greedy",
-    "PMR": "pmr",
-    "AGM": "agm",
-    "MMPareto": "mmpareto",
-    "DGL": "dgl",
-    "ARL": "arl",
-    "MSLR": "mslr",
-    "D&R": "relearning",
-}
-MODELS = {
-    "concat": "concat",
-    "sum": "sum",
-    "film": "film",
-    "affine (FiLM)": "film",
-    "gated": "gated",
-    "gated (BiGated)": "gated",
-    "MMTM": "mmtm",
-}
-OTHER_TASKS = ("ave",)  # they classify whole clips of it, where our task is its segments
 
 
 @dataclass(frozen=True)
@@ -69,25 +43,23 @@ class Place:
         return f"above {self.below} of {self.count} ({100 * self.low:.1f}–{100 * self.high:.1f})"
 
 
-@cache
-def _later() -> tuple[dict[str, str], ...]:
-    path = benchmarks_folder() / "published" / "later_papers.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple(row for row in csv.DictReader(file) if row["metric"] == "acc")
-
-
-def _is_known(row: dict[str, str]) -> bool:
-    names = row["model"] in MODELS and row["method"] in METHODS
-    return names and covers(row["dataset"]) and row["dataset"] not in OTHER_TASKS
+def _known() -> list[later_papers.Row]:
+    """The accuracies of fused networks whose names are ours, on data that the paper has too."""
+    rows = (
+        row
+        for row in later_papers.printed()
+        if row["metric"] == "acc" and row["method"] not in later_papers.ALONE
+    )
+    return [row for row in rows if later_papers.names(row) and covers(row["dataset"])]
 
 
 def _counts(row: dict[str, str]) -> bool:
-    return _is_known(row) and row["same_protocol"] == "yes"
+    return row["same_protocol"] == "yes"
 
 
 def note() -> str:
     """What the place in the literature is, and which printed values have no part in it."""
-    known = [row for row in _later() if _is_known(row)]
+    known = _known()
     used = sum(map(_counts, known))
     return (
         "Literature: how many of the accuracies that papers printed for the same data set, model and method lie below "
@@ -112,8 +84,8 @@ def _of_sources(dataset: str, model: str, method: str) -> Iterator[Value]:
 
 def _of_later(dataset: str, model: str, method: str) -> Iterator[Value]:
     by_paper: dict[str, set[float]] = defaultdict(set)
-    for row in filter(_counts, _later()):
-        if (row["dataset"], MODELS[row["model"]], METHODS[row["method"]]) == (dataset, model, method):
+    for row in filter(_counts, _known()):
+        if row["dataset"] == dataset and later_papers.names(row) == (model, method):
             by_paper[row["source"]].add(round(float(row["value"]) / 100, 6))
     for paper, (accuracy, *others) in by_paper.items():
         if not others:

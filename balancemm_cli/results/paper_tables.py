@@ -1,6 +1,6 @@
-"""The paper's tables with our numbers in them: `bmm report --table 12`.
+"""Tables of the paper, and of later ones, with our numbers in them: `bmm report --table 12`.
 
-Each printed number is a cell, with the runs that its suite (benchmarks/suites/table-<N>.toml) plans for it. Only runs
+Each printed number is a cell, with the runs that its suite (table-<N>, or the table's own name) plans for it. Only runs
 of exactly these settings count; a cell without them is "not run". A second table says
 more of the numbers that were run.
 """
@@ -23,6 +23,7 @@ from balancemm_cli.results.published import (
     other_data,
     published_model,
     rows,
+    source_of,
 )
 from balancemm_cli.results.settings import origin_notes
 from balancemm_cli.results.statistics import GAP, Summary, format_summary, summarize
@@ -40,23 +41,23 @@ from balancemm_cli.results.tables import (
 from balancemm_cli.results.verdicts import (
     AUTHORS_RULE,
     MARKS,
-    PREFIX,
     follows,
     planned,
     reached,
+    suite_name,
     suite_of,
     table_numbers,
 )
 from balancemm_cli.runs.schema import Selection
 
 NOT_RUN = "not run"
-METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", TIMES: "training time"}
+METRICS = {"accuracy": "accuracy", "map": "mAP", "f1": "F1", "macro_f1": "macro-F1", TIMES: "training time"}
 _MARKS_NOTE = "✓ reproduced, ↑ better, ↓ worse, ? undecided, ≠ not comparable"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Comparison):
-    """A number that the paper prints, and our runs of it, held against that number or against another source's."""
+    """A number that is printed, and our runs of it, held against that number or against another source's."""
 
     number: Published
     model: str  # our name of it
@@ -93,20 +94,21 @@ class Cell(Comparison):
 
 
 def cells(table: str, groups: Sequence[Group], selection: Selection, against: str = PAPER) -> list[Cell]:
-    """Every number of the paper's table, in its order, held against the numbers of a source.
+    """Every number of a table, in its order, held against those of a source: its own, unless another one is named.
 
     UsageError for a table that has no suite.
     """
     if table not in table_numbers():
         raise unknown("table", table, table_numbers())
     found = []
-    numbers = [number for number in rows() if number.table == table]
+    own = source_of(table)
+    numbers = [number for number in rows(own) if number.table == table]
     times_printed = Counter(_names(number) for number in numbers)
     for number in numbers:
         model, candidates = _runs_of(number, groups)
         group = next(iter(candidates), None)
         printed = number
-        if against != PAPER:
+        if against not in (PAPER, own):
             # where the paper's table prints several settings under these names, another source has none of them
             names = (number.dataset, model, number.method, number.metric)
             printed = lookup(*names, against) if times_printed[_names(number)] == 1 else None
@@ -230,26 +232,26 @@ def groups_of(found: Sequence[Cell]) -> list[Group]:
 
 def _notes(table: str, found: Sequence[Cell], selection: Selection) -> list[str]:
     groups = groups_of(found)
-    other = {cell.printed.source for cell in found if cell.printed} - {PAPER}
+    other = {cell.printed.source for cell in found if cell.printed} - {source_of(table)}
     source = f" by {' and '.join(sorted(other))}" if other else ""
     notes = [
         f"Cells: ours, mean ± sample standard deviation (number of seeds) / published{source} / difference, in %, and "
         f"the verdict: {_MARKS_NOTE}; bold: our best of a column. {NOT_RUN}: no finished run with exactly the settings "
-        f"of suite {PREFIX}{table}.",
+        f"of suite {suite_name(table)}.",
         f"Epoch of ours: {SELECTION_NOTES[selection]}. {AUTHORS_RULE}",
     ]
     if any(cell.number.metric == TIMES for cell in found):
         notes.append("Training time: of each seed, in units of the baseline's on the same kind of device.")
     notes += dict.fromkeys(
-        f"{cell.model} {cell.number.method} stands beside the number that is printed under {cell.number.model}: the "
-        f"method is defined on {cell.model} alone."
+        f"{cell.model} {cell.number.method} stands beside the number that is printed under {cell.number.model}: that "
+        "is the network of the method's authors."
         for cell in found
         if published_model(cell.model) != cell.number.model
     )
     notes += dict.fromkeys(f"{group.first.dataset}. {samples_note(group.first)}" for group in groups)
     notes.append(
         f"{sum(cell.group is not None for cell in found)} of {len(found)} numbers were run: bmm train --suite "
-        f"{PREFIX}{table} trains the others."
+        f"{suite_name(table)} trains the others."
     )
     notes += origin_notes(groups)
     notes += whose_notes(groups, any(cell.claimed for cell in found))

@@ -12,20 +12,21 @@ A gap stays a gap: no number is ever filled in from another source.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from balancemm_cli.errors import InputError, unknown
-from balancemm_cli.resources import benchmarks_folder
+from balancemm_cli.resources import LATER_TABLES, benchmarks_folder
+from balancemm_cli.results import later_papers
 from balancemm_cli.runs.schema import Result
 
 PAPER = "tpami2024"
 SOURCES = (PAPER, "cvpr2022", "balancebenchmark2025", "independent")
 """The files with one row per number; the others in that folder are for reading (their README says why)."""
 
-BEST_ON_TEST = (PAPER, "cvpr2022")
+BEST_ON_TEST = (PAPER, "cvpr2022", *LATER_TABLES)
 """The sources whose code keeps the epoch that is best on the test set; which epoch they print, none of them says."""
 
 TIMES = "training_time_ratio"
@@ -76,18 +77,20 @@ class Published:
 
 
 def named(source: str) -> str:
-    """`source` as it is, a name of SOURCES or the path of a CSV file. UsageError for another name."""
-    if source not in SOURCES and not source.endswith(".csv"):
-        raise unknown("source of published numbers", source, [*SOURCES, "FILE.csv"])
+    """`source` as it is, a name of SOURCES or LATER_TABLES or the path of a CSV file. UsageError for another name."""
+    if source not in (*SOURCES, *LATER_TABLES) and not source.endswith(".csv"):
+        raise unknown("source of published numbers", source, [*SOURCES, *LATER_TABLES, "FILE.csv"])
     return source
 
 
 @cache
 def rows(source: str = PAPER) -> tuple[Published, ...]:
-    """All numbers of one source, a name of SOURCES or the path of a CSV file, in its order.
+    """All numbers of one source, see `named`, in its order.
 
     InputError where the file is missing or damaged, lacks a column, or has a number that can't be one in its unit.
     """
+    if source in LATER_TABLES:
+        return tuple(_of_later(source))
     own = source not in SOURCES
     path = Path(source) if own else benchmarks_folder() / "published" / f"{source}.csv"
     remedy = "its columns must be those of benchmarks/published/tpami2024.csv" if own else "install bmm again"
@@ -101,6 +104,24 @@ def rows(source: str = PAPER) -> tuple[Published, ...]:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error}): {remedy}.") from None
+
+
+def _of_later(name: str) -> Iterator[Published]:
+    """The numbers of a later paper's table for our names, as if they were of a source of their own."""
+    for row in later_papers.printed():
+        names, metric, dataset = later_papers.names(row), later_papers.metric(row), row["dataset"]
+        if (row["source"], row["table"]) != LATER_TABLES[name] or not (names and metric and covers(dataset)):
+            continue
+        split = later_papers.OWN_SPLITS.get((row["source"], dataset)) or official_split(dataset)
+        split = split if row["same_protocol"] == "yes" else ""
+        place = {"source": name, "table": name, "dataset": dataset, "split": split}
+        content = {"model": names[0], "method": names[1], "metric": metric, "value": row["value"]}
+        yield _number({**place, **content, "unit": "%", "note": ""})
+
+
+def source_of(table: str) -> str:
+    """The source that prints a table: itself for one of LATER_TABLES, else the paper."""
+    return table if table in LATER_TABLES else PAPER
 
 
 def _number(row: dict[str, str]) -> Published:
@@ -201,7 +222,7 @@ def covers(dataset: str, source: str = PAPER) -> bool:
     return any(row.dataset == dataset for row in rows(source))
 
 
-def tables(sources: Iterable[str] = SOURCES) -> list[tuple[str, str, list[str]]]:
+def tables(sources: Iterable[str] = (*SOURCES, *LATER_TABLES)) -> list[tuple[str, str, list[str]]]:
     """(source, table, data sets) of each table that has numbers here, in the sources' order."""
     found: dict[tuple[str, str], list[str]] = {}
     for source in sources:

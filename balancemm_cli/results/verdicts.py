@@ -17,10 +17,10 @@ from balancemm_cli.config.recipe import WITHOUT_EFFECT
 from balancemm_cli.config.run import RunConfig, resolve
 from balancemm_cli.config.suites import BAND, Suite, load_suite
 from balancemm_cli.errors import BmmError
-from balancemm_cli.resources import suites
+from balancemm_cli.resources import LATER_TABLES, suites
 from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import BEST_ON_TEST, PAPER, TIMES, Published, fills, other_data
+from balancemm_cli.results.published import BEST_ON_TEST, TIMES, Published, fills, other_data, source_of
 from balancemm_cli.results.statistics import (
     POWER,
     TOST_LEVEL,
@@ -90,14 +90,20 @@ class Verdict:
 
 
 def table_numbers() -> list[str]:
-    """The tables of the paper that have a suite, as --table takes them."""
-    return [name.removeprefix(PREFIX) for name in suites() if name.startswith(PREFIX)]
+    """The tables of the paper, and of later ones, that have a suite, as --table takes them."""
+    of_the_paper = [name.removeprefix(PREFIX) for name in suites() if name.startswith(PREFIX)]
+    return [*of_the_paper, *LATER_TABLES]
+
+
+def suite_name(table: str) -> str:
+    """The name of the suite that fills a table."""
+    return table if table in LATER_TABLES else PREFIX + table
 
 
 @cache
 def suite_of(table: str) -> Suite:
-    """The suite that fills a table of the paper."""
-    return load_suite(PREFIX + table)[1]
+    """The suite that fills a table."""
+    return load_suite(suite_name(table))[1]
 
 
 def band_of(number: Published) -> float:
@@ -111,7 +117,7 @@ def planned(number: Published) -> RunConfig | None:
 
     None where no suite does, as for the numbers of other sources, whose settings are not known here.
     """
-    if number.source != PAPER or number.table not in table_numbers():
+    if number.table not in table_numbers() or number.source != source_of(number.table):
         return None
     for group in suite_of(number.table).runs:
         for model, method in product(group.models, group.methods):
@@ -255,7 +261,7 @@ def _obstacles(group: Group, printed: Published) -> list[str]:
         return [*found, *_off_recipe(group)]
     if not follows(group, config):
         found.append(
-            f"The settings are not those of suite {PREFIX}{printed.table}{_differing(group, printed)}."
+            f"The settings are not those of suite {suite_name(printed.table)}{_differing(group, printed)}."
         )
     elif config.settings.pretrained and not all(
         run.config and run.config.starts_from_imagenet for run in group.runs
