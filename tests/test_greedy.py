@@ -119,7 +119,7 @@ def test_the_official_slip_needs_gates_of_one_width():
         Greedy(Greedy.Settings(second_mean="official"), ["audio", "text"]).attach(network, CLASSES)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("hold", [False, True])
 def test_what_is_held_is_as_if_it_had_no_gradient(name, hold):
     networks = [torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)]) for _ in range(2)]

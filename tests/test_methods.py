@@ -227,7 +227,7 @@ class NothingKept(RandomStreams):
         return torch.full(shape, 0.999)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_batch_that_lost_every_sample_changes_nothing(name, first):
     network, inputs, labels = network_and_batch()

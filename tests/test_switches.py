@@ -54,7 +54,7 @@ def with_a_lost_batch(lost, *switches, left_out=False):
     return losses, dict(training.network.named_parameters())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_skipped_update_changes_nothing(optimizer):
     """The first update, and one later: weights, weight decay, momentum and step counts are those of a training that
     never met the lost batch."""

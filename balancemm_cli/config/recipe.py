@@ -33,7 +33,7 @@ WITHOUT_EFFECT = {"snapshots"}
 class OptimizerSettings(Section):
     """Optimiser and step schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(default=1e-3, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
     weight_decay: float = Field(default=1e-4, ge=0)

@@ -1,20 +1,22 @@
-"""The optimiser: torch's fused SGD or AdamW, with an update that can be skipped on the device."""
+"""The optimiser: torch's fused SGD, Adam or AdamW, with an update that can be skipped on the device."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from balancemm_cli.config.recipe import OptimizerSettings
 
+ADAPTIVE = {"adam": Adam, "adamw": AdamW}  # with decay in the gradient, and beside it
+
 
 def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """Fused SGD or AdamW over all parameters of `network`."""
+    """Fused SGD, Adam or AdamW over all parameters of `network`."""
     parameters = list(network.parameters())
     lr, decay = settings.lr, settings.weight_decay
-    if settings.name == "adamw":
-        optimizer = AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+    if settings.name in ADAPTIVE:
+        optimizer = ADAPTIVE[settings.name](parameters, lr=lr, weight_decay=decay, fused=True)
         names = ["exp_avg", "exp_avg_sq"]
     else:
         optimizer = SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)
@@ -22,7 +24,7 @@ def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimize
     # torch creates these in the first update, which may be skipped. With zeros the first update is the same.
     for parameter in parameters if names else []:
         optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in names}
-        if settings.name == "adamw":
+        if settings.name in ADAPTIVE:
             optimizer.state[parameter]["step"] = torch.zeros((), device=parameter.device)
     return optimizer
 
@@ -72,8 +74,8 @@ def _copied(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _scale_move(factor: Tensor, weights: list[Tensor], before: list[Tensor]) -> None:
-    """Multiply what an update did to weights by a factor. SGD and AdamW move a weight in proportion to the learning
-    rate, and keep no state that depends on it: so it is the update at a learning rate of so many times.
+    """Multiply what an update did to weights by a factor. SGD, Adam and AdamW move a weight in proportion to the
+    learning rate, and keep no state that depends on it: so it is the update at a learning rate of so many times.
 
     Where the factor is 1, or the update was skipped, the weights stay to the bit as they are.
     """
