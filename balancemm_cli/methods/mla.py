@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Method, MethodSettings, Step
 from balancemm_cli.models.network import Network
-from balancemm_cli.models.shared_head import SharedHead
+from balancemm_cli.models.shared_head import Answers, SharedHead
 from balancemm_cli.origin import Origin
 
 
@@ -60,11 +60,11 @@ class MLA(Method):
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
         self.settings = settings
-        self.network: Network | None = None
+        self.answers: Answers | None = None
         self.away: Tensor | None = None  # P [D, D]; None before the first update
 
     def attach(self, network: Network, classes: int) -> nn.Module | None:
-        """Keep the network; there are no modules to train. UsageError where no linear head is for all modalities."""
+        """Keep the head; there are no modules to train. UsageError where no linear head is for all modalities."""
         if not isinstance(network.fusion, SharedHead) or not isinstance(
             network.fusion.answers.head, nn.Linear
         ):
@@ -72,7 +72,7 @@ class MLA(Method):
                 "Method mla needs one linear head for all modalities: take model shared-head, without "
                 "shared-head.hidden."
             )
-        self.network = network
+        self.answers = network.fusion.answers
         return None
 
     def turns(self, step: Step) -> Sequence[Sequence[str]]:
@@ -84,9 +84,8 @@ class MLA(Method):
 
         Where that is not finite, neither is this: such a batch must change nothing, in any turn.
         """
-        assert self.network is not None
-        (name,) = step.turn
-        logits = self.network.logits_alone(step.features)[name]
+        assert self.answers is not None
+        (logits,) = self.answers({name: step.features[name] for name in step.turn}).values()
         return torch.where(loss.isfinite(), step.mean(step.losses(logits)), loss.detach())
 
     def on_gradients(self, network: Network, step: Step) -> None:
@@ -97,15 +96,14 @@ class MLA(Method):
             for weight in (weight for of in former for weight in network.encoders[of].parameters()):
                 weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
         if self.settings.projection:
-            assert isinstance(network.fusion, SharedHead)
-            answers = network.fusion.answers
-            gradient = answers.head.weight.grad
+            assert self.answers is not None
+            gradient = self.answers.head.weight.grad
             assert isinstance(gradient, Tensor)
             if self.away is None:
                 self.away = torch.eye(gradient.shape[1], dtype=gradient.dtype, device=gradient.device)
             else:
                 done = 0.0 if step.progress is None else step.progress
-                wide = answers.wide(name, step.features[name].detach())
+                wide = self.answers.wide(name, step.features[name].detach())
                 self.away = turned(self.away, mean(wide, step), 0.1 * 0.1**done)
                 gradient.copy_(gradient @ self.away)
 

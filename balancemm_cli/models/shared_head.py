@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from balancemm_cli.models.fusion import Features, Fusion, ModelSettings
+from balancemm_cli.models.fusion import Features, Fusion, ModelSettings, Unimodal
 from balancemm_cli.models.heads import linear_head, mlp_head
 from balancemm_cli.origin import Origin
 
@@ -45,20 +45,21 @@ class SharedHead(Fusion):
     )
 
     class Settings(ModelSettings):
-        """How the modalities' answers are fused, and the width of the head's hidden layer."""
+        """How the modalities' answers are fused, the width of the head's hidden layer, and a modality's own logits."""
 
         fusion: Literal["entropy", "mean", "sum"] = "entropy"
         hidden: int | None = Field(default=None, gt=0)  # None: the head is linear
+        unimodal: Unimodal = "before-fusion"
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:
         super().__init__(widths, classes, settings)
         self.answers = Answers(widths, classes, settings.hidden)
-        self.rule = settings.fusion
+        self.rule, self.before_fusion = settings.fusion, settings.unimodal == "before-fusion"
         self.rate = nn.Parameter(torch.ones(())) if self.rule == "sum" else None
 
     def forward(self, features: Features) -> Tensor:
         """Features to logits [B, C]."""
-        return self.fuse(self.logits_alone(features))
+        return self.fuse(self.answers(features))
 
     def fuse(self, alone: Mapping[str, Tensor]) -> Tensor:
         """The prediction [B, C] from the logits [B, C] of the modalities, which may be some of all."""
@@ -70,7 +71,9 @@ class SharedHead(Fusion):
         return (certainty(logits.detach()) * logits).sum(0)
 
     def logits_alone(self, features: Features, detached: bool = False) -> dict[str, Tensor]:
-        """What the head answers to each modality."""
+        """What the head answers to each modality, or zero-out estimation."""
+        if not self.before_fusion:
+            return super().logits_alone(features, detached)
         weights = dict(self.answers.named_parameters()) if detached else {}
         return functional_call(
             self.answers, {name: weight.detach() for name, weight in weights.items()}, features
