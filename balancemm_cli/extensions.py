@@ -39,6 +39,7 @@ RESERVED = frozenset(
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
         *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),
         *("ogm-star", "moddrop", "dropout", "annealed-dropout", "evolutional-dropout"),
+        *("mla",),
         *("curriculum-dropout", "unimodal-losses", "dgl", "arl", "lfm", "mslr", "relearning"),
     ]
 )

@@ -81,7 +81,11 @@ def held():
         for name in (case.get("fusion", "concat"), *kind.split("+")):
             found.setdefault(name, []).append(1e-6)
     for case in (*methods.values(), *field.values()):
-        found.setdefault(OF_METHOD.get(case["method"], case["method"]), []).append(1e-7)
+        for name in (
+            OF_METHOD.get(case["method"], case["method"]),
+            *([case["model"]] if "model" in case else []),
+        ):
+            found.setdefault(name, []).append(1e-7)
     for name in models:
         found.setdefault(model_of(name), []).append(1e-7)
     return {name: (len(tolerances), max(tolerances)) for name, tolerances in found.items()}

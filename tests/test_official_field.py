@@ -22,6 +22,7 @@ from balancemm_cli.methods.lfm import alignment
 from balancemm_cli.models.fusion import Concat, ModelSettings, Sum
 from balancemm_cli.models.mmcosine import MMCosine
 from balancemm_cli.models.network import Network
+from balancemm_cli.models.shared_head import SharedHead
 from balancemm_cli.random_streams import RandomStreams
 
 CASES = cases("field_official.json", "BMM_GOLDEN_FIELD")
@@ -43,6 +44,9 @@ def fusion_of(case, widths):
         parts = whole.weight.detach().split(list(widths.values()), 1)
         for head, part in zip(fusion.heads.values(), parts, strict=True):
             head.weight.detach().copy_(part)
+    elif case["method"] == "mla":
+        fusion = SharedHead(widths, classes, SharedHead.Settings())
+        fill_linear(fusion.answers.head, phases["head"], gain)
     elif case["fusion"] == "sum":
         fusion = Sum(widths, classes, Sum.Settings(**case.get("settings", {})))
         fill_linear(fusion.heads["audio"], phases["head"], gain)
@@ -105,12 +109,18 @@ class Training:
 
     def step(self, epoch=0):
         case, index = self.case, self.done
-        inputs, labels = make_batch(index, case)
-        step = Step(epoch, RandomStreams(0, epoch, index), labels)
-        methods = [self.alone, *self.methods, self.norms]
-        loss = train_step(self.network, methods, self.optimizer, inputs, step, PLAIN).item()
+        loss, step = self.take(epoch, self.alone, self.norms)
         assert self.alone.losses == close(pair(case, "loss", index))
         assert self.norms.found == close([*pair(case, "norm", index), case["norm_head"][index]])
+        return loss, step
+
+    def take(self, epoch, before, after, progress=None):
+        """The next training step, with a method before those of the case and one after them."""
+        index = self.done
+        inputs, labels = make_batch(index, self.case)
+        step = Step(epoch, RandomStreams(0, epoch, index), labels, progress)
+        methods = [before, *self.methods, after]
+        loss = train_step(self.network, methods, self.optimizer, inputs, step, PLAIN).item()
         self.done += 1
         return loss, step
 
@@ -252,3 +262,50 @@ def test_relearning(case):
             loss, _ = training.step(number)
             assert loss == close(case["loss"][index])
     training.assert_weights()
+
+
+class Turns(Method):
+    """Keeps of each update whose turn it was, the loss that was minimised, and the norms of its gradients."""
+
+    def __init__(self, network):
+        super().__init__(MethodSettings(), MODALITIES)
+        self.network, self.found = network, []
+
+    def on_loss(self, loss, step):
+        self.loss = loss.item()
+        return loss
+
+    def on_gradients(self, network, step):
+        (name,) = step.turn
+        parts = [network.encoders[name], network.fusion]
+        self.found.append(
+            (name, self.loss, *(nn.utils.get_total_norm(gradients(part)).item() for part in parts))
+        )
+
+
+@of("mla")
+def test_mla(case):
+    """Of each turn its loss and gradients as they are after projection, the matrix of that, weights; and what is
+    predicted at the end.
+
+    The projected cases are those of the code with its plugin looking for "weight" in place of "module.weight", and
+    dividing by h · k in place of the matrix k hᵀ; in the coasting ones zero_grad leaves zeros, as torch 1.8 does. Its
+    one epoch is here the whole training, and its fusion was given one sample at a time.
+    """
+    case = CASES[case]
+    training = Training(case, **{name: case[name] for name in ("projection", "coasting")})
+    (method,), turns = training.methods, Turns(training.network)
+    for index in range(case["steps"]):
+        progress = torch.tensor(index / case["steps"])
+        training.take(0, Method(MethodSettings(), MODALITIES), turns, progress)
+        heads = case["norm_head"][2 * index : 2 * index + 2]
+        expected = zip(MODALITIES, pair(case, "loss", index), pair(case, "norm", index), heads, strict=True)
+        for found, one in zip(turns.found[-2:], expected, strict=True):
+            assert found[0] == one[0] and found[1:] == close(one[1:])
+        if case["projection"]:
+            assert checked(method.away) == close(case["away"][2 * index + 1])
+    assert len(turns.found) == 2 * case["steps"]
+    training.assert_weights()
+    with torch.no_grad():
+        found = training.network.eval()(make_batch(0, case)[0])
+    torch.testing.assert_close(found, torch.tensor(case["evaluated"]), rtol=1e-7, atol=1e-9)

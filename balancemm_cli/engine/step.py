@@ -1,6 +1,6 @@
 """One training step: forward, modulation, backward and update. Nothing in it waits for the device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ def train_step(
     encode: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None,
     mark: Mark = no_mark,
 ) -> Tensor:
-    """One update. Returns the loss, a 0-dim tensor on the device.
+    """One update, or several where a method lets modalities learn in turn. Returns the mean loss of them, a 0-dim
+    tensor on the device.
 
     Where several processes share the batch, each one brings its part, and all of them get the loss of the whole
     batch. `encode` replaces the network's own (see acceleration); `mark` is called at the end of each part.
@@ -45,6 +46,39 @@ def train_step(
     for method in methods:
         features = method.on_features(features, step)
     mark("modulation")
+    losses = [
+        _take_turn(network, methods, optimizer, fused, step, mark)
+        for fused in _turns(features, methods, step)
+    ]
+    for method in methods:
+        method.on_step_end(step)
+    return torch.stack(losses).mean()
+
+
+def _turns(features: dict[str, Tensor], methods: Sequence[Method], step: Step) -> Iterator[dict[str, Tensor]]:
+    """The features that are fused in each update; `step` gets whose turn it is, and no gradient of another's."""
+    encoded, unimodal = step.features, step.unimodal
+    given = (method.turns(step) for method in methods)
+    for turn in next((turns for turns in given if turns is not None), [list(features)]):
+        step.turn, step.held, step.rates = turn, [], []
+        step.features, step.unimodal = _learning(encoded, turn), _learning(unimodal, turn)
+        yield _learning(features, turn)
+
+
+def _learning(values: dict[str, Tensor], turn: Sequence[str]) -> dict[str, Tensor]:
+    """Tensors by modality, through which gradients flow to the modalities whose turn it is alone."""
+    return {name: value if name in turn else value.detach() for name, value in values.items()}
+
+
+def _take_turn(
+    network: Network,
+    methods: Sequence[Method],
+    optimizer: Optimizer,
+    features: dict[str, Tensor],
+    step: Step,
+    mark: Mark,
+) -> Tensor:
+    """One update by the fused features [B, …]; returns its loss."""
     step.logits = network.classify(features)
     loss, skip = _loss(step.logits, step)
     loss = network.objective(loss, features, step)
@@ -60,8 +94,6 @@ def train_step(
     mark("modulation")
     update(optimizer, skip | ~loss.isfinite(), step.held, step.rates)
     mark("optimiser")
-    for method in methods:
-        method.on_step_end(step)
     return loss
 
 

@@ -14,6 +14,7 @@ from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
 from balancemm_cli.methods.lfm import LFM
+from balancemm_cli.methods.mla import MLA
 from balancemm_cli.methods.mmpareto import MMPareto
 from balancemm_cli.methods.moddrop import ModDrop
 from balancemm_cli.methods.mslr import MSLR
@@ -27,6 +28,7 @@ from balancemm_cli.models import MODELS
 
 _OURS: dict[str, type[Method]] = {
     "baseline": Method,
+    "mla": MLA,
     "g-blending": GBlending,
     "greedy": Greedy,
     "greedy-adaptation": GreedyAdaptation,

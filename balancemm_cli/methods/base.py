@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ class Step:
     encode: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = (
         None  # as this run computes, uncompiled
     )
+    turn: Sequence[str] = ()  # the modalities that learn in this update, see Method.turns
     logits: Tensor | None = None  # [B, …, C]: the prediction that the loss is of
     features: dict[str, Tensor] = field(
         default_factory=dict
@@ -147,7 +148,7 @@ class Method:
         "concat",
         (),
     )  # a model that it trains, and settings as with --set: what the contract trains it with
-    two_backwards: ClassVar[bool] = False  # whether a hook goes backward through the encoders itself
+    two_backwards: ClassVar[bool] = False  # whether a step goes backward through the encoders more than once
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
     origin: ClassVar[Origin | None] = Origin(  # of this very class: each subclass has its own, or none
         "Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582", "GeWu-Lab/BML_TPAMI2024", "numbers"
@@ -189,6 +190,14 @@ class Method:
         The results belong in `state_dict`, because this is not called when a run is resumed within an epoch. The
         network is in training mode, and must be left so.
         """
+
+    def turns(self, step: Step) -> Sequence[Sequence[str]] | None:
+        """Updates that this batch is for, each by the modalities that learn in it; None: one, in which all do.
+
+        Called after encoding. To an update the features of all other modalities are constants. A modality may learn in
+        one update alone, for the batch is encoded once.
+        """
+        return None
 
     def on_inputs(self, inputs: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Called before encoding, with inputs [B, …] by modality; returns those that are encoded."""

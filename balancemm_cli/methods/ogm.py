@@ -54,19 +54,22 @@ class GradientModulation(Method):
             return
         k = step.metrics[name] = self.coefficient(step.discrepancy)
         gradients = {
-            name: [weight.grad for weight in weights if weight.grad is not None]
+            name: grads
             for name, weights in network.modulated().items()
+            if (grads := [weight.grad for weight in weights if weight.grad is not None])
         }
         deviations = {name: self._noise_deviations(grads) for name, grads in gradients.items()}
-        for factor, grads in zip(k.unbind(), gradients.values(), strict=True):
-            torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
+        factors = dict(zip(self.modalities, k.unbind(), strict=True))
+        for name, grads in gradients.items():
+            torch._foreach_mul_(grads, factors[name])  # pyright: ignore[reportPrivateImportUsage]
         if self.settings.noise == "none":
             return
         noise = self._noise(gradients, step.streams)
-        for (name, grads), ahead in zip(gradients.items(), step.discrepancy.ahead, strict=True):
+        ahead = dict(zip(self.modalities, step.discrepancy.ahead, strict=True))
+        for name, grads in gradients.items():
             sigmas = deviations[name]
             if self.settings.noise_target == "dominant":
-                sigmas = [sigma * ahead for sigma in sigmas]
+                sigmas = [sigma * ahead[name] for sigma in sigmas]
             torch._foreach_addcmul_(grads, noise[name], sigmas)  # pyright: ignore[reportPrivateImportUsage]
 
     def coefficient(self, discrepancy: Discrepancy) -> Tensor:

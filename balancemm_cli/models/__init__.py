@@ -25,6 +25,7 @@ from balancemm_cli.models.mwtsm import MWTSM
 from balancemm_cli.models.network import Network
 from balancemm_cli.models.panoavqa import PanoAVQA
 from balancemm_cli.models.psp import PSP
+from balancemm_cli.models.shared_head import SharedHead
 from balancemm_cli.models.tsm import TSM
 from balancemm_cli.models.tsn import TSN
 from balancemm_cli.models.vatt import VATT
@@ -37,6 +38,7 @@ _OURS: dict[str, type[Fusion] | type[Network]] = {
     "film": FiLM,
     "gated": Gated,
     "mmcosine": MMCosine,
+    "shared-head": SharedHead,
     "lmf": LMF,
     "late-transformer": LateTransformer,
     "centralnet": CentralNet,
