@@ -727,7 +727,9 @@ def test_what_was_tuned_fold_by_fold_is_one_row(tmp_path, bmm):
         chosen[record.method].add(record.settings_hash)
     assert len(chosen["opm"]) == 2  # else this shows nothing
     rows = json.loads(bmm("report", tmp_path / "runs", "--format", "json")[1])
-    assert len(rows) == len({(row["model"], row["method"]) for row in rows}) == 6  # with ensemble and majority
+    assert (
+        len(rows) == len({(row["model"], row["method"]) for row in rows}) == 6
+    )  # with ensemble and majority
     for row in rows:
         assert row["seeds"] == [0, 1]
         if row["model"] not in ("majority", "ensemble"):
@@ -739,7 +741,9 @@ def test_what_was_tuned_fold_by_fold_is_one_row(tmp_path, bmm):
     (tmp_path / "report").mkdir()
     status, out, _ = bmm("report", tmp_path / "runs", "--out", tmp_path / "report")
     written = "".join(path.read_text() for path in (tmp_path / "report").glob("*.md"))
-    again = [line for line in written.splitlines() if line.strip().startswith("bmm train") and " opm " in line]
+    again = [
+        line for line in written.splitlines() if line.strip().startswith("bmm train") and " opm " in line
+    ]
     assert len(again) == 2 and "per seed" not in "".join(again)
 
 

@@ -71,7 +71,7 @@ def train_command(group: Group) -> str:
         if weights := group.runs[0].settings.get("weights"):
             words += ["--weights", str(weights)]
     except BmmError:
-        return f"{shlex.join(words)}  # settings: {group.runs[0].folder / 'config.toml'}"
+        return f"{shlex.join(words)}  # settings: {group.runs[0].place / 'config.toml'}"
     return shlex.join(words)
 
 

@@ -368,6 +368,6 @@ def made_with(runs: Iterable[Run]) -> str:
     for key, name in (("version", "bmm"), ("git", "commit"), ("torch", "torch"), ("device", "device")):
         found = sorted({str(getattr(one, key) or "unknown") for one in environments})
         parts.append(f"{name} {' and '.join(found)}")
-    resumed = [str(run.folder) for run in runs if len({*map(str, run.environments)}) > 1]
+    resumed = [str(run.place) for run in runs if len({*map(str, run.environments)}) > 1]
     note = f" Resumed under other versions or devices than begun: {', '.join(resumed)}." if resumed else ""
     return f"Made with {', '.join(parts)}.{note}"
