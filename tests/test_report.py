@@ -12,7 +12,8 @@ from warm_python import python
 
 from balancemm_cli.config.recipe import recipes
 from balancemm_cli.results.collection import collect
-from balancemm_cli.results.report import seeds_text, train_command
+from balancemm_cli.results.groups import seeds_text
+from balancemm_cli.results.report import train_command
 
 ROOT = Path(__file__).parents[1]
 

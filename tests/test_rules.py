@@ -1,6 +1,7 @@
 """The rules that every row of a report is held to: what is planted is found, what is not asked is left out."""
 
 import json
+import shutil
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from balancemm_cli.origin import origins
 from balancemm_cli.results import rows, tables
 from balancemm_cli.results.collection import collect
 from balancemm_cli.results.formats import to_latex
+from balancemm_cli.results.leaderboard import Leaderboard
 from balancemm_cli.results.references import with_references
 from balancemm_cli.results.rules import RULES, checked, marks
 from balancemm_cli.runs.schema import DataIdentity
@@ -99,6 +101,20 @@ def test_a_baseline_that_is_absent_or_lacks_a_seed(tmp_path):
         runs("baseline", seed)
     assert broken(tmp_path)["baseline"] == "Its baseline lacks seed 2."
     assert "baseline" not in checked(collect([tmp_path], "last").groups[:1], "last").popitem()[1]
+
+
+def test_seeds_that_were_left_out_are_told(tmp_path):
+    """Of ten seeds the best three, beside a baseline with all, and without the one that the search tested first."""
+    write_kept(tmp_path, seeds=10)
+    for run in tmp_path.rglob("opm-paper-s*"):
+        if run.name.split("-")[2] not in ("s3", "s5", "s8"):
+            shutil.rmtree(run)
+    groups = collect([tmp_path], "last").groups
+    (table,) = tables.tables(groups, "last")
+    assert "No run of seed 0, which `bmm tune` tests first: opm." in table.notes
+    assert any(note.startswith("Seeds: 0-9 of baseline; 3,5,8 of opm. Means") for note in table.notes)
+    (said,) = [note for note in Leaderboard(groups, "last").tables[0].notes if note.startswith("Seeds: ")]
+    assert "synthetic 3, 5, 8. Not counted" in said and "synthetic 0,1,2,4,6,7,9 of concat baseline" in said
 
 
 def test_a_baseline_with_fewer_trials_than_the_method(tmp_path):

@@ -54,6 +54,12 @@ def edit_json(path, change):
     path.write_text(json.dumps(content))
 
 
+@pytest.fixture(autouse=True)
+def committed(monkeypatch):
+    """Runs of a program without changes, whatever the state of the checkout."""
+    monkeypatch.setattr("balancemm_cli.runs.folder.commit", lambda: "0123456789ab")
+
+
 @pytest.fixture
 def mine(tmp_path):
     return write_pair(tmp_path / "mine")
@@ -311,6 +317,27 @@ def test_without_predictions_a_number_is_claimed(tmp_path, mine, theirs):
     assert selections.records(found.groups)[3]["claimed"] == ["last"]
 
 
+def test_where_no_predictions_are_is_said_by_the_name_of_the_bundle(tmp_path, mine, theirs):
+    """And the majority class is that of the runs that have some."""
+    for path in theirs.rglob("predictions.arrow"):
+        path.unlink()
+    path = pack(theirs, "Ada")
+    found = merged(tmp_path, path)
+    shown = [rows.record(one) for one in rows.rows(found.groups, "last")]
+    run = f"{path}/synthetic/concat/{next(theirs.rglob('baseline-*-s0-*')).name}"
+    assert shown[0]["runs"][0] == run
+    assert shown[0]["rules"]["known"] == (
+        f"An accuracy can't be checked: {run} has no predictions.arrow. Ask for a bundle with it. (and 2 more)"
+    )
+    assert str(tmp_path / "unpacked") not in str(shown)
+    groups, left_out = with_references(found.groups)
+    assert left_out == [
+        f"no majority class of synthetic: {run} has no predictions.arrow. Ask for a bundle with it."
+    ]
+    groups, left_out = with_references(merged(tmp_path, path, folders=[mine]).groups)
+    assert not left_out and [one.seeds for one in groups if one.first.model == "majority"] == [[0, 1]]
+
+
 # ---- one owner's runs against another's -----------------------------------------------------------------------------
 
 
@@ -320,6 +347,20 @@ def test_the_same_runs_under_two_names_are_counted_once_and_named(tmp_path, mine
     assert found.twins == ["'Eve': 4 runs of 'Li' under another name, counted once, for the latter."]
     found = merged(tmp_path, pack(mine, "Li"), folders=[mine])
     assert {group.owner for group in found.groups} == {""} and len(found.twins) == 1
+
+
+def test_a_copied_baseline_stays_that_of_who_else_has_it(tmp_path, mine, theirs):
+    """As where two share one baseline: of whom the first named has it, the other's method is held against it too."""
+    for run in mine.rglob("baseline-*-s*"):
+        shutil.copytree(run, theirs / "copied" / run.name)
+    for run in theirs.rglob("concat/baseline-*-s*"):
+        shutil.rmtree(run)
+    found = merged(tmp_path, pack(mine, "Li"), pack(theirs, "Ada"))
+    gains = {one.group.owner: one.gain for one in rows.rows(found.groups, "last") if one.gain}
+    assert {owner: one.comparison.difference.n for owner, one in gains.items()} == {"Li": 2, "Ada": 2}
+    assert not found.twins
+    (line,) = found.remarks
+    assert line.startswith("2 runs of 'Ada' and 'Li' have the same predictions to the last bit")
 
 
 def test_a_copy_that_says_another_time_is_named(tmp_path, mine):

@@ -56,20 +56,22 @@ def submit_all(work: "list[Job]", given: list[str], at_once: int | None) -> None
 
 def show_status(runs: "Sequence[tuple[RunConfig, str, Path | None]]") -> None:
     """Print one line per run: its state, epochs, test accuracy and name, a note on it, and what Slurm says of its job.
-    A run without a folder waits for its data to be prepared."""
+    A run without a folder waits for its data to be prepared. Of several data sets each line names its own."""
     from balancemm_cli.engine.slurm import last_job
     from balancemm_cli.runs.status import Status, read_status
 
     last = [last_job(folder) if folder else None for *_, folder in runs]
     states = _queue() if any(last) else {}
+    several = len({config.dataset for config, *_ in runs}) > 1
     for (config, of_run, folder), record in zip(runs, last, strict=True):
         status = read_status(folder) if folder else Status("waiting")
         accuracy = "—" if status.accuracy is None else f"{status.accuracy:.3f}"
         epochs = f"{status.epochs}/{config.settings.epochs}"
         note = _job_note(record, states) if record and status.state != "finished" else ""
+        name = f"{config.dataset} {config.name}" if several else config.name
         if folder is None:
             note = f" ({config.dataset} is not prepared)"
-        print(f"{status.state:<11}  {epochs:>9}  {accuracy:>5}  {config.name}{of_run}{note}")
+        print(f"{status.state:<11}  {epochs:>9}  {accuracy:>5}  {name}{of_run}{note}")
 
 
 def _queue() -> dict[str, str] | None:

@@ -95,7 +95,6 @@ class RunsTable:
 
     def render(self) -> Group:
         """The table, cut to the height of the terminal, and the line of counts below it."""
-        with_data = len({row.job.config.dataset for row in self.rows.values()}) > 1
         with_device = len({row.device for row in self.rows.values() if row.device}) > 1
         tested = next((row.job.tested_on for row in self.rows.values()), "test")
         headings = ["run", "state", "epoch", tested, "mean ρ", "left"]
@@ -103,8 +102,7 @@ class RunsTable:
         shown = self.shown(max(1, self.console.height - OTHER_LINES))
         lines = []
         for row in shown:
-            name = f"{row.job.config.dataset} {row.job.name}" if with_data else row.job.name
-            cells = [name, row.state, f"{row.epoch}/{row.job.config.settings.epochs}"]
+            cells = [row.job.name, row.state, f"{row.epoch}/{row.job.config.settings.epochs}"]
             cells.append("" if row.accuracy is None else f"{row.accuracy:.3f}")
             cells.append(" ".join(f"{modality} {rho:.2f}" for modality, rho in row.rho.items()))
             cells.append(_duration(row.left))

@@ -117,9 +117,12 @@ def train(
 
     device = distributed.device_name(device)
 
+    several = len({config.dataset for config in configs}) > 1
+
     def job(config: "RunConfig", prepared: Path) -> "Job":
         place = places.of(config, content_hash(prepared))
-        return Job(config, prepared, runs, name, device, threads, loading, profile, file, place, log=log)
+        how = (name, device, threads, loading, profile, file, place)
+        return Job(config, prepared, runs, *how, log=log, with_data=several)
 
     with distributed.joined(device):
         with distributed.first_before_others():

@@ -142,7 +142,7 @@ def tune(
     from balancemm_cli.results.tuned import tuned_table
 
     machine = {"device": device, "threads": threads, "loading": loading}
-    job = partial(Job, runs=runs, weights=file, log=log, **machine)
+    job = partial(Job, runs=runs, weights=file, log=log, with_data=len(names) > 1, **machine)
     check_jobs([job(end, of.data) for of in tuned for one in of.searches for end in one.ends])
     at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
@@ -251,20 +251,18 @@ def _diverged(tuned: "list[Tuning]") -> list[str]:
 def _list_trials(tuned: "list[Tuning]") -> None:
     """Print the settings, the spaces and the trials that are known beforehand."""
     from balancemm_cli.config.run import settings_in_words
-    from balancemm_cli.config.spaces import describe_space
-    from balancemm_cli.results.tuned import in_words
+    from balancemm_cli.results.tuned import in_words, spaces_in_words
 
     bases = [search.base for one in tuned for search in one.searches]
     print("\n".join(settings_in_words(bases)))
-    lines = []
-    for one in tuned:
-        search = one.searches[0]
-        print(f"# space of {search.base.method}: {describe_space(search.space, search.base)}")
-        lines += [
-            f"{search.base.title}, trial {trial.number}: {in_words(trial.settings)}"
-            for search in one.searches
-            for trial in search.trials
-        ]
+    for text, of in spaces_in_words(tuned).items():
+        print(f"# space of {', '.join(of)}: {text}")
+    lines = [
+        f"{search.base.title}, trial {trial.number}: {in_words(trial.settings)}"
+        for one in tuned
+        for search in one.searches
+        for trial in search.trials
+    ]
     if lines:
         print("\n".join(lines))
     say(f"{count(len(lines), 'trial')}, under a budget of {tuned[0].searches[0].budget} each search.")

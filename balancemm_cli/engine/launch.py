@@ -49,11 +49,12 @@ class Job:
     until: int | None = None  # epochs to train it for, where these are not all
     note: str = ""  # what tells it from runs of the same names and seed
     log: LOGS | None = None  # a form in which its epochs are written as well
+    with_data: bool = False  # whether its name says of which data set it is
 
     @property
     def name(self) -> str:
         """A short name for progress and messages."""
-        return f"{self.config.name}{self.note}"
+        return f"{self.config.dataset} " * self.with_data + f"{self.config.name}{self.note}"
 
     @property
     def tested_on(self) -> str:

@@ -129,7 +129,7 @@ def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
         seeds = by_hashes[run.owner, run.result.hashes]
         twin = seeds.setdefault(run.result.seed, run)
         if twin is not run:
-            twins.append(f"{run.folder}: the same settings and seed as {twin.folder}, counted once.")
+            twins.append(f"{run.place}: the same settings and seed as {twin.place}, counted once.")
     return [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()], twins
 
 

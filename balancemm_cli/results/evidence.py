@@ -65,7 +65,7 @@ def _faults(run: Run) -> Iterator[str]:
             return
         if not abs(right.mean() - selected.accuracy) <= 0.5 / len(right):  # nan of no samples, too
             yield (
-                f"{run.folder}: result.json says {100 * selected.accuracy:.2f} % at the epoch '{selection}', and its "
+                f"{run.place}: result.json says {100 * selected.accuracy:.2f} % at the epoch '{selection}', and its "
                 f"predictions are right in {100 * right.mean():.2f} %."
             )
             return
@@ -83,7 +83,7 @@ def correct(run: Run, selection: Selection) -> NDArray[np.floating]:
         samples = pc.count_distinct(chosen["id"]).as_py()  # pyright: ignore[reportAttributeAccessIssue]
         return right.reshape(samples, -1).mean(1)
     except (ValueError, KeyError, pa.ArrowException) as error:
-        path = run.folder / "predictions.arrow"
+        path = run.place / "predictions.arrow"
         raise InputError(f"{path} can't be read ({error}). Train this run again.") from None
 
 
@@ -101,7 +101,7 @@ def kept(run: Run, selection: Selection) -> tuple[NDArray[Any], NDArray[np.float
         samples = len(np.unique(columns["id"]))
         predictions, truth = run.config.task.kept({**columns, "scores": _scores(table)}, samples)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run.folder / 'predictions.arrow'} can't be read ({error}).") from None
+        raise InputError(f"{run.place / 'predictions.arrow'} can't be read ({error}).") from None
     return columns["id"], predictions, truth
 
 
@@ -137,7 +137,7 @@ def _of_predictions(run: Run) -> Iterator[str]:
         samples = pc.count_distinct(ids).as_py()  # pyright: ignore[reportAttributeAccessIssue]
         said, _ = run.result.samples.get("test", (samples, samples))
         if samples != said:
-            yield f"{run.folder}: result.json says {said:,} test samples, and there are predictions of {samples:,}."
+            yield f"{run.place}: result.json says {said:,} test samples, and there are predictions of {samples:,}."
             return
         selected = run.result.selections[selection]
         for name, value in _computed(run, selection).items():
@@ -156,7 +156,7 @@ def _computed(run: Run, selection: Selection) -> dict[str, Any]:
         scores = evaluate_scores(*run.config.task.answers(predictions, truth))
         return {**scores, **run.config.task.metrics(predictions, truth, None)}
     except (ValueError, IndexError, TypeError) as error:
-        raise InputError(f"{run.folder / 'predictions.arrow'} can't be read ({error}).") from None
+        raise InputError(f"{run.place / 'predictions.arrow'} can't be read ({error}).") from None
 
 
 def _same(one: float | None, other: float | None, slack: float = SAME) -> bool:
@@ -172,7 +172,7 @@ def _says(
         return "nothing" if value is None else f"{value:.6g}"
 
     return (
-        f"{run.folder}: result.json says {name.replace('_', ' ')} {text(one)} at the epoch '{selection}', and "
+        f"{run.place}: result.json says {name.replace('_', ' ')} {text(one)} at the epoch '{selection}', and "
         f"{where} say {text(other)}."
     )
 
@@ -184,7 +184,7 @@ def _of_history(run: Run) -> Iterator[str]:
     history = read_history(run.folder)
     for selection, selected in run.result.selections.items():
         if selected.epoch >= len(history) or selected.epoch != _chosen(history, selection, selected.epoch):
-            yield f"{run.folder}: by its history, epoch {selected.epoch} is not '{selection}'."
+            yield f"{run.place}: by its history, epoch {selected.epoch} is not '{selection}'."
             return
         then = history[selected.epoch]
         pairs: dict[str, tuple[float | None, float]] = {
@@ -218,7 +218,7 @@ def _of_steps(run: Run) -> Iterator[str]:
         if f"rho_{name}" in steps.column_names:
             mean = float(np.mean(steps[f"rho_{name}"].to_numpy()))
             if not _same(said, mean if np.isfinite(mean) else None):
-                yield f"{run.folder}: result.json says ρ {name} {said}, and the mean of its steps is {mean:.6g}."
+                yield f"{run.place}: result.json says ρ {name} {said}, and the mean of its steps is {mean:.6g}."
                 return
 
 

@@ -206,6 +206,13 @@ def _facts(group: Group) -> dict[str, object]:
     return {**group.common, **dict(zip(NAMES, group.names, strict=True)), "owner": group.owner_name or OWN}
 
 
+def seeds_text(seeds: list[int]) -> str:
+    """Seeds as --seeds takes them: "0-4" for a range, else "0,2,5"."""
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(str(seed) for seed in seeds)
+
+
 def labels(groups: list[Group]) -> list[str]:
     """A short name for each group: its method, and of model, variant, recipe and settings what is needed."""
     parts = [

@@ -12,11 +12,12 @@ import numpy as np
 from balancemm_cli.results.board import ALPHA, BEST_ALONE, MEASURES, Board, Entry, Names, columns_apart
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import UNIMODAL
+from balancemm_cli.results.groups import UNIMODAL, seeds_text
 from balancemm_cli.results.ranking import (
     Estimate,
     ranks,
 )
+from balancemm_cli.results.references import MAJORITY
 from balancemm_cli.results.rows import Row
 from balancemm_cli.results.statistics import GAP, LEVEL, Summary, format_summary
 from balancemm_cli.results.tables import SELECTION_NOTES, claim, made_with, reference_notes, whose_notes
@@ -77,10 +78,26 @@ def over_datasets(board: Board) -> Table:
     )
     notes += [f"Not compared: {board.full_names[names]}: {why}." for names, why in board.lacking.items()]
     seeds = "; ".join(f"{dataset} {', '.join(map(str, of))}" for dataset, of in board.seeds.items())
-    notes.append(f"Seeds: {seeds}.")
+    notes.append(f"Seeds: {seeds}.{_further_seeds(board)}")
     many = len(board.datasets)
     title = f"Over {many} data set{'s' * (many != 1)}"
     return Table(title, list(columns), _lines(*columns.values()), notes)
+
+
+def _further_seeds(board: Board) -> str:
+    """Which seeds count for nothing, as no more than half of the methods have them; empty where there are none."""
+    found = [
+        f"{dataset} {seeds_text(more)} of {board.full_names[entry.names]}"
+        for dataset in board.datasets
+        for entry in board.entries
+        if entry.names[0] != MAJORITY and (more := sorted(entry.seeds(dataset) - {*board.seeds[dataset]}))
+    ]
+    if not found:
+        return ""
+    return (
+        f" Not counted, as no more than half of the methods have them: {'; '.join(found)}. No file says why the others "
+        "lack these; were they left out for their results, what is said of the others is too good."
+    )
 
 
 def _differences(board: Board) -> list[str]:

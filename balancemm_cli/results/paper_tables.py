@@ -317,5 +317,5 @@ def _record(cell: Cell, selection: Selection) -> dict[str, object]:
         "claimed": cell.claimed,
         "interval": cell.ours and cell.ours.interval,
         **cell.facts,
-        "runs": [str(run.folder) for run in cell.group.runs] if cell.group else [],
+        "runs": [str(run.place) for run in cell.group.runs] if cell.group else [],
     }

@@ -135,7 +135,7 @@ def _of_seed(members: Sequence[Run]) -> Run:
         ids, truth = parts[0][0], parts[0][2]
         for run, (others, _, labels) in zip(members, parts, strict=True):
             if not (np.array_equal(ids, others) and np.array_equal(truth, labels)):
-                raise InputError(f"{run.folder} was tested on other samples than {members[0].folder}.")
+                raise InputError(f"{run.place} was tested on other samples than {members[0].place}.")
         return ids, np.asarray(np.mean([one for _, one, _ in parts], 0, dtype=np.float64)), truth
 
     def unimodal(selection: Selection) -> dict[str, float]:
@@ -173,11 +173,15 @@ def _majorities(groups: Sequence[Group], left_out: list[str]) -> Iterator[Group]
     owners = {group.owner for group in groups}
     owner = owners.pop() if len(owners) == 1 else NOBODY
     by_data: dict[tuple, dict[int, Run]] = defaultdict(dict)
-    for group in groups:
-        for run in group.runs:
-            if run.config:
-                terms = (run.result.dataset, run.result.hashes.data, run.config.settings.task)
-                by_data[terms].setdefault(run.result.seed, run)
+    with_predictions_first = sorted(
+        (run for group in groups for run in group.runs), key=lambda run: "last" in run.claimed
+    )
+    for run in with_predictions_first:
+        if run.config:
+            terms = (run.result.dataset, run.result.hashes.data, run.config.settings.task)
+            of_data = by_data[terms]
+            if "last" not in run.claimed or not of_data:
+                of_data.setdefault(run.result.seed, run)
     for (dataset, *_), runs in by_data.items():
         try:
             found = [replace(_constant(runs[seed]), owner=owner) for seed in sorted(runs)]

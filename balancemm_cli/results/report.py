@@ -8,7 +8,7 @@ from balancemm_cli.data.store import atomic_file
 from balancemm_cli.errors import BmmError, InputError
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.formats import to_markdown
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import Group, seeds_text
 from balancemm_cli.results.settings import beyond_recipe
 
 
@@ -71,12 +71,5 @@ def train_command(group: Group) -> str:
         if weights := group.runs[0].settings.get("weights"):
             words += ["--weights", str(weights)]
     except BmmError:
-        return f"{shlex.join(words)}  # settings: {group.runs[0].folder / 'config.toml'}"
+        return f"{shlex.join(words)}  # settings: {group.runs[0].place / 'config.toml'}"
     return shlex.join(words)
-
-
-def seeds_text(seeds: list[int]) -> str:
-    """Seeds as --seeds takes them: "0-4" for a range, else "0,2,5"."""
-    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}-{seeds[-1]}"
-    return ",".join(str(seed) for seed in seeds)

@@ -137,8 +137,8 @@ def record(one: Row) -> dict[str, object]:
         "git": _distinct(environments, "git"),
         "torch": _distinct(environments, "torch"),
         "device": _distinct(environments, "device"),
-        "runs": [str(run.folder) for run in one.group.runs if one.group.trained],
-        "computed_from": [str(member.folder) for run in one.group.runs for member in run.members],
+        "runs": [str(run.place) for run in one.group.runs if one.group.trained],
+        "computed_from": [str(member.place) for run in one.group.runs for member in run.members],
     }
 
 

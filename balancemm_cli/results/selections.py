@@ -87,5 +87,5 @@ def _record(group: Group) -> dict[str, object]:
         **{one: plain(accuracy(group, one)) for one in SELECTIONS},
         "optimism": {one: plain(optimism(group, one)) for one in SELECTIONS if one != BEST},
         "hashes": group.hashes,
-        "runs": [str(run.folder) for run in group.runs],
+        "runs": [str(run.place) for run in group.runs],
     }

@@ -5,7 +5,7 @@ and can't say which, leaves both in, names both, and is a reason not to trust th
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +49,8 @@ def borne_out(runs: Sequence[Run], bundle: Bundle) -> tuple[list[Run], list[str]
     for run in runs:
         try:
             faults += disagreements(run)[:1]
-            found.append(replace(run, owner=bundle.owner, claimed=claimed(run)))
+            packed = bundle.path / run.folder.relative_to(bundle.folder)
+            found.append(replace(run, owner=bundle.owner, claimed=claimed(run), packed=packed))
             tested(run)  # while its file is decoded
         except InputError as error:
             faults.append(str(error))
@@ -62,24 +63,33 @@ def borne_out(runs: Sequence[Run], bundle: Bundle) -> tuple[list[Run], list[str]
 
 
 def each_once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs without those that an owner before has too, to the last second and the last prediction; and a line on
-    these for each pair of owners."""
-    found: list[Run] = []
-    first: dict[tuple, list[Run]] = defaultdict(list)
-    copies: Counter[tuple[str, str]] = Counter()
+    """The runs without those of an owner of whose runs one before has every one, to the last second and the last
+    prediction; and a line on each such owner. Who has others beside them keeps all: they may be the baseline of these.
+    """
+    of_owner: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        of_one = first[run.result.hashes, run.result.seed]
-        same = (one for one in of_one if one.owner != run.owner and one.result == run.result)
-        twin = next((one for one in same if tested(one) == tested(run)), None)
-        if twin:
-            copies[run.owner, twin.owner] += 1
+        of_owner[run.owner].append(run)
+    kept: dict[str, dict[tuple, list[Run]]] = {}
+    lines = []
+    for owner, theirs in of_owner.items():
+        having_all = [one for one, known in kept.items() if all(_among(run, known) for run in theirs)]
+        if having_all:
+            copied = f"{_named([owner])}: {_runs(len(theirs))} of {_named(having_all[:1])} under another name"
+            lines.append(f"{copied}, counted once, for the latter.")
             continue
-        of_one.append(run)
-        found.append(run)
-    return found, [
-        f"{_named([owner])}: {_runs(count)} of {_named([other])} under another name, counted once, for the latter."
-        for (owner, other), count in copies.items()
-    ]
+        kept[owner] = defaultdict(list)
+        for run in theirs:
+            kept[owner][_asked(run)].append(run)
+    return [run for run in runs if run.owner in kept], lines
+
+
+def _among(run: Run, known: Mapping[tuple, list[Run]]) -> bool:
+    same = (one for one in known.get(_asked(run), ()) if one.result == run.result)
+    return any(tested(one) == tested(run) for one in same)
+
+
+def _asked(run: Run) -> tuple:
+    return run.result.hashes, run.result.seed
 
 
 def doubted(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

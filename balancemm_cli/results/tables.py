@@ -14,7 +14,7 @@ from balancemm_cli.results import literature, rules
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.gains import Gain, apart
-from balancemm_cli.results.groups import Group, columns_apart, labels
+from balancemm_cli.results.groups import Group, columns_apart, labels, seeds_text
 from balancemm_cli.results.published import BEST_ON_TEST, PAPER, covers
 from balancemm_cli.results.question_types import by_type
 from balancemm_cli.results.references import ENSEMBLE, MAJORITY
@@ -281,6 +281,7 @@ def _notes(
         )
     notes += reference_notes(one.group for one in rows)
     notes += whose_notes([one.group for one in rows], any(one.claimed for one in rows))
+    notes += seeds_notes([one.group for one in rows])
     if "MAE" in columns:
         notes.append(OWN_NUMBERS if own_data(rows) else SENTIMENT)
     notes += dict.fromkeys(samples_note(one.group.first) for one in rows if one.samples)
@@ -314,6 +315,30 @@ def reference_notes(groups: Iterable[Group]) -> list[str]:
     """What the rows are that no training made."""
     there = {group.first.model for group in groups if not group.trained}
     return [text for name, text in REFERENCE_NOTES.items() if name in there]
+
+
+def seeds_notes(groups: Sequence[Group]) -> list[str]:
+    """Which rows have which seeds, where these differ, and which lack the one that a search tests first: what was left
+    out for its result can't be told otherwise."""
+    of_seeds: dict[str, list[str]] = {}
+    lacking: dict[int, list[str]] = {}
+    for name, group in zip(labels(list(groups)), groups, strict=True):
+        if group.first.model == MAJORITY:
+            continue
+        of_seeds.setdefault(seeds_text(group.seeds), []).append(name)
+        for seed in {search.seed for search in group.searches if group.trained} - {*group.seeds}:
+            lacking.setdefault(seed, []).append(name)
+    notes = [
+        f"No run of seed {seed}, which `bmm tune` tests first: {', '.join(names)}."
+        for seed, names in sorted(lacking.items())
+    ]
+    if len(of_seeds) > 1:
+        which = "; ".join(f"{seeds} of {', '.join(names)}" for seeds, names in of_seeds.items())
+        notes.append(
+            f"Seeds: {which}. Means over different seeds can't be compared, only gains, which are over the seeds that "
+            "both have. No file says why a seed is missing: were some left out for their results, these are too good."
+        )
+    return notes
 
 
 def own_data(rows: Sequence[Row]) -> bool:
@@ -368,6 +393,6 @@ def made_with(runs: Iterable[Run]) -> str:
     for key, name in (("version", "bmm"), ("git", "commit"), ("torch", "torch"), ("device", "device")):
         found = sorted({str(getattr(one, key) or "unknown") for one in environments})
         parts.append(f"{name} {' and '.join(found)}")
-    resumed = [str(run.folder) for run in runs if len({*map(str, run.environments)}) > 1]
+    resumed = [str(run.place) for run in runs if len({*map(str, run.environments)}) > 1]
     note = f" Resumed under other versions or devices than begun: {', '.join(resumed)}." if resumed else ""
     return f"Made with {', '.join(parts)}.{note}"

@@ -18,6 +18,15 @@ def in_words(settings: Mapping[str, object]) -> str:
     return describe(settings) or "the recipe's own"
 
 
+def spaces_in_words(tuned: Sequence[Tuning]) -> dict[str, list[str]]:
+    """Each space in words, with the methods and data sets that have it: many searches have the same one."""
+    found: dict[str, dict[str, None]] = {}
+    for one in (one.searches[0] for one in tuned):
+        names = found.setdefault(describe_space(one.space, one.base), {})
+        names[f"{one.base.method} ({one.base.dataset})"] = None
+    return {space: list(names) for space, names in found.items()}
+
+
 def tuned_table(tuned: Sequence[Tuning]) -> Table:
     """A row a question, whose searches are over and whose runs are trained. Names that all share are the title."""
     of_each = [_names(one) for one in tuned]
@@ -62,12 +71,6 @@ def _reached(tuning: Tuning) -> list[str]:
 
 
 def _notes(tuned: Sequence[Tuning]) -> list[str]:
-    searches = [one.searches[0] for one in tuned]
-    spaces: dict[str, list[str]] = {}  # many searches have the same one
-    for one in searches:
-        spaces.setdefault(describe_space(one.space, one.base), []).append(
-            f"{one.base.method} ({one.base.dataset})"
-        )
     of_seed = dict.fromkeys(
         "Nested folds: a search for each fold that is tested on."
         if len(one.searches) > 1
@@ -75,7 +78,7 @@ def _notes(tuned: Sequence[Tuning]) -> list[str]:
         for one in tuned
     )
     return [
-        *(f"Space of {', '.join(dict.fromkeys(names))}: {space}." for space, names in spaces.items()),
+        *(f"Space of {', '.join(names)}: {space}." for space, names in spaces_in_words(tuned).items()),
         *of_seed,
         "Chosen by the validation accuracy after the last epoch, then the loss, then the order; trial 0 has the "
         "recipe's settings.",

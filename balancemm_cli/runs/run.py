@@ -27,7 +27,7 @@ class Run:
     know. What is no run, but was computed from some, has these as `members`.
 
     `owner` is whose it is, empty for those of folders; `claimed` are the selections that no predictions bear out, and
-    `doubts` what runs of others say against it.
+    `doubts` what runs of others say against it. `packed` is its place in a bundle, which was unpacked into `folder`.
     """
 
     folder: Path
@@ -37,6 +37,12 @@ class Run:
     owner: str = ""
     claimed: frozenset[Selection] = frozenset()
     doubts: tuple[str, ...] = ()
+    packed: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where it is, for a person: its folder, or that within the bundle."""
+        return self.packed or self.folder
 
     @cached_property
     def settings(self) -> dict[str, object]:
@@ -58,7 +64,11 @@ class Run:
             return [Environment()]
 
     def predictions(self, selection: Selection) -> pa.Table:
-        """What it predicted on the test part at an epoch rule, see `read_predictions`, with InputError as there."""
+        """What it predicted on the test part at an epoch rule, see `read_predictions`. InputError where the file is
+        absent or can't be read."""
+        if not (self.folder / "predictions.arrow").is_file():
+            remedy = "Ask for a bundle with it." if self.packed else "Copy it there, or train this run again."
+            raise InputError(f"{self.place} has no predictions.arrow. {remedy}")
         return read_predictions(self.folder, selection)
 
     @property

@@ -10,7 +10,7 @@ from balancemm_cli.metrics.classification import by_class
 from balancemm_cli.results.figures.drawing import MARKERS, colour, legend, named, over_seeds
 from balancemm_cli.results.figures.panels import Panel
 from balancemm_cli.results.groups import labels
-from balancemm_cli.runs.reading import class_names, read_predictions
+from balancemm_cli.runs.reading import class_names
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Selection
 
@@ -69,11 +69,11 @@ def _accuracies(panel: Panel) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
 
 def _of_run(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
     try:
-        table = read_predictions(run.folder, selection)
+        table = run.predictions(selection)
         rows = table.to_pandas()
         scores = np.stack(rows.scores)
         names = class_names(table) or [f"class {number}" for number in range(scores.shape[1])]
         return by_class(scores.argmax(axis=1), {}, rows.label.to_numpy(), names)
     except (AttributeError, ValueError, KeyError, pa.ArrowException) as error:
-        path = run.folder / "predictions.arrow"
+        path = run.place / "predictions.arrow"
         raise ValueError(f"{path} has no predictions of the '{selection}' epoch ({error}).") from None
