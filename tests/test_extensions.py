@@ -61,6 +61,7 @@ def package(tmp_path):
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "fixed_drop.py").write_text(EXAMPLES["FixedDrop"])
+    (package / "brake.py").write_text(EXAMPLES["Brake"])
     (package / "largest.py").write_text(EXAMPLES["Largest"])
     groups = tomllib.loads(PYPROJECT)["project"]["entry-points"]
     (package / "clips.py").write_text(DATASET)
@@ -261,6 +262,7 @@ def test_the_package_that_is_shown_is_whole(tmp_path):
     files = {
         "my_balance/__init__.py": "",
         "my_balance/fixed_drop.py": EXAMPLES["FixedDrop"],
+        "my_balance/brake.py": EXAMPLES["Brake"],
         "my_balance/largest.py": EXAMPLES["Largest"],
         "tests/test_fixed_drop.py": ITS_TEST,
         "pyproject.toml": PYPROJECT,
