@@ -112,6 +112,7 @@ def test_seeds_that_were_left_out_are_told(tmp_path):
     groups = collect([tmp_path], "last").groups
     (table,) = tables.tables(groups, "last")
     assert "No run of seed 0, which `bmm tune` tests first: opm." in table.notes
+    assert broken(tmp_path) == {"baseline": "It lacks, of its baseline's, seed 0, 1, 2, 4, 6, 7, 9."}
     assert any(note.startswith("Seeds: 0-9 of baseline; 3,5,8 of opm. Means") for note in table.notes)
     (said,) = [note for note in Leaderboard(groups, "last").tables[0].notes if note.startswith("Seeds: ")]
     assert "synthetic 3, 5, 8. Not counted" in said and "synthetic 0,1,2,4,6,7,9 of concat baseline" in said

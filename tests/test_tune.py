@@ -472,6 +472,12 @@ def test_a_method_that_looks_at_validation_samples_is_refused_first_where_there_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_place_where_no_run_can_be_written_is_refused_first(data, bmm):
+    for command in ("tune", "train"):
+        status, _, error = bmm(command, "--dataset", "mine", "--data", data.parent, "--runs", "/proc/none")
+        assert status == 3 and "Check the path" in error and "trial" not in error
+
+
 # ---- the search -----------------------------------------------------------------------------------------------------
 
 

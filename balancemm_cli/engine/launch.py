@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -148,7 +149,7 @@ def deal_device(name: str, gpus: int, in_use: Iterable[str]) -> str:
 
 def check_jobs(jobs: Sequence[Job]) -> None:
     """Refuse what can't work before anything is trained: the data, the models' names, encoders, a method without a
-    use, a log whose package is missing."""
+    use, a log whose package is missing. OSError where no run can be written."""
     if any(job.log for job in jobs):
         check_log()
     data = {job.data: open_set(job.data) for job in jobs}
@@ -165,6 +166,10 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         check_encoders(job.config.model, settings.encoder, shapes, settings.encoders)
         check_speed(settings.speed)
         check_validation(job.config, job.config.build_methods(used), data[job.data])
+    for root in {job.runs for job in jobs}:
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=root):
+            pass
 
 
 def run_jobs(

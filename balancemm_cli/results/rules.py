@@ -91,8 +91,9 @@ def _results(group: Group) -> list[Result]:
 def _baseline(case: Case) -> str:
     if case.baseline is None:
         return "There are no runs of its baseline with the same settings and data."
-    missing = sorted({*case.group.seeds} - {*case.baseline.seeds})
-    return f"Its baseline lacks seed {', '.join(map(str, missing))}." if missing else ""
+    mine, theirs = {*case.group.seeds}, {*case.baseline.seeds}
+    sentences = {"Its baseline lacks seed": mine - theirs, "It lacks, of its baseline's, seed": theirs - mine}
+    return " ".join(f"{text} {', '.join(map(str, sorted(of)))}." for text, of in sentences.items() if of)
 
 
 def _tuned(case: Case) -> str:
@@ -194,8 +195,8 @@ RULES = (
     ),
     Rule(
         "baseline",
-        "its baseline was run with the same settings, or those of the same search, and with all its seeds",
-        "Baselines of one data set lie tens of points apart between papers.",
+        "its baseline was run with the same settings, or those of the same search, and with the same seeds",
+        "Baselines of one data set lie tens of points apart between papers; the best seeds lie above the mean of all.",
         _baseline,
         lambda case: case.is_method and _of_runs(case),
     ),
