@@ -39,7 +39,17 @@ RESERVED = frozenset(
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
         *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),
         *("ogm-star", "moddrop", "dropout", "annealed-dropout", "evolutional-dropout"),
-        *("curriculum-dropout", "unimodal-losses", "dgl", "arl", "lfm", "mslr", "relearning"),
+        *(
+            "curriculum-dropout",
+            "unimodal-losses",
+            "dgl",
+            "arl",
+            "lfm",
+            "mslr",
+            "relearning",
+            "cggm",
+            "inforeg",
+        ),
     ]
 )
 

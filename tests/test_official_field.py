@@ -19,6 +19,7 @@ from balancemm_cli.engine.step import train_step
 from balancemm_cli.methods import METHODS
 from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Step
 from balancemm_cli.methods.lfm import alignment
+from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.fusion import Concat, ModelSettings, Sum
 from balancemm_cli.models.mmcosine import MMCosine
 from balancemm_cli.models.network import Network
@@ -47,6 +48,10 @@ def fusion_of(case, widths):
         fusion = Sum(widths, classes, Sum.Settings(**case.get("settings", {})))
         fill_linear(fusion.heads["audio"], phases["head"], gain)
         fill_linear(fusion.heads["visual"], phases["head_visual"], gain)
+    elif case["fusion"] == "film":
+        fusion = FiLM(widths, classes, FiLM.Settings())
+        fill_linear(fusion.condition, phases["condition"], gain)
+        fill_linear(fusion.head, phases["head"], gain)
     else:
         fusion = Concat(widths, classes, ModelSettings())
         fill_linear(fusion.head, phases["head"], gain)
@@ -98,10 +103,17 @@ class Training:
             kind = METHODS[case["method"]]
             made = kind.Settings(**{**kind.VARIANTS["official"], **settings})
             self.methods = [kind(made, MODALITIES)]
-            self.methods[0].attach(self.network, case["classes"])
+            self.attach(self.methods[0])
         self.alone = Alone(self.network)
         self.norms = Norms(MethodSettings(), MODALITIES)
         self.optimizer = build_optimizer(self.network, OptimizerSettings(**case["optimizer"]))
+
+    def attach(self, method):
+        heads = method.attach(self.network, self.case["classes"])
+        if heads is not None:
+            self.network.extras[self.case["method"]] = heads
+            for name in MODALITIES:
+                fill_linear(heads[name], self.case["phases"][f"head_{name}"], self.case["head_gain"])
 
     def step(self, epoch=0):
         case, index = self.case, self.done
@@ -251,4 +263,50 @@ def test_relearning(case):
         for index in (2 * number, 2 * number + 1):
             loss, _ = training.step(number)
             assert loss == close(case["loss"][index])
+    training.assert_weights()
+
+
+@of("cggm")
+def test_cggm(case):
+    """Coefficients, losses, the term of the direction, gradients as they are after clipping, and weights.
+
+    The code is that of Food-101 for as many classes as a case has. Its classifiers here are linear, and train at
+    `classifier_rate` times the rate. Its cosine takes the head's weights whole, which fit a classifier's behind FiLM;
+    behind a concatenation it was given those for the modality's feature. Its loss has the term of the step before.
+    """
+    case = CASES[case]
+    training = Training(case, **{name: case[name] for name in ("rho", "lam", "clip", "classifier_rate")})
+    (method,), before = training.methods, 0.0
+    for index in range(case["steps"]):
+        loss, step = training.step()
+        assert step.metrics["balance"].tolist() == close(pair(case, "coefficient", index))
+        assert method.accuracies.tolist() == close(pair(case, "accuracy", index))
+        fused = case["loss"][index] - case["lam"] * before
+        assert step.losses(step.logits).mean().item() == close(fused)
+        assert loss == close(fused + case["loss_classifiers"][index])
+        before = case["misdirection"][index]
+    training.assert_weights()
+    for name, head in method.heads.items():
+        assert checked(head.weight) == close(case["classifiers"][name])
+
+
+@of("inforeg")
+def test_inforeg(case):
+    """Losses, β in force, the traces of each epoch, gradients as they are after the pull, and weights; two steps an
+    epoch.
+
+    The code's two heads that nothing trains are frozen, for it squares their gradients, which they do not have. Widths
+    in its text are those of a case.
+    """
+    case = CASES[case]
+    training = Training(case)
+    (method,) = training.methods
+    for number in range(case["epochs"]):
+        method.on_epoch_start(training.network, Epoch(number, lambda *_: iter(())))
+        for index in (2 * number, 2 * number + 1):
+            loss, step = training.step(number)
+            assert step.losses(step.logits).mean().item() == close(case["loss"][index])
+            assert loss == close(case["loss"][index] + sum(pair(case, "loss_share", index)))
+            assert step.metrics["pull"].tolist() == close(pair(case, "pull", index))
+        assert method.traces[-1].tolist() == close(pair(case, "trace", number))
     training.assert_weights()

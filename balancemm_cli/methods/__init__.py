@@ -6,6 +6,7 @@ from balancemm_cli.methods.agm import AGM
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
 from balancemm_cli.methods.arl import ARL
 from balancemm_cli.methods.base import Method, MethodSettings
+from balancemm_cli.methods.cggm import CGGM
 from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
 from balancemm_cli.methods.dgl import DGL
 from balancemm_cli.methods.dropout import Dropout
@@ -13,6 +14,7 @@ from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
+from balancemm_cli.methods.inforeg import InfoReg
 from balancemm_cli.methods.lfm import LFM
 from balancemm_cli.methods.mmpareto import MMPareto
 from balancemm_cli.methods.moddrop import ModDrop
@@ -47,6 +49,8 @@ _OURS: dict[str, type[Method]] = {
     "lfm": LFM,
     "mslr": MSLR,
     "relearning": Relearning,
+    "cggm": CGGM,
+    "inforeg": InfoReg,
 }
 VARIANTS = ("paper", "official")
 

@@ -34,6 +34,7 @@ METHODS = {
     "ARL": "arl",
     "MSLR": "mslr",
     "D&R": "relearning",
+    "InfoReg": "inforeg",
 }
 MODELS = {
     "concat": "concat",
