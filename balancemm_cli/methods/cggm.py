@@ -13,8 +13,8 @@ modality. Choices, and where the official code (zrguo/CGGM, src/msatrain.py and 
 1. The paper's text was not at hand: equations are as others give them. ρ = 1.3, λ = 0.2, the code's of CMU-MOSI and
    IEMOCAP; λ = 0.05 on Food-101.
 2. `direction`: the cosine is of gradients, and flows on through the head to the encoders (paper). The code hands over
-   the weights themselves where it means their gradients, and minimises what it got a step later: head and classifiers of
-   the step before, with B of that step (official).
+   the weights themselves where it means their gradients, and minimises what it got a step later: head and
+   classifiers of the step before, with B of that step (official).
 3. `floor`: where Σ Δ is no more than that, B is 1 − 1/M as if all had gained alike (paper). The code divides by
    Σ Δ + 1e-8, so that B reaches 1e7 where gains cancel out (official).
 4. B may be negative, and large where gains nearly cancel out: what bounds the step is that gradients of encoders and
