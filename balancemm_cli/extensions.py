@@ -49,6 +49,7 @@ RESERVED = frozenset(
             "relearning",
             "cggm",
             "inforeg",
+            "smv",
         ),
     ]
 )

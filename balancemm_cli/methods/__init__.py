@@ -24,6 +24,7 @@ from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.methods.pmr import PMR
 from balancemm_cli.methods.relearning import Relearning
+from balancemm_cli.methods.smv import SMV
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 from balancemm_cli.models import MODELS
 
@@ -51,6 +52,7 @@ _OURS: dict[str, type[Method]] = {
     "relearning": Relearning,
     "cggm": CGGM,
     "inforeg": InfoReg,
+    "smv": SMV,
 }
 VARIANTS = ("paper", "official")
 

@@ -87,6 +87,8 @@ class Epoch:
     streams: RandomStreams = field(
         default_factory=lambda: RandomStreams(0)
     )  # of the epoch's beginning, by names of the method's own
+    # the training part in its order, not augmented; of each batch this process's part
+    training: Callable[[], Batches] = lambda: iter(())
 
 
 def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
@@ -189,6 +191,14 @@ class Method:
         The results belong in `state_dict`, because this is not called when a run is resumed within an epoch. The
         network is in training mode, and must be left so.
         """
+
+    def further_samples(self) -> tuple[Tensor, Tensor] | None:
+        """What this epoch trains beside each training sample: rows of the training part [K] int64, and which modalities
+        each of these samples keeps, bool [K, M]; None for nothing.
+
+        Called after `on_epoch_start`, and when a run is resumed within an epoch. The same in all processes.
+        """
+        return None
 
     def on_inputs(self, inputs: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Called before encoding, with inputs [B, …] by modality; returns those that are encoded."""
