@@ -39,8 +39,8 @@ RESERVED = frozenset(
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
         *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),
         *("ogm-star", "moddrop", "dropout", "annealed-dropout", "evolutional-dropout"),
-        *("mla",),
-        *("curriculum-dropout", "unimodal-losses", "dgl", "arl", "lfm", "mslr", "relearning"),
+        *("curriculum-dropout", "unimodal-losses", "dgl", "arl", "lfm", "mslr", "relearning", "mla"),
+        *("cggm", "inforeg", "smv"),
     ]
 )
 

@@ -33,7 +33,7 @@ def test_two_methods_that_record_one_name_are_refused():
 
     methods = [One(One.Settings(), ["audio"]), METHODS["opm"](METHODS["opm"].Settings(), ["audio"])]
     with pytest.raises(UsageError, match="Two methods of this run record 'q'"):
-        StepMetrics(["audio", "visual"], methods, 3, CPU)
+        StepMetrics(["audio", "visual"], methods, CPU)
 
 
 def run_folder(prepared, runs, method):

@@ -23,12 +23,15 @@ def training_batches(
     device: torch.device,
     first: int = 0,
     end: int | None = None,
-) -> Iterator[tuple[dict[str, Tensor], Tensor, RandomStreams]]:
-    """Inputs, labels and streams of the steps from `first` to `end` of an epoch: `rows` of `source`, shuffled.
+    keep: Tensor | None = None,
+) -> Iterator[tuple[dict[str, Tensor], Tensor, RandomStreams, Tensor | None]]:
+    """Inputs, labels and streams of the steps from `first` to `end` of an epoch: `rows` of `source`, shuffled; and
+    which modalities their samples keep, bool [B, M], where `keep` [N, M] says it of all.
 
     Seed and epoch are those of `streams`. The last batch may be smaller.
     """
-    shuffled = rows[np.random.default_rng(streams.key("shuffle")).permutation(len(rows))]
+    order = np.random.default_rng(streams.key("shuffle")).permutation(len(rows))
+    shuffled, kept = rows[order], None if keep is None else keep[torch.from_numpy(order)].to(device)
     batches = np.split(shuffled, range(batch_size, len(rows), batch_size))
     parts = [distributed.part(len(batch)) for batch in batches]
     of_steps = [
@@ -38,7 +41,8 @@ def training_batches(
     left = slice(first, end)
     served = _parts(source, batches[left], of_steps[left], inputs, device)
     for drawn, (ready, labels) in zip(of_steps[left], served, strict=True):
-        yield ready, labels, drawn
+        at = drawn.step * batch_size + drawn.first
+        yield ready, labels, drawn, None if kept is None else kept[at : at + len(labels)]
 
 
 def validation_batches(

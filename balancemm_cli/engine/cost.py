@@ -149,7 +149,7 @@ def measure_cost(
         train, np.arange(count), inputs, count, RandomStreams(config.seed, epoch), device
     )
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for values, labels, drawn in batches:
+        for values, labels, drawn, _ in batches:
             step = Step(epoch, drawn, labels, torch.zeros((), device=device), config.task)
             try:
                 found |= cost_of_step(

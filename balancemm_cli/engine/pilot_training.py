@@ -88,7 +88,7 @@ class PilotTraining:
             batches = training_batches(
                 source, self.rows, self.inputs, settings.batch_size, streams, self.device
             )
-            for inputs, labels, drawn in batches:
+            for inputs, labels, drawn, _ in batches:
                 stepper(inputs, Step(epoch, drawn, labels, task=self.config.task, total=distributed.total))
             self.samples += len(self.rows)
 

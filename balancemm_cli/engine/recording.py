@@ -76,7 +76,7 @@ class RunWriter:
     @_by_the_first
     def checkpoint(self) -> None:
         """Write the state, and delete all checkpoints but the last two."""
-        done = self.state.epoch * self.state.metrics.steps + self.state.step
+        done = sum(map(len, self.state.metrics.past)) + self.state.step
         content = {"run": self.folder.hash, **self.state.state_dict()}
         checkpoint.save(self.folder.checkpoints, done, content)
 
@@ -134,7 +134,8 @@ class RunWriter:
 def steps_table(metrics: StepMetrics) -> pa.Table:
     """The content of steps.arrow, one row per step of the epochs that are done."""
     rows = torch.cat(metrics.past).numpy()
-    epochs = np.repeat(np.arange(len(metrics.past), dtype=np.int32), metrics.steps)
-    steps = np.tile(np.arange(metrics.steps, dtype=np.int32), len(metrics.past))
+    counts = [len(of_epoch) for of_epoch in metrics.past]
+    epochs = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    steps = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     named = dict(zip(metrics.columns, rows.T, strict=True))
     return pa.table({"epoch": epochs, "step": steps, **named, "kept": named["kept"].astype(np.int32)})

@@ -28,7 +28,6 @@ class RunState:
         config: RunConfig,
         shapes: Mapping[str, Shape],
         classes: Sequence[str],
-        steps_per_epoch: int,
         device: torch.device,
     ) -> None:
         self.device = device
@@ -36,7 +35,7 @@ class RunState:
         self.network = build_network(config, shapes, classes, self.methods, device)
         self.optimizer = build_optimizer(self.network, config.settings.optimizer)
         self.epoch = self.step = 0  # the next step to train; the step is counted within its epoch
-        self.metrics = StepMetrics(list(shapes), self.methods, steps_per_epoch, device)
+        self.metrics = StepMetrics(list(shapes), self.methods, device)
         self.history: list[dict[str, Any]] = []  # one record per epoch
         self.selections: dict[
             str, dict[str, Any]

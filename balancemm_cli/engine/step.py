@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.optimizer import update
 from balancemm_cli.engine.profiling import Mark, no_mark
-from balancemm_cli.methods.base import Method, Step
+from balancemm_cli.methods.base import Method, Step, drop
 from balancemm_cli.methods.discrepancy import DiscrepancySettings, measure
 from balancemm_cli.models.network import Network
 
@@ -43,6 +43,8 @@ def train_step(
         step.unimodal = network.unimodal_logits(features, discrepancy.bias_split)
         with torch.no_grad():
             step.discrepancy = measure(step.unimodal, step.labels, discrepancy, step.total, step.task)
+    if step.keep is not None:  # samples that a method draws again without some modalities
+        features = drop(features, step.keep)
     for method in methods:
         features = method.on_features(features, step)
     mark("modulation")

@@ -20,10 +20,8 @@ class StepMetrics:
     They gather on the device and are fetched once an epoch. UsageError where two methods record one name.
     """
 
-    def __init__(
-        self, modalities: Sequence[str], methods: Sequence[Method], steps: int, device: torch.device
-    ) -> None:
-        self.modalities, self.steps, self.device = modalities, steps, device
+    def __init__(self, modalities: Sequence[str], methods: Sequence[Method], device: torch.device) -> None:
+        self.modalities, self.device = modalities, device
         self.names = [name for method in methods for name in method.METRICS]
         if len(modalities) > 1:
             self.names.insert(0, "rho")
@@ -32,10 +30,17 @@ class StepMetrics:
                 raise UsageError(f"Two methods of this run record '{name}' of each step. Use one of them.")
         self.columns = ["loss", "kept"] + [f"{name}_{of}" for name in self.names for of in modalities]
         self.past: list[Tensor] = []  # [steps, columns] an epoch, on the CPU
-        self.current = self._empty()  # [steps, columns], of the epoch that is being trained
+        self.begin_epoch(0)
 
-    def _empty(self) -> Tensor:
-        return torch.zeros(self.steps, len(self.columns), dtype=torch.float64, device=self.device)
+    def begin_epoch(self, steps: int) -> None:
+        """Make room for the metrics of an epoch of so many steps."""
+        # [steps, columns], of the epoch that is being trained
+        self.current = torch.zeros(steps, len(self.columns), dtype=torch.float64, device=self.device)
+
+    @property
+    def steps(self) -> int:
+        """How many steps the epoch has that is being trained."""
+        return len(self.current)
 
     def record(self, index: int, loss: Tensor, step: Step) -> None:
         """Take the metrics of step `index` of the current epoch."""
@@ -50,9 +55,9 @@ class StepMetrics:
         return self.current.cpu()
 
     def close_epoch(self, fetched: Tensor) -> None:
-        """Put what was fetched of the current epoch to the past ones, and begin the next epoch."""
+        """Put what was fetched of the current epoch to the past ones."""
         self.past.append(fetched)
-        self.current = self._empty()
+        self.begin_epoch(0)
 
     def means(self, rows: Tensor) -> dict[str, dict[str, float | None]]:
         """The means over steps [S, columns] by metric and modality; None where steps recorded nothing."""

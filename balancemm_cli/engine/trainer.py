@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from balancemm_cli.config.run import RunConfig
 from balancemm_cli.data.loading import Loading, Room, make_resident
@@ -71,9 +72,7 @@ class Trainer:
         self.sources = {name: self.inputs.source(self.data.split(name)) for name in splits}
         on_message(make_resident(self.sources.values(), loading, device, room))
         self.steps_per_epoch = -(-len(self.sources["train"]) // self.settings.batch_size)
-        self.state = RunState(
-            self.config, self.inputs.shapes, self.data.classes, self.steps_per_epoch, device
-        )
+        self.state = RunState(self.config, self.inputs.shapes, self.data.classes, device)
         check_validation(self.config, self.state.methods, self.data)
         self.writer = RunWriter(folder, self.state, self.sources["test"])
         of = self.state
@@ -104,7 +103,7 @@ class Trainer:
             while self.state.epoch < self.until:
                 for done in self._steps():
                     self.state.step = done
-                    if stopped() and done < self.steps_per_epoch:
+                    if stopped() and done < self.state.metrics.steps:
                         self._stop()
                 self._finish_epoch()
                 if stopped() and self.state.epoch < self.until:
@@ -177,25 +176,30 @@ class Trainer:
         state, train = self.state, self.sources["train"]
         if state.step == 0:
             self._begin_epoch()
+        rows, keep = self._samples()
+        if state.step == 0:
+            state.metrics.begin_epoch(-(-len(rows) // self.settings.batch_size))
         set_learning_rate(state.optimizer, self._learning_rate)
         batches = training_batches(
             train,
-            np.arange(len(train)),
+            rows,
             self.inputs,
             self.settings.batch_size,
             RandomStreams(self.config.seed, state.epoch),
             self.device,
             state.step,
+            keep=keep,
         )
-        for inputs, labels, drawn in batches:
+        for inputs, labels, drawn, kept in batches:
             self.mark("input")
-            progress = (state.epoch + drawn.step / self.steps_per_epoch) / self.settings.epochs
+            progress = (state.epoch + drawn.step / state.metrics.steps) / self.settings.epochs
             step = Step(
                 state.epoch,
                 drawn,
                 labels,
                 torch.full((), progress, device=self.device),
                 self.config.task,
+                keep=kept,
                 total=distributed.total,
             )
             loss = self.stepper(inputs, step)
@@ -215,10 +219,26 @@ class Trainer:
             distributed.total,
             distributed.interleaved,
             RandomStreams(RandomStreams(self.config.seed).key("epoch"), number),
+            lambda: validation_batches(self.sources["train"], self.inputs, self.device),
         )
         for method in self.state.methods:
             method.on_epoch_start(self.state.network, epoch)
         self.mark("modulation")
+
+    def _samples(self) -> tuple[np.ndarray, Tensor | None]:
+        """The rows of the epoch's samples, each one of the training part and those that methods add; and which
+        modalities each keeps, bool [N, M], or None for all.
+
+        A last batch of one added sample, on which batch normalisation could not work, is left out.
+        """
+        every = torch.arange(len(self.sources["train"]))
+        added = [found for method in self.state.methods if (found := method.further_samples()) is not None]
+        if not added:
+            return every.numpy(), None
+        rows = torch.cat([every, *(of.cpu() for of, _ in added)])
+        kept = torch.ones(len(every), len(self.inputs.shapes), dtype=torch.bool)
+        count = len(rows) - (len(rows) % self.settings.batch_size == 1 and len(rows) > len(every))
+        return rows[:count].numpy(), torch.cat([kept, *(keep.cpu() for _, keep in added)])[:count]
 
     def _random_batches(self, share: float, name: str) -> Batches:
         """See `Epoch.batches`. Their random numbers are not those of the epoch's own steps."""
@@ -233,7 +253,7 @@ class Trainer:
             self.device,
             end=count,
         )
-        for inputs, labels, _ in batches:
+        for inputs, labels, *_ in batches:
             yield inputs, labels
 
     def _validation_batches(self) -> Batches:
@@ -273,7 +293,7 @@ class Trainer:
                 if name != "train"
             }
         except FloatingPointError:
-            self._diverged(epoch=self.state.epoch, step=self.steps_per_epoch - 1)
+            self._diverged(epoch=self.state.epoch, step=self.state.metrics.steps - 1)
 
     # ---- stopping -------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from balancemm_cli.methods.agm import AGM
 from balancemm_cli.methods.annealed_dropout import AnnealedDropout
 from balancemm_cli.methods.arl import ARL
 from balancemm_cli.methods.base import Method, MethodSettings
+from balancemm_cli.methods.cggm import CGGM
 from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
 from balancemm_cli.methods.dgl import DGL
 from balancemm_cli.methods.dropout import Dropout
@@ -13,6 +14,7 @@ from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
+from balancemm_cli.methods.inforeg import InfoReg
 from balancemm_cli.methods.lfm import LFM
 from balancemm_cli.methods.mla import MLA
 from balancemm_cli.methods.mmpareto import MMPareto
@@ -23,6 +25,7 @@ from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.methods.pmr import PMR
 from balancemm_cli.methods.relearning import Relearning
+from balancemm_cli.methods.smv import SMV
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
 from balancemm_cli.models import MODELS
 
@@ -49,6 +52,9 @@ _OURS: dict[str, type[Method]] = {
     "lfm": LFM,
     "mslr": MSLR,
     "relearning": Relearning,
+    "cggm": CGGM,
+    "inforeg": InfoReg,
+    "smv": SMV,
 }
 VARIANTS = ("paper", "official")
 

@@ -88,6 +88,8 @@ class Epoch:
     streams: RandomStreams = field(
         default_factory=lambda: RandomStreams(0)
     )  # of the epoch's beginning, by names of the method's own
+    # the training part in its order, not augmented; of each batch this process's part
+    training: Callable[[], Batches] = lambda: iter(())
 
 
 def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
@@ -196,6 +198,14 @@ class Method:
 
         Called after encoding. To an update the features of all other modalities are constants. A modality may learn in
         one update alone, for the batch is encoded once.
+        """
+        return None
+
+    def further_samples(self) -> tuple[Tensor, Tensor] | None:
+        """What this epoch trains beside each training sample: rows of the training part [K] int64, and which modalities
+        each of these samples keeps, bool [K, M]; None for nothing.
+
+        Called after `on_epoch_start`, and when a run is resumed within an epoch. The same in all processes.
         """
         return None
 

@@ -22,6 +22,8 @@ METHODS = {
     "LFM-LB": "lfm",
     "MSLR": "mslr",
     "D&R": "relearning",
+    "MLA": "mla",
+    "InfoReg": "inforeg",
 }
 MODELS = {
     "concat": "concat",

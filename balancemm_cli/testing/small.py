@@ -182,12 +182,22 @@ class Training:
         self, index: int, inputs: dict[str, Tensor], labels: Tensor, count: int = BATCH
     ) -> tuple[Tensor, Step]:
         """Train one step on these samples of a batch of `count`, the first of an epoch after what comes before that."""
+        self.begin(index)
+        return self.step(index, inputs, labels, count)
+
+    def begin(self, index: int) -> None:
+        """What comes before the step of an index, where that is the first one of an epoch."""
         if index % STEPS_PER_EPOCH == 0:
             looked_at = lambda *_: iter(self.looked_at)  # noqa: E731
             together = distributed.total, distributed.interleaved
-            begins = Epoch(index // STEPS_PER_EPOCH, looked_at, looked_at, *together)
+            begins = Epoch(index // STEPS_PER_EPOCH, looked_at, looked_at, *together, training=looked_at)
             for method in self.methods:
                 method.on_epoch_start(self.network, begins)
+
+    def step(
+        self, index: int, inputs: dict[str, Tensor], labels: Tensor, count: int = BATCH
+    ) -> tuple[Tensor, Step]:
+        """Train one step on these samples of a batch of `count`."""
         epoch = EPOCHS[index // STEPS_PER_EPOCH % len(EPOCHS)]
         streams = RandomStreams(0, epoch, index, count, distributed.part(count).start)
         progress = torch.full((), index / 12, device=self.device)

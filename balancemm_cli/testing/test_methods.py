@@ -62,8 +62,9 @@ def test_it_trains_on_any_inputs_and_never_waits(method: str, variant: str, shap
     before = [weight.clone() for weight in training.network.encoders.parameters()]
     for index in (0, 1, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1):
         inputs, labels = training.batch(index)
+        training.begin(index)
         with guards.no_waiting():
-            loss, step = training.train(index, inputs, labels)
+            loss, step = training.step(index, inputs, labels)
         assert loss.isfinite() and loss.ndim == 0
         assert step.keep is None or step.keep.shape == (len(labels), len(inputs))
         assert set(step.metrics) == set(METHODS[method].METRICS)
@@ -80,12 +81,13 @@ def test_no_step_waits_on_a_gpu(method: str, variant: str) -> None:
     for again in (False, True):  # what is initialised by the first training may wait
         training = Training(tried(method, variant, "sound and pictures"), device="cuda")
         batches = [training.batch(index) for index in range(6)]
-        torch.cuda.set_sync_debug_mode("error" if again else "default")
-        try:
-            for index, (inputs, labels) in enumerate(batches):
-                training.train(index, inputs, labels)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+        for index, (inputs, labels) in enumerate(batches):
+            training.begin(index)
+            torch.cuda.set_sync_debug_mode("error" if again else "default")
+            try:
+                training.step(index, inputs, labels)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
 
 
 @in_both_variants
