@@ -39,7 +39,7 @@ RESERVED = frozenset(
         *("optimizer", "waveform", "frames", "discrepancy", "speed"),
         *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),
         *("ogm-star", "moddrop", "dropout", "annealed-dropout", "evolutional-dropout"),
-        *("mla",),
+        *("mla", "reconboost"),
         *("curriculum-dropout", "unimodal-losses", "dgl", "arl", "lfm", "mslr", "relearning"),
     ]
 )

@@ -44,6 +44,11 @@ def fusion_of(case, widths):
         parts = whole.weight.detach().split(list(widths.values()), 1)
         for head, part in zip(fusion.heads.values(), parts, strict=True):
             head.weight.detach().copy_(part)
+    elif case["method"] == "reconboost":
+        settings = SharedHead.Settings(fusion="sum", hidden=case["hidden"])
+        fusion = SharedHead(widths, classes, settings)
+        fill_linear(fusion.answers.head[0], phases["head"], gain)
+        fill_linear(fusion.answers.head[2], phases["head_last"], gain)
     elif case["method"] == "mla":
         fusion = SharedHead(widths, classes, SharedHead.Settings())
         fill_linear(fusion.answers.head, phases["head"], gain)
@@ -66,7 +71,7 @@ class Norms(Method):
 
 
 def gradients(part):
-    return [weight.grad for weight in part.parameters() if weight.grad is not None]
+    return [weight.grad for weight in part.parameters() if weight.grad is not None] or [torch.zeros(1)]
 
 
 class Alone(Method):
@@ -309,3 +314,28 @@ def test_mla(case):
     with torch.no_grad():
         found = training.network.eval()(make_batch(0, case)[0])
     torch.testing.assert_close(found, torch.tensor(case["evaluated"]), rtol=1e-7, atol=1e-9)
+
+
+@of("reconboost")
+def test_reconboost(case):
+    """Losses, gradients, ω and weights; two steps an epoch, the phases following each other as in the code.
+
+    Its optimiser begins anew in each phase; so momentum is cleared there. In the consolidated case the prediction of
+    the modality that learns is no constant in the term that holds it to the former one's.
+    """
+    case = CASES[case]
+    names = ("boosting", "rectification", "fit", "reconcile", "consolidate")
+    training = Training(case, **{name: case[name] for name in names})
+    (method,), plain = training.methods, Method(MethodSettings(), MODALITIES)
+    epochs = case["stages"] * (case["boosting"] + case["rectification"])
+    for epoch in range(epochs):
+        if method.stage(epoch) != method.stage(epoch - 1):
+            for state in training.optimizer.state.values():
+                state["momentum_buffer"].zero_()
+        for index in range(epoch * case["steps_per_epoch"], (epoch + 1) * case["steps_per_epoch"]):
+            loss, _ = training.take(epoch, plain, training.norms)
+            assert loss == close(case["loss"][index])
+            assert training.norms.found == close([*pair(case, "norm", index), case["norm_head"][index]])
+            assert training.network.fusion.rate.item() == close(case["rate"][index])
+    assert training.done == len(case["loss"])
+    training.assert_weights()

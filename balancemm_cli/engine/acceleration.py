@@ -79,7 +79,7 @@ class Stepper:
         self.batch_size = settings.batch_size
         if settings.speed.compile and any(method.two_backwards for method in methods):
             raise UsageError(
-                "speed.compile makes encoders that go backward once, and a method of this run needs it twice. "
+                "speed.compile makes encoders that go backward once, all together, and a method of this run needs more. "
                 "Leave speed.compile out."
             )
         self._encode = Encode(network, settings.speed)
