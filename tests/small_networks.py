@@ -22,10 +22,11 @@ LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
 
 
 def made(method, modalities, model="concat", variant="paper", **given):
-    """Network and methods, with settings of the last method, and the batch's inputs by modality."""
+    """Network and methods, with settings of the last method or by their whole keys, and the inputs by modality."""
     shapes = dict(list(SHAPES.items())[:modalities])
     of = method.split("+")[-1]
-    overrides = [("encoder", "small"), *((f"{of}.{key}", value) for key, value in given.items())]
+    keys = {key if "." in key else f"{of}.{key}": value for key, value in given.items()}
+    overrides = [("encoder", "small"), *keys.items()]
     config = resolve("crema-d", model=model, method=method, variant=variant, overrides=overrides)
     methods = config.build_methods(list(shapes))
     network = config.build_network(shapes, list("abcd"), methods)

@@ -8,7 +8,6 @@ from small_networks import LABELS, made, take_step
 from torch.nn.functional import cross_entropy
 
 from balancemm_cli.config.recipe import OptimizerSettings
-from balancemm_cli.config.run import resolve
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
@@ -104,13 +103,7 @@ def test_encoders_of_former_turns_rest_or_move_on_by_momentum_and_decay(coasting
 def test_a_network_without_one_linear_head_for_all_is_refused(model, hidden):
     given = {} if hidden is None else {"shared-head.hidden": hidden}
     with pytest.raises(UsageError, match="take model shared-head, without"):
-        made_with(model, given)
-
-
-def made_with(model, given):
-    overrides = [("encoder", "small"), *given.items()]
-    config = resolve("crema-d", model=model, method="mla", overrides=overrides)
-    config.build_network({"audio": 1, "visual": 3}, list("abcd"), config.build_methods(["audio", "visual"]))
+        made("mla", 2, model, **given)
 
 
 @pytest.mark.parametrize("others", ["opm+ogm", "unimodal-losses", "mslr", "dropout"])

@@ -46,6 +46,11 @@ def fusion_of(case, widths):
         parts = whole.weight.detach().split(list(widths.values()), 1)
         for head, part in zip(fusion.heads.values(), parts, strict=True):
             head.weight.detach().copy_(part)
+    elif case["method"] == "reconboost":
+        settings = SharedHead.Settings(fusion="sum", hidden=case["hidden"])
+        fusion = SharedHead(widths, classes, settings)
+        fill_linear(fusion.answers.head[0], phases["head"], gain)
+        fill_linear(fusion.answers.head[2], phases["head_last"], gain)
     elif case["method"] == "mla":
         fusion = SharedHead(widths, classes, SharedHead.Settings())
         fill_linear(fusion.answers.head, phases["head"], gain)
@@ -72,7 +77,7 @@ class Norms(Method):
 
 
 def gradients(part):
-    return [weight.grad for weight in part.parameters() if weight.grad is not None]
+    return [weight.grad for weight in part.parameters() if weight.grad is not None] or [torch.zeros(1)]
 
 
 class Alone(Method):
@@ -375,8 +380,8 @@ def test_smv(case):
     """What each modality is worth to each sample, which samples are drawn again, and training with them.
 
     The first `warm` steps are of the batches 100 to 102 in turn, whose samples are then valued. The code's data set
-    was spared an argument that it does not take, and `chosen` is what it drew at random for its mean and its samples. Of the
-    list of all samples every second one is then trained in its order, in batches of 8 of at most 40.
+    was spared an argument that it does not take, and `chosen` is what it drew at random for its mean and its samples.
+    Of the list of all samples every second one is then trained in its order, in batches of 8 of at most 40.
     """
     case = CASES[case]
     training = Training(case, level=case["level"], alpha=case["alpha"])
@@ -407,4 +412,29 @@ def test_smv(case):
         keep = torch.tensor([kept.get(of, [True, True]) for of in dropped])
         loss, _ = training.step(batch=batch, keep=keep)
         assert loss == close(case["loss"][case["warm"] + k])
+    training.assert_weights()
+
+
+@of("reconboost")
+def test_reconboost(case):
+    """Losses, gradients, ω and weights; two steps an epoch, the phases following each other as in the code.
+
+    Its optimiser begins anew in each phase; so momentum is cleared there. In the consolidated case the prediction of
+    the modality that learns is no constant in the term that holds it to the former one's.
+    """
+    case = CASES[case]
+    names = ("boosting", "rectification", "fit", "reconcile", "consolidate")
+    training = Training(case, **{name: case[name] for name in names})
+    (method,), plain = training.methods, Method(MethodSettings(), MODALITIES)
+    epochs = case["stages"] * (case["boosting"] + case["rectification"])
+    for epoch in range(epochs):
+        if method.stage(epoch) != method.stage(epoch - 1):
+            for state in training.optimizer.state.values():
+                state["momentum_buffer"].zero_()
+        for index in range(epoch * case["steps_per_epoch"], (epoch + 1) * case["steps_per_epoch"]):
+            loss, _ = training.take(epoch, plain, training.norms)
+            assert loss == close(case["loss"][index])
+            assert training.norms.found == close([*pair(case, "norm", index), case["norm_head"][index]])
+            assert training.network.fusion.rate.item() == close(case["rate"][index])
+    assert training.done == len(case["loss"])
     training.assert_weights()

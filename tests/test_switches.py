@@ -71,7 +71,7 @@ def test_a_skipped_update_changes_nothing(optimizer):
 
 def test_what_cannot_work_is_refused(prepared, tmp_path, monkeypatch):
     config = resolve("synthetic", overrides=["speed.compile=true"])
-    with pytest.raises(UsageError, match="a method of this run needs it twice"):
+    with pytest.raises(UsageError, match="too little for a method of this run"):
         Training(Case(method="mmpareto"), "speed.compile=true")
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="no-such-compiler"):

@@ -65,7 +65,7 @@ class Stepper:
     """Takes a run's training steps.
 
     Only batches of the full size are compiled, because the smaller last batch of an epoch would need a compilation of
-    its own. UsageError where a method goes backward twice and the encoders are to be compiled.
+    its own. UsageError where a method goes backward twice or through some of them, and these are to be compiled.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Stepper:
         self.batch_size = settings.batch_size
         if settings.speed.compile and any(method.two_backwards for method in methods):
             raise UsageError(
-                "speed.compile makes encoders that go backward once, and a method of this run needs it twice. "
+                "speed.compile makes encoders that go backward once and together, too little for a method of this run. "
                 "Leave speed.compile out."
             )
         self._encode = Encode(network, settings.speed)

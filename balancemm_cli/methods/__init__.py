@@ -24,6 +24,7 @@ from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.ogm_star import OGMStar
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.methods.pmr import PMR
+from balancemm_cli.methods.reconboost import ReconBoost
 from balancemm_cli.methods.relearning import Relearning
 from balancemm_cli.methods.smv import SMV
 from balancemm_cli.methods.unimodal_losses import UnimodalLosses
@@ -32,6 +33,7 @@ from balancemm_cli.models import MODELS
 _OURS: dict[str, type[Method]] = {
     "baseline": Method,
     "mla": MLA,
+    "reconboost": ReconBoost,
     "g-blending": GBlending,
     "greedy": Greedy,
     "greedy-adaptation": GreedyAdaptation,

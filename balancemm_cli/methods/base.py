@@ -150,7 +150,9 @@ class Method:
         "concat",
         (),
     )  # a model that it trains, and settings as with --set: what the contract trains it with
-    two_backwards: ClassVar[bool] = False  # whether a step goes backward through the encoders more than once
+    two_backwards: ClassVar[bool] = (
+        False  # whether a step goes backward through encoders twice, or only through some
+    )
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
     origin: ClassVar[Origin | None] = Origin(  # of this very class: each subclass has its own, or none
         "Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582", "GeWu-Lab/BML_TPAMI2024", "numbers"

@@ -55,7 +55,7 @@ class MLA(Method):
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"projection": False, "coasting": True}}
     TRIED_ON: ClassVar = ("shared-head", ())
-    two_backwards: ClassVar[bool] = True  # one backward a turn through what was encoded together
+    two_backwards: ClassVar[bool] = True  # one a turn
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)

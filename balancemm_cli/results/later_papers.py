@@ -23,6 +23,7 @@ METHODS = {
     "MSLR": "mslr",
     "D&R": "relearning",
     "MLA": "mla",
+    "ReconBoost": "reconboost",
     "InfoReg": "inforeg",
 }
 MODELS = {
