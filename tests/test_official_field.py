@@ -318,8 +318,8 @@ def test_smv(case):
     """What each modality is worth to each sample, which samples are drawn again, and training with them.
 
     The first `warm` steps are of the batches 100 to 102 in turn, whose samples are then valued. The code's data set was
-    spared an argument that it does not take, and `chosen` is what it drew at random for its mean and its samples. Of the
-    list of all samples every second one is then trained in its order, in batches of 8 of at most 40.
+    spared an argument that it does not take, and `chosen` is what it drew at random for its mean and its samples. Of
+    the list of all samples every second one is then trained in its order, in batches of 8 of at most 40.
     """
     case = CASES[case]
     training = Training(case, level=case["level"], alpha=case["alpha"])

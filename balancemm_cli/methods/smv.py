@@ -12,8 +12,8 @@ and before each epoch samples are drawn again with one modality alone, its featu
 
 Choices, and where the official code (GeWu-Lab/Valuate-and-Enhance-Multimodal-Cooperation) differs:
 
-1. The paper's text was not at hand: the numbers of times, the part (a fifth), α = 1 and the five epochs before the first
-   valuation are the code's.
+1. The paper's text was not at hand: the numbers of times, the part (a fifth), α = 1 and the five epochs before the
+   first valuation are the code's.
 2. Samples are valued as they are, in evaluation mode; the code values samples that are augmented as in training.
 3. The drawn samples are shuffled among all others, as in the code: an epoch has more steps. Their features, not their
    inputs, are zeros, so that batch normalisation in an encoder sees what it always sees.
