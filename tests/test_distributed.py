@@ -243,3 +243,16 @@ def test_devices_of_processes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(BmmError, match="2 processes on this machine need 2 GPUs"):
         distributed.device_name("auto")
+
+
+def test_samples_are_drawn_again_as_in_one_process(prepared, tmp_path):
+    """Each process values its part of the samples, and all choose the same ones."""
+    given = {"method": "smv", "model": "concat"}
+    overrides = [*UNEVEN, "epochs=2", "smv.warmup=1"]
+    one, two = (job(prepared, tmp_path / name, overrides, **given) for name in ("one", "two"))
+    pair = Pair(train_in_float64, two)
+    train_in_float64(one)
+    pair.results()
+    steps, found = table(one.folder().path), table(two.folder().path)
+    assert (steps["epoch"] == 1).sum() > (steps["epoch"] == 0).sum()
+    assert found.shape == steps.shape and (found - steps).abs().to_numpy().max() < 1e-9
