@@ -106,7 +106,7 @@ def test_a_network_without_one_linear_head_for_all_is_refused(model, hidden):
         made("mla", 2, model, **given)
 
 
-@pytest.mark.parametrize("others", ["opm+ogm", "unimodal-losses", "mslr", "dropout"])
+@pytest.mark.parametrize("others", ["opm+ogm", "unimodal-losses", "mslr", "dropout", "arl"])
 def test_other_methods_join_its_turns(others):
     network, methods, inputs = made(f"mla+{others}", 3, "shared-head")
     before = copy.deepcopy(network.state_dict())

@@ -184,11 +184,11 @@ class RunConfig(Section):
 
     def build_methods(self, modalities: list[str]) -> list[Method]:
         """The methods of the run, in the order in which their hooks are called. UsageError for one that needs a class
-        a sample, under a task that has none, and for two that let modalities learn in turn."""
-        taking_turns = [name for name in self.methods if METHODS[name].turns is not Method.turns]
-        if len(taking_turns) > 1:
+        a sample, under a task that has none, and for two that go backward twice or let modalities learn in turn."""
+        backward = [name for name in self.methods if METHODS[name].two_backwards]
+        if len(backward) > 1:
             raise UsageError(
-                f"Methods {' and '.join(taking_turns)} both say which modalities learn in an update. Take one of them."
+                f"Methods {' and '.join(backward)} each go backward in a way of their own. Take one of them."
             )
         for name in self.methods:
             if METHODS[name].needs_classes and not self.task.one_class:

@@ -103,7 +103,8 @@ def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
 def scale_gradients(weights: Iterable[nn.Parameter], factor: Tensor) -> None:
     """Multiply the gradients of weights, where they have some, by a factor (0-dim), in place."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+    if gradients:
+        torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class MethodSettings(Section):
