@@ -61,6 +61,12 @@ def test_of_what_the_names_fit_some_rows_contradict_their_notes():
             assert one["same_protocol"] == "no"
 
 
+def test_what_is_printed_under_another_network_counts_for_that_of_its_authors():
+    found = {one.source: one.accuracy for one in literature.values("crema-d", "shared-head", "mla")}
+    assert len(found) == 4 and max(found.values()) == 0.7943
+    assert literature.LATER not in {one.kind for one in literature.values("crema-d", "concat", "mla")}
+
+
 def test_each_paper_counts_once():
     for names in product(
         ("crema-d", "kinetics-sounds", "ucf-101", "cmu-mosi"), later_papers.MODELS.values(), METHODS

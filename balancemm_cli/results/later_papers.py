@@ -42,6 +42,7 @@ ALONE = {
     "video-only": "unimodal-second",
     "unimodal-2 (video)": "unimodal-second",
 }
+NETWORKS = {"mla": "shared-head", "reconboost": "shared-head"}  # theirs, whatever they are printed under
 METRICS = {"acc": "accuracy", "map": "map", "macro_f1": "macro_f1"}
 OTHER_TASKS = ("ave",)  # they classify whole clips of it, where our task is its segments
 OWN_SPLITS = {("Diagnosing and Re-learning (ECCV 2024)", "crema-d"): "relearn"}

@@ -53,6 +53,12 @@ def _known() -> list[later_papers.Row]:
     return [row for row in rows if later_papers.names(row) and covers(row["dataset"])]
 
 
+def _ours(row: later_papers.Row) -> tuple[str, str] | None:
+    """Our model and method of a row, which may be printed under another model's name."""
+    names = later_papers.names(row)
+    return names and (later_papers.NETWORKS.get(names[1], names[0]), names[1])
+
+
 def _counts(row: dict[str, str]) -> bool:
     return row["same_protocol"] == "yes"
 
@@ -85,7 +91,7 @@ def _of_sources(dataset: str, model: str, method: str) -> Iterator[Value]:
 def _of_later(dataset: str, model: str, method: str) -> Iterator[Value]:
     by_paper: dict[str, set[float]] = defaultdict(set)
     for row in filter(_counts, _known()):
-        if row["dataset"] == dataset and later_papers.names(row) == (model, method):
+        if row["dataset"] == dataset and _ours(row) == (model, method):
             by_paper[row["source"]].add(round(float(row["value"]) / 100, 6))
     for paper, (accuracy, *others) in by_paper.items():
         if not others:
