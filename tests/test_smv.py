@@ -29,7 +29,7 @@ def worth(network, inputs, chosen):
 @pytest.mark.parametrize("model", ["concat", "sum", "mlp"])
 @pytest.mark.parametrize("modalities", [2, 3, 5])
 def test_a_value_is_the_mean_gain_over_all_orders(model, modalities):
-    network, (method,), inputs = made("smv", modalities, model)
+    network, _, inputs = made("smv", modalities, model)
     values = shapley(rightness(network, epoch_of(inputs)))
     assert network.training and values.shape == (24, modalities)
     network.eval()
