@@ -10,18 +10,23 @@ from typing import Literal
 class Origin:
     """The source of a method or model, which the class names as `origin`; docs/origins.md is the table of all.
 
-    `held` is "numbers" where the tests hold it against numbers that its authors' code computed, else "equations".
+    `held` is "numbers" where the tests hold it against numbers that its authors' code computed, "others" where other
+    people's code did, else "equations".
     """
 
     paper: str  # authors, venue and year, arXiv where there is one
     code: str | None  # the authors' public repository as owner/name; None where there is none
-    held: Literal["numbers", "equations"]
+    held: Literal["numbers", "others", "equations"]
     differs: str = ""  # a sentence on what differs from the authors' by default
 
     @property
     def mark(self) -> str:
-        """What `bmm list` says of one that was never held against code; else nothing."""
-        return "" if self.held == "numbers" else "After the equation, not held against code."
+        """What `bmm list` says of one that was never held against its authors' code; else nothing."""
+        return {
+            "numbers": "",
+            "others": "Held against other people's code alone.",
+            "equations": "After the equation, not held against code.",
+        }[self.held]
 
 
 @cache

@@ -76,11 +76,9 @@ def _origins() -> str:
     for name, origin in found.items():
         code = f"[{origin.code}](https://github.com/{origin.code})" if origin.code else "none found"
         count, tolerance = cases.get(name, (0, 0.0))
-        held = (
-            f"numbers of the code: {count} {'case' if count == 1 else 'cases'}, {tolerance:.0e}"
-            if count
-            else "the equation alone"
-        )
+        whose = "other people's" if origin.held == "others" else "the"
+        cases_of = f"{count} {'case' if count == 1 else 'cases'}"
+        held = f"numbers of {whose} code: {cases_of}, {tolerance:.0e}" if count else "the equation alone"
         link = f"[{name}]({kinds[name]}/{name}.md)"
         lines.append(f"| {link} | {origin.paper} | {code} | {held} | {origin.differs or 'nothing'} |")
     return "\n".join(lines)

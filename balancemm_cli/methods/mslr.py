@@ -43,7 +43,7 @@ class MSLR(Method):
     origin: ClassVar = Origin(
         "Yao, Mihalcea, Findings of ACL 2022",
         None,
-        "numbers",
+        "others",
         "the code is kkontras/MLB, which is not its authors': it scales gradients in place of rates, variant official",
     )
 

@@ -108,7 +108,7 @@ class XVectorNetwork(SoundNetwork):
     origin: ClassVar = Origin(
         "Snyder, Garcia-Romero, Sell, Povey, Khudanpur, ICASSP 2018",
         "kaldi-asr/kaldi",
-        "numbers",
+        "others",
         "the layers are held against SpeechBrain's, which is not its authors'; Kaldi's biased deviation",
     )
 

@@ -63,7 +63,7 @@ def _is_former(group: Group) -> bool:
 def origin_notes(groups: Sequence[Group]) -> list[str]:
     """A line on the methods and models of these groups that were never held against their authors' code."""
     names = not_held((group.first.model, group.first.method) for group in groups)
-    return [f"After the equation, not held against its authors' code: {', '.join(names)}."] if names else []
+    return [f"Not held against its authors' code: {', '.join(names)}."] if names else []
 
 
 def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig]) -> list[str]:
