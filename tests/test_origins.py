@@ -52,7 +52,7 @@ def test_a_report_notes_what_was_never_held_and_what_is_of_a_former_revision(tmp
     for seed in range(2):
         write_run(tmp_path, seed=seed, accuracy=0.6)
         write_run(tmp_path, "g-blending", seed, accuracy=0.7)
-    assert "not held against its authors' code: g-blending." in report(tmp_path)
+    assert "Not held against its authors' code: g-blending." in report(tmp_path)
     assert "former revision" not in report(tmp_path)
     monkeypatch.setattr(METHODS["g-blending"], "revision", 3)
     former = "Of a former revision, when a method or model of this name computed something else (CHANGELOG): "
