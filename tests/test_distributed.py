@@ -217,7 +217,7 @@ def torchrun(*args, processes=2):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     command += [str(processes), "-m", "balancemm_cli", "train", *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=Pair.longest, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=3 * Pair.longest, env=environment)
 
 
 def test_torchrun(prepared, tmp_path):

@@ -129,7 +129,7 @@ def tables() -> list[Entry]:
     from balancemm_cli.results import published
 
     return [
-        Entry(f"{source}/{table}", ", ".join(names), f"benchmarks/published/{source}.csv")
+        Entry(f"{source}/{table}", ", ".join(names), f"benchmarks/published/{published.file_of(source)}")
         for source, table, names in published.tables()
     ]
 

@@ -165,7 +165,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         shapes = {name: kind_of(data[job.data].modalities[name]).shape for name in used}
         check_encoders(job.config.model, settings.encoder, shapes, settings.encoders)
         check_speed(settings.speed)
-        check_validation(job.config, job.config.build_methods(used), data[job.data])
+        check_validation(job.config, data[job.data])
     for root in {job.runs for job in jobs}:
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=root):

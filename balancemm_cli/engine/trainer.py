@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +29,8 @@ from balancemm_cli.engine.recording import RunWriter, epoch_record
 from balancemm_cli.engine.state import RunState, fit_encoders
 from balancemm_cli.engine.trial import try_batch
 from balancemm_cli.errors import InputError, Interrupted
-from balancemm_cli.methods.base import Batches, Epoch, Method, Step
+from balancemm_cli.methods import METHODS
+from balancemm_cli.methods.base import Batches, Epoch, Step
 from balancemm_cli.models.weights import start
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.runs.folder import RunFolder
@@ -73,7 +74,7 @@ class Trainer:
         on_message(make_resident(self.sources.values(), loading, device, room))
         self.steps_per_epoch = -(-len(self.sources["train"]) // self.settings.batch_size)
         self.state = RunState(self.config, self.inputs.shapes, self.data.classes, device)
-        check_validation(self.config, self.state.methods, self.data)
+        check_validation(self.config, self.data)
         self.writer = RunWriter(folder, self.state, self.sources["test"])
         of = self.state
         self.stepper = Stepper(of.network, of.methods, of.optimizer, self.settings, mark)
@@ -334,10 +335,11 @@ class Trainer:
         raise distributed.said_once(InputError(diverged_message(self.folder, **where)))
 
 
-def check_validation(config: RunConfig, methods: Iterable[Method], data: PreparedSet) -> None:
+def check_validation(config: RunConfig, data: PreparedSet) -> None:
     """InputError for a method that looks at validation samples where the data set has none."""
-    for name, method in zip(config.methods, methods, strict=True):
-        if method.needs_validation and not data.counts.get("val"):
+    for name, settings in config.methods.items():
+        kind = METHODS[name]
+        if kind.needs_validation(kind.Settings.model_validate(settings)) and not data.counts.get("val"):
             raise InputError(
                 f"Method {name} looks at validation samples, and {data.folder} has none. Prepare the data with some, "
                 "or take another method."

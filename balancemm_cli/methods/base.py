@@ -163,9 +163,9 @@ class Method:
     def __init__(self, settings: MethodSettings, modalities: list[str]) -> None:
         self.modalities = modalities
 
-    @property
-    def needs_validation(self) -> bool:
-        """Whether it looks at validation samples, so that a run without any is refused."""
+    @classmethod
+    def needs_validation(cls, settings: Any) -> bool:  # noqa: ANN401 - of its own `Settings`
+        """Whether it looks at validation samples under these settings, so that a run without any is refused."""
         return False
 
     def __init_subclass__(cls) -> None:

@@ -62,9 +62,7 @@ class CGGM(Method):
         lam: float = Field(default=0.2, ge=0)  # λ
         direction: Literal["gradients", "weights"] = "gradients"  # of which the cosine is
         floor: float = Field(default=1e-6, ge=0)  # of |Σ Δ|
-        clip: float | None = Field(
-            default=0.8, gt=0
-        )  # the norm of the gradients of encoders and fusion together
+        clip: float = Field(default=0.8, gt=0)  # the norm of the gradients of encoders and fusion together
         classifier_rate: float = Field(default=0.5, gt=0)  # of the run's learning rate
 
         IDLE: ClassVar = {"direction": ("lam", lambda lam: lam == 0)}
@@ -142,9 +140,8 @@ class CGGM(Method):
             scale_gradients(network.encoders[name].parameters(), factor)
         if self.settings.lam and self.settings.direction == "weights":
             self._turn(network, step.metrics["balance"])
-        if self.settings.clip is not None:
-            weights = [*network.encoders.parameters(), *network.fusion.parameters()]
-            nn.utils.clip_grad_norm_(weights, self.settings.clip)
+        weights = [*network.encoders.parameters(), *network.fusion.parameters()]
+        nn.utils.clip_grad_norm_(weights, self.settings.clip)
         step.rates += [(factors.new_full((), self.settings.classifier_rate), self.heads)]
 
     def _turn(self, network: Network, factors: Tensor) -> None:

@@ -70,14 +70,14 @@ class MSLR(Method):
         self.accuracies: Tensor | None = None  # [k, M] of the last k ≤ N epochs
         self.ratios: Tensor | None = None  # s [M] of the epoch
 
-    @property
-    def needs_validation(self) -> bool:
+    @classmethod
+    def needs_validation(cls, settings: Settings) -> bool:
         """See the base."""
-        return self.settings.strategy == "dynamic"
+        return settings.strategy == "dynamic"
 
     def on_epoch_start(self, network: Network, epoch: Epoch) -> None:
         """Find s of the epoch."""
-        if not self.needs_validation or epoch.number == 0:
+        if not self.needs_validation(self.settings) or epoch.number == 0:
             return
         now, before = accuracies(network, epoch), self.accuracies
         if before is None:

@@ -60,8 +60,8 @@ class Relearning(Method):
         self.start: dict[str, Tensor] = {}  # θ_0 by the weight's name among the encoders
         self.alpha: Tensor | None = None  # [M]
 
-    @property
-    def needs_validation(self) -> bool:
+    @classmethod
+    def needs_validation(cls, settings: Settings) -> bool:
         """See the base."""
         return True
 

@@ -92,7 +92,7 @@ def rows(source: str = PAPER) -> tuple[Published, ...]:
     if source in LATER_TABLES:
         return tuple(_of_later(source))
     own = source not in SOURCES
-    path = Path(source) if own else benchmarks_folder() / "published" / f"{source}.csv"
+    path = Path(source) if own else benchmarks_folder() / "published" / file_of(source)
     remedy = "its columns must be those of benchmarks/published/tpami2024.csv" if own else "install bmm again"
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -117,6 +117,11 @@ def _of_later(name: str) -> Iterator[Published]:
         place = {"source": name, "table": name, "dataset": dataset, "split": split}
         content = {"model": names[0], "method": names[1], "metric": metric, "value": row["value"]}
         yield _number({**place, **content, "unit": "%", "note": ""})
+
+
+def file_of(source: str) -> str:
+    """The name of the file in benchmarks/published that holds the numbers of a source."""
+    return "later_papers.csv" if source in LATER_TABLES else f"{source}.csv"
 
 
 def source_of(table: str) -> str:
