@@ -1,6 +1,9 @@
 """Networks of one to five modalities with their methods, as a run makes them, a batch for them, and a step."""
 
+import copy
+
 import torch
+from torch.nn.functional import cross_entropy
 
 from balancemm_cli.config.recipe import OptimizerSettings
 from balancemm_cli.config.run import resolve
@@ -46,3 +49,20 @@ def take_step(network, methods, inputs, epoch=0, **optimizer):
     step = Step(epoch, RandomStreams(0), LABELS, torch.tensor(0.5))
     updates = build_optimizer(network, OptimizerSettings(momentum=0, weight_decay=0, **optimizer))
     return train_step(network, methods, updates, inputs, step, DiscrepancySettings()), step
+
+
+def take_step_with_drops(method, **settings):
+    """Take a step of a method behind moddrop, of three modalities, in which some samples lose all and some a part.
+
+    The loss; and for the method's part of it by hand: the network as it was before, its undropped features, which
+    samples kept something, and the loss of the prediction on these.
+    """
+    network, methods, inputs = made(f"moddrop+{method}", 3, **settings)
+    methods[0].probabilities = (0.6, 0.6, 0.6)
+    before = copy.deepcopy(network)
+    loss, step = take_step(network, methods, inputs)
+    kept = step.keep.any(1)
+    assert 0 < kept.sum() < 6 and not step.keep[kept].all()
+    features = before.encode(inputs)
+    dropped = {name: feature * step.keep[:, m, None] for m, (name, feature) in enumerate(features.items())}
+    return loss, before, features, kept, cross_entropy(before.classify(dropped)[kept], LABELS[kept])

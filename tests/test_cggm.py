@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_networks import LABELS, made, take_step
+from small_networks import LABELS, made, take_step, take_step_with_drops
 from torch.nn.functional import cosine_similarity, cross_entropy, one_hot
 
 from balancemm_cli.errors import UsageError
@@ -110,15 +110,7 @@ def test_the_official_variant_turns_the_head_a_step_later_towards_the_weights_of
 
 
 def test_classifiers_see_undropped_features_and_train_no_encoder():
-    network, methods, inputs = made("moddrop+cggm", 3, lam=0.0)
-    methods[0].probabilities = (0.6, 0.6, 0.6)
-    twin = copy.deepcopy(network)
-    loss, step = take_step(network, methods, inputs)
-    kept = step.keep.any(1)
-    assert 0 < kept.sum() < 6 and not step.keep[kept].all()
-    features = twin.encode(inputs)
-    dropped = {name: feature * step.keep[:, m, None] for m, (name, feature) in enumerate(features.items())}
-    expected = cross_entropy(twin.classify(dropped)[kept], LABELS[kept])
+    loss, twin, features, kept, expected = take_step_with_drops("cggm", lam=0.0)
     for name, feature in features.items():
         expected = expected + cross_entropy(twin.extras["cggm"][name](feature)[kept], LABELS[kept])
     torch.testing.assert_close(loss, expected.detach())

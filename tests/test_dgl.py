@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_networks import LABELS, made, take_step
+from small_networks import LABELS, made, take_step, take_step_with_drops
 from torch.nn.functional import cross_entropy
 
 from balancemm_cli.models.fusion import Sum
@@ -58,15 +58,7 @@ def test_the_official_variant_clips_all_gradients_together():
 
 
 def test_samples_that_lost_everything_count_nowhere_and_drops_reach_the_fusion_alone():
-    network, methods, inputs = made("moddrop+dgl", 3)
-    methods[0].probabilities = (0.6, 0.6, 0.6)
-    twin = copy.deepcopy(network)
-    loss, step = take_step(network, methods, inputs)
-    kept = step.keep.any(1)
-    assert 0 < kept.sum() < 6 and not step.keep[kept].all()
-    features = twin.encode(inputs)
-    dropped = {name: feature * step.keep[:, m, None] for m, (name, feature) in enumerate(features.items())}
-    expected = cross_entropy(twin.classify(dropped)[kept], LABELS[kept])
+    loss, twin, features, kept, expected = take_step_with_drops("dgl")
     for logits in twin.logits_alone(features).values():
         expected = expected + 4 * cross_entropy(logits[kept], LABELS[kept])
     torch.testing.assert_close(loss, expected.detach())

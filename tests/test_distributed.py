@@ -103,14 +103,19 @@ def test_a_run_of_two_processes_has_the_numbers_of_one(prepared, tmp_path):
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
-def test_what_is_measured_before_each_epoch_is_that_of_one_process(prepared, tmp_path):
-    """Prototypes of PMR from two batches of 19 samples out of 96, of which each process takes its part."""
-    given = {"method": "pmr", "variant": "official", "overrides": [*UNEVEN, "pmr.share=0.4"]}
-    one, two = (job(prepared, tmp_path / name, **given) for name in ("one", "two"))
+def in_one_and_in_two(prepared, folder, overrides, **given):
+    """The jobs of the same training by one process and by two, which are over, and what each recorded of its steps."""
+    one, two = (job(prepared, folder / name, overrides, **given) for name in ("one", "two"))
     pair = Pair(train_in_float64, two)
     train_in_float64(one)
     pair.results()
-    steps, found = table(one.folder().path), table(two.folder().path)
+    return one, two, table(one.folder().path), table(two.folder().path)
+
+
+def test_what_is_measured_before_each_epoch_is_that_of_one_process(prepared, tmp_path):
+    """Prototypes of PMR from two batches of 19 samples out of 96, of which each process takes its part."""
+    given = {"method": "pmr", "variant": "official", "overrides": [*UNEVEN, "pmr.share=0.4"]}
+    one, two, steps, found = in_one_and_in_two(prepared, tmp_path, **given)
     assert steps[["beta_audio", "beta_visual"]].to_numpy().any()
     assert (found - steps).abs().to_numpy().max() < 1e-9
     states = [checkpoint.load_last(of.folder().checkpoints)["methods"] for of in (one, two)]
@@ -121,11 +126,7 @@ def test_encoders_go_back_as_in_one_process(prepared, tmp_path):
     """Features of all samples are clustered, of which each process has its part."""
     given = {"method": "relearning", "variant": "official"}
     overrides = [*UNEVEN, "epochs=3", "relearning.period=1"]
-    one, two = (job(prepared, tmp_path / name, overrides, **given) for name in ("one", "two"))
-    pair = Pair(train_in_float64, two)
-    train_in_float64(one)
-    pair.results()
-    steps, found = table(one.folder().path), table(two.folder().path)
+    *_, steps, found = in_one_and_in_two(prepared, tmp_path, overrides, **given)
     assert steps[["alpha_audio", "alpha_visual"]].to_numpy().any()
     assert (found - steps).abs().to_numpy().max() < 1e-9
 
@@ -249,10 +250,6 @@ def test_samples_are_drawn_again_as_in_one_process(prepared, tmp_path):
     """Each process values its part of the samples, and all choose the same ones."""
     given = {"method": "smv", "model": "concat"}
     overrides = [*UNEVEN, "epochs=2", "smv.warmup=1"]
-    one, two = (job(prepared, tmp_path / name, overrides, **given) for name in ("one", "two"))
-    pair = Pair(train_in_float64, two)
-    train_in_float64(one)
-    pair.results()
-    steps, found = table(one.folder().path), table(two.folder().path)
+    *_, steps, found = in_one_and_in_two(prepared, tmp_path, overrides, **given)
     assert (steps["epoch"] == 1).sum() > (steps["epoch"] == 0).sum()
     assert found.shape == steps.shape and (found - steps).abs().to_numpy().max() < 1e-9

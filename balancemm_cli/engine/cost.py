@@ -28,7 +28,7 @@ from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.failure import lacks_memory
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.step import train_step
-from balancemm_cli.methods.base import Epoch, Method, Step
+from balancemm_cli.methods.base import Batches, Epoch, Method, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
@@ -102,7 +102,10 @@ def cost_of_step(
     streams = {of.name: getattr(step.streams, of.name) for of in fields(step.streams)}
     batch = dict(inputs), step.labels
     step.streams = _Certain(**streams)
-    looked_at = lambda *_: iter([batch])  # noqa: E731
+
+    def looked_at(*_: object) -> Batches:
+        return iter([batch])
+
     begins = Epoch(step.epoch, looked_at, looked_at, training=looked_at)
     before = replace(step, features={}, unimodal={}, held=[], rates=[], metrics={})
     _begin(network, methods, begins)
