@@ -8,7 +8,6 @@ import torch
 from small_networks import LABELS, made, take_step
 from torch.nn.functional import cross_entropy
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.arl import ARL
 from balancemm_cli.methods.base import Step
 from balancemm_cli.random_streams import RandomStreams
@@ -104,8 +103,3 @@ def test_epochs_before_the_first_one_have_plain_losses():
     assert not step.metrics["coefficient"].any()
     for weight, before in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(weight, before - 0.1 * before.grad)
-
-
-def test_one_modality_is_refused():
-    with pytest.raises(UsageError, match="compares modalities"):
-        ARL(ARL.Settings(), ["audio"])

@@ -13,7 +13,7 @@ from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.agm import AGM, ratios, shapley, shapley_weights
-from balancemm_cli.methods.base import Epoch, Step
+from balancemm_cli.methods.base import Epoch, Pilot, Step
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.methods.g_blending import GBlending, blend_weights
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation, speeds
@@ -98,11 +98,11 @@ def test_the_blended_loss_is_the_weighted_sum():
 
 
 def test_weights_are_measured_on_each_modality_and_on_all():
-    asked = []
+    asked, network = [], build("concat", "small", {"audio": 1}, 2, seed=0)
 
     def train_pilot(modalities, epochs):
         asked.append((modalities, epochs))
-        return (1.0, 1.0), (0.0, 1.0 - 0.5 * len(modalities))
+        return Pilot((1.0, 1.0), (0.0, 1.0 - 0.5 * len(modalities)), network)
 
     of = method(GBlending, THREE, epochs=7)
     of.on_start(train_pilot)

@@ -415,7 +415,7 @@ def test_the_networks_of_pilot_trainings_are_fitted_too(data, tmp_path):
     """Before its training the loss of a modality alone is that of its own network, fitted as in a run."""
     of = Trainer(job(data, tmp_path, *CHOSEN).folder(), CPU)
     pilot = PilotTraining(of.config, of.inputs, of.sources, of.data.classes, CPU)
-    (loss, _), _ = pilot(["m2"], epochs=0)
+    (loss, _), _, _ = pilot(["m2"], epochs=0)
     alone = Trainer(job(data, tmp_path, *CHOSEN, model="unimodal-m2", method="baseline").folder(), CPU)
     fit_encoders(alone.state.network, alone.sources["train"], alone.inputs, CPU)
     raw, labels = next(alone.sources["train"].batches([np.arange(40)], [None], CPU))

@@ -7,7 +7,6 @@ import torch
 from small_networks import LABELS, made, take_step
 from torch.nn.functional import cross_entropy
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Epoch
 from balancemm_cli.methods.inforeg import growths
 
@@ -96,8 +95,3 @@ def test_the_window_closes_when_the_information_no_longer_grows(variant):
     method.open = ~method.open
     _, step = take_step(network, methods, inputs)
     assert (step.metrics["pull"] > 0).tolist() == (ahead & method.open).tolist()
-
-
-def test_one_modality_is_refused():
-    with pytest.raises(UsageError, match=r"inforeg slows down who is ahead, and there is only one\."):
-        made("inforeg", 1)

@@ -8,7 +8,6 @@ import torch
 from small_networks import LABELS, made, take_step
 from torch.nn.functional import cross_entropy
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Epoch
 from balancemm_cli.methods.lfm import LFM, alignment, fitted
 
@@ -123,8 +122,3 @@ def test_the_weight_is_kept_over_a_resume():
     again = LFM(LFM.Settings(), ["audio", "visual"])
     again.load_state_dict(methods[0].state_dict())
     assert torch.equal(again.weight, methods[0].weight)
-
-
-def test_one_modality_is_refused():
-    with pytest.raises(UsageError, match="aligns modalities"):
-        LFM(LFM.Settings(), ["audio"])

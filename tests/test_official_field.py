@@ -125,9 +125,9 @@ class Training:
             for name in MODALITIES:
                 fill_linear(heads[name], self.case["phases"][f"head_{name}"], self.case["head_gain"])
 
-    def step(self, epoch=0, batch=None, keep=None):
+    def step(self, epoch=0, batch=None, keep=None, progress=None):
         case, index = self.case, self.done
-        loss, step = self.take(epoch, self.alone, self.norms, batch=batch, keep=keep)
+        loss, step = self.take(epoch, self.alone, self.norms, progress, batch, keep)
         assert self.alone.losses == close(pair(case, "loss", index))
         assert self.norms.found == close([*pair(case, "norm", index), case["norm_head"][index]])
         return loss, step
@@ -412,6 +412,27 @@ def test_smv(case):
         keep = torch.tensor([kept.get(of, [True, True]) for of in dropped])
         loss, _ = training.step(batch=batch, keep=keep)
         assert loss == close(case["loss"][case["warm"] + k])
+    training.assert_weights()
+
+
+@of("g2d")
+def test_g2d(case):
+    """Losses, who waits, the scores of the teachers, gradients as they are after that, and weights; two steps an epoch.
+
+    The teachers' weights are by rule as well, and their running statistics those of a new network.
+    """
+    case = CASES[case]
+    training = Training(case, **{name: case[name] for name in ("temperature", "logits", "features")})
+    (method,), count = training.methods, len(case["loss"])
+    for name, teacher in method.teachers.items():
+        fill_encoder(teacher.encoders[name], case["phases"][f"teacher_{name}"])
+        fill_linear(teacher.fusion.head, case["phases"][f"teacher_head_{name}"], case["teacher_gain"])
+    for index in range(count):
+        loss, step = training.step(index // 2, progress=torch.tensor(index / count))
+        assert loss == close(case["loss"][index])
+        assert step.losses(step.logits).mean().item() == close(case["loss_fused"][index])
+        assert step.metrics["teacher"].tolist() == close(pair(case, "teacher", index))
+        assert step.metrics["waits"].tolist() == pair(case, "waits", index)
     training.assert_weights()
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from small_networks import LABELS, made
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Epoch
 from balancemm_cli.methods.smv import lagging, rightness, shapley
 
@@ -73,8 +72,3 @@ def test_nothing_is_drawn_before_the_warm_up_ends():
     method.on_epoch_start(network, epoch_of(inputs, 3))
     rows, keep = method.further_samples()
     assert len(rows) == len(keep) > 0 and (keep.sum(1) == 1).all()
-
-
-def test_one_modality_is_refused():
-    with pytest.raises(UsageError, match=r"smv draws samples again without their other modalities"):
-        made("smv", 1)

@@ -14,8 +14,9 @@ from balancemm_cli.engine.batches import training_batches
 from balancemm_cli.engine.inputs import Inputs
 from balancemm_cli.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
 from balancemm_cli.engine.state import build_network, fit_encoders
-from balancemm_cli.methods.base import Losses, Step
+from balancemm_cli.methods.base import Losses, Pilot, Step
 from balancemm_cli.models import UNIMODAL
+from balancemm_cli.models.encoders import Shape
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
 
@@ -50,13 +51,17 @@ class PilotTraining:
             count = math.ceil(HELD_OUT * len(rows))
             self.rows, self.held_out, self.held_rows = shuffled[count:], self.train, shuffled[:count]
 
-    def __call__(self, modalities: list[str], epochs: int | None = None) -> tuple[Losses, Losses]:
-        """The (training, held-out) losses before and after training the run's model, or one modality alone.
+    def __call__(self, modalities: list[str], epochs: int | None = None) -> Pilot:
+        """Train the run's model, or one modality alone, in training mode when it is done.
 
         `epochs` is that of the run where it is None. FloatingPointError with the modalities' names when the training
         diverges.
         """
-        network, name = self._network(modalities), " and ".join(modalities)
+        shapes = {name: self.inputs.shapes[name] for name in modalities}
+        network, name = (
+            pilot_network(self.config, shapes, self.classes, self.device),
+            " and ".join(modalities),
+        )
         epochs = self.config.settings.epochs if epochs is None else epochs
         fit_encoders(network, self.train, self.inputs, self.device)
         before = self._losses(network)
@@ -68,14 +73,7 @@ class PilotTraining:
             f"Before the run, {name} for {epochs} epochs: loss {before[0]:.3f} to {after[0]:.3f} in training, "
             f"{before[1]:.3f} to {after[1]:.3f} on held-out samples."
         )
-        return before, after
-
-    def _network(self, modalities: list[str]) -> Network:
-        changed: dict[str, object] = {"methods": {}}
-        if len(modalities) == 1:
-            changed |= {"model": UNIMODAL + modalities[0], "model_settings": {}}
-        shapes = {name: self.inputs.shapes[name] for name in modalities}
-        return build_network(self.config.model_copy(update=changed), shapes, self.classes, [], self.device)
+        return Pilot(before, after, network)
 
     def _train(self, network: Network, epochs: int) -> None:
         settings = self.config.settings
@@ -112,3 +110,13 @@ class PilotTraining:
             total = total + self.config.task.loss(logits, labels)
         network.train()
         return distributed.total(total).item() / len(rows)
+
+
+def pilot_network(
+    config: RunConfig, shapes: Mapping[str, Shape], classes: Sequence[str], device: torch.device
+) -> Network:
+    """A run's network without methods, or where one modality is left, that of this one alone."""
+    changed: dict[str, object] = {"methods": {}}
+    if len(shapes) == 1:
+        changed |= {"model": UNIMODAL + next(iter(shapes)), "model_settings": {}}
+    return build_network(config.model_copy(update=changed), shapes, classes, [], device)

@@ -11,6 +11,7 @@ from balancemm_cli.methods.curriculum_dropout import CurriculumDropout
 from balancemm_cli.methods.dgl import DGL
 from balancemm_cli.methods.dropout import Dropout
 from balancemm_cli.methods.evolutional_dropout import EvolutionalDropout
+from balancemm_cli.methods.g2d import G2D
 from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
@@ -57,6 +58,7 @@ _OURS: dict[str, type[Method]] = {
     "cggm": CGGM,
     "inforeg": InfoReg,
     "smv": SMV,
+    "g2d": G2D,
 }
 VARIANTS = ("paper", "official")
 

@@ -36,7 +36,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import EpochRange, Method, Step, scale_gradients
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
@@ -74,8 +73,6 @@ class ARL(Method):
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
-        if len(modalities) < 2:
-            raise UsageError("Method arl compares modalities, and there is only one. Take another.")
         self.settings = settings
         self.network: Network | None = None
 

@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,8 +19,18 @@ from balancemm_cli.tasks import TASKS, Task
 
 Batches = Iterator[tuple[dict[str, Tensor], Tensor]]  # inputs [B, …] by modality, and labels [B]
 Losses = tuple[float, float]  # the mean cross-entropy on the training samples and on held-out ones
-# (modalities, epochs) to the losses before and after training these alone, see engine/pilot_training.py
-TrainPilot = Callable[[list[str], int | None], tuple[Losses, Losses]]
+
+
+class Pilot(NamedTuple):
+    """A training that came before a run: the losses before and after it, and the network that came of it."""
+
+    before: Losses
+    after: Losses
+    network: Network
+
+
+# (modalities, epochs) to what came of training these alone, see engine/pilot_training.py
+TrainPilot = Callable[[list[str], int | None], Pilot]
 
 
 @dataclass
@@ -180,7 +190,7 @@ class Method:
         return None
 
     def on_start(self, train_pilot: TrainPilot) -> None:
-        """Measure what the method needs on other trainings. Called once, before the first step of a run.
+        """Take what the method needs from other trainings. Called once, before the first step of a run.
 
         The results belong in `state_dict`, because this is not called again when a run is resumed.
         """

@@ -45,7 +45,7 @@ from balancemm_cli.origin import Origin
 class CGGM(Method):
     """Classifier-guided gradient modulation: scale gradients by what the other modalities gain, and turn the head.
 
-    UsageError from the constructor for a single modality, and from `attach` for a model without linear heads.
+    UsageError from `attach` for a model without linear heads.
     """
 
     origin: ClassVar = Origin(
@@ -72,10 +72,6 @@ class CGGM(Method):
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
-        if len(modalities) < 2:
-            raise UsageError(
-                "Method cggm compares what modalities gain, and there is only one. Take another."
-            )
         self.settings = settings
         self.heads: UnimodalHeads | None = None
         self.network: Network | None = None

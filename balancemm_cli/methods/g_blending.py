@@ -79,8 +79,8 @@ class GBlending(Method):
         """Measure the weights, unless they are given."""
         if self.settings.weights is None:
             parts = [*([name] for name in self.modalities), self.modalities]
-            measured = [train_pilot(part, self.settings.epochs) for part in parts]
-            self.weights = torch.tensor(blend_weights(measured))
+            pilots = [train_pilot(part, self.settings.epochs) for part in parts]
+            self.weights = torch.tensor(blend_weights([(pilot.before, pilot.after) for pilot in pilots]))
 
     def measured(self) -> dict[str, float]:
         """The weight of each modality's loss, and of that of all together."""

@@ -23,7 +23,7 @@ official code (GeWu-Lab/InfoReg_CVPR2025, main.py) differs:
 5. Behind a concatenation f^m has its share 1/M of the bias, as in the code; of any other model it is what that gives
    with the others' features at zero, or the modality's own head. The code squares gradients which two heads of its own
    do not have, and stops with an error; without these it runs.
-6. M modalities in place of two, with the lead over the others' mean. With one there is no lead, so it is refused.
+6. M modalities in place of two, with the lead over the others' mean.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Step
 from balancemm_cli.models.fusion import Concat
 from balancemm_cli.models.network import Network
@@ -41,10 +40,7 @@ from balancemm_cli.origin import Origin
 
 
 class InfoReg(Method):
-    """Information acquisition regulation: pull the encoder that is ahead back to older weights, early in training.
-
-    UsageError from the constructor for a single modality.
-    """
+    """Information acquisition regulation: pull the encoder that is ahead back to older weights, early in training."""
 
     origin: ClassVar = Origin(
         "Huang, Wei, Yang, Hu, CVPR 2025, arXiv 2503.18595",
@@ -67,8 +63,6 @@ class InfoReg(Method):
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
-        if len(modalities) < 2:
-            raise UsageError("Method inforeg slows down who is ahead, and there is only one. Take another.")
         self.settings = settings
         others = settings.strength if settings.others is None else settings.others
         self.strengths = [settings.strength, *[others] * (len(modalities) - 1)]

@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Step
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
@@ -68,8 +67,6 @@ class LFM(Method):
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
-        if len(modalities) < 2:
-            raise UsageError("Method lfm aligns modalities, and there is only one. Take another.")
         self.settings = settings
         self.network: Network | None = None
         self.weight: Tensor | None = None  # a, 0-dim

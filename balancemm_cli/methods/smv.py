@@ -31,7 +31,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.base import Epoch, Method, MethodSettings, drop
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
@@ -41,10 +40,7 @@ TWO_THIRDS = 2 / 3  # the largest φ of two modalities is 1.5
 
 
 class SMV(Method):
-    """Sample-level modality valuation: draw samples again with the modality alone that was worth little to them.
-
-    UsageError from the constructor for a single modality.
-    """
+    """Sample-level modality valuation: draw samples again with the modality alone that was worth little to them."""
 
     origin: ClassVar = Origin(
         "Wei, Feng, Wang, Hu, CVPR 2024, arXiv 2309.06255",
@@ -68,10 +64,6 @@ class SMV(Method):
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
-        if len(modalities) < 2:
-            raise UsageError(
-                "Method smv draws samples again without their other modalities, and there is only one. Take another."
-            )
         self.settings = settings
         self.rows: Tensor | None = None  # [K] int64, of the samples drawn again in this epoch
         self.keep: Tensor | None = None  # [K, M] bool

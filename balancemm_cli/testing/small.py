@@ -15,9 +15,10 @@ from balancemm_cli.engine.acceleration import Stepper, arrange
 from balancemm_cli.engine.cost import cost_of_step
 from balancemm_cli.engine.evaluator import Evaluation, evaluate
 from balancemm_cli.engine.optimizer import build_optimizer
+from balancemm_cli.engine.pilot_training import pilot_network
 from balancemm_cli.errors import UsageError
 from balancemm_cli.methods import METHODS
-from balancemm_cli.methods.base import Epoch, Losses, Method, MethodSettings, Step, drop
+from balancemm_cli.methods.base import Epoch, Method, MethodSettings, Pilot, Step, drop
 from balancemm_cli.methods.discrepancy import DiscrepancySettings
 from balancemm_cli.models import MODELS
 from balancemm_cli.models.encoders import SegmentShape, SequenceShape, Shape
@@ -132,12 +133,6 @@ class Dropped(Method):
         return drop(features, step.keep)
 
 
-def measured_losses(modalities: list[str], epochs: int | None = None) -> tuple[Losses, Losses]:
-    """Stands in for the trainings before a run: losses before and after that of these modalities."""
-    fallen = 1 / (1 + len(modalities))
-    return (1.4, 1.5), (1.4 * fallen, 1.5 * fallen + 0.1)
-
-
 class Training:
     """A training from nothing; `take` trains the step of an index on that step's own batch."""
 
@@ -147,7 +142,7 @@ class Training:
         overrides = [f"batch_size={BATCH}", "encoder=small", "pretrained=false", f"task={case.of_task}"]
         overrides += [f"optimizer.lr={lr}", *_narrow(case.model), *case.settings, *switches]
         config = resolve("manifest", case.model, case.method, case.variant, overrides=overrides)
-        self.case, self.device, settings = case, device, config.settings
+        self.case, self.device, self.config, settings = case, device, config, config.settings
         self.task, names = config.task, list(case.inputs)
         methods = config.build_methods(names)
         self.network = config.build_network(case.inputs, CLASSES, methods).to(device)
@@ -155,11 +150,18 @@ class Training:
         distributed.synchronise_batch_norm(self.network)
         self.optimizer = build_optimizer(self.network, settings.optimizer)
         for method in methods:
-            method.on_start(measured_losses)
+            method.on_start(self.pilot)
             method.load_state_dict({name: value.to(device) for name, value in method.state_dict().items()})
         self.methods = [Dropped(names, dropped), *methods] if dropped else methods
         self.stepper = Stepper(self.network, self.methods, self.optimizer, settings)
         self.looked_at = self.batch(98), self.batch(99)  # at the beginning of each epoch
+
+    def pilot(self, modalities: list[str], epochs: int | None = None) -> Pilot:
+        """Stands in for the trainings before a run: losses as if there had been one, and the network without it."""
+        shapes = {name: self.case.inputs[name] for name in modalities}
+        network = pilot_network(self.config, shapes, CLASSES, torch.device(self.device))
+        fallen = 1 / (1 + len(modalities))
+        return Pilot((1.4, 1.5), (1.4 * fallen, 1.5 * fallen + 0.1), network)
 
     def batch(self, index: int, count: int = BATCH) -> tuple[dict[str, Tensor], Tensor]:
         """This process's part of the batch of a step, on the device and in the default dtype."""
