@@ -166,6 +166,7 @@ def report(
     from balancemm_cli.results.bundle import unpack_all
     from balancemm_cli.results.collection import collect
     from balancemm_cli.results.contents import Contents
+    from balancemm_cli.results.findings import FINDINGS
     from balancemm_cli.results.groups import choose
     from balancemm_cli.results.leaderboard import Leaderboard
     from balancemm_cli.results.published import named, source_of
@@ -214,7 +215,7 @@ def report(
             _draw(alone, groups, home / "figures", which, title)
         else:
             wanted = columns.split(",") if columns else []
-            kind = Leaderboard if leaderboard else Contents
+            kind = Leaderboard if leaderboard else FINDINGS.get(name, Contents)
             contents = kind(groups, which, source, collection.groups, wanted, table, beside, suite)
             if out:
                 _write(contents, left_out, out, title)

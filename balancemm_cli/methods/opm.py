@@ -11,10 +11,13 @@ probability 1 − q^m, else its feature becomes zero. Paper and official code (B
    returns θ as the gradient of θ, so that θ · ∂θ/∂h is added to the gradient of every feature h: the same as ½ θ²
    added to the loss. It looks like a slip, but the authors' numbers were made with it (models/Classifier.py,
    `custom_autograd`).
+
+Not the paper's is `q_of`, by which the rates are those of another modality or step: what is left of OPM where nothing
+is adapted (docs/findings).
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +26,8 @@ from torch import Tensor
 from balancemm_cli.methods.base import EpochRange, Method, Step, drop
 from balancemm_cli.methods.discrepancy import Discrepancy, measure
 from balancemm_cli.origin import Origin
+
+PAST = 1000  # steps
 
 
 class OPM(Method):
@@ -44,6 +49,8 @@ class OPM(Method):
         execute_probability: float = Field(default=1.0, ge=0, le=1)
         rescale: bool = False
         theta_gradient: bool = False
+        # whose q a modality is dropped with: its own, that of the modality before it, or its own of any past step
+        q_of: Literal["itself", "former-modality", "past-step"] = "itself"
 
     VARIANTS: ClassVar = {
         "paper": {},
@@ -62,12 +69,13 @@ class OPM(Method):
         super().__init__(settings, modalities)
         self.settings = settings
         self.q: Tensor | None = None  # [M]: computed at the step before
+        self.past: Tensor | None = None  # [K, M]: computed at the last K ≤ PAST steps, for q_of="past-step"
         self._penalty: Tensor | None = None  # ½ θ² of this step
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Drop features with the q of this step, and keep the q that the discrepancy gives for the next one."""
         assert step.discrepancy is not None
-        computed = self.drop_probability(step.discrepancy)
+        computed = self._exchanged(self.drop_probability(step.discrepancy), step)
         q = self.q if self.settings.previous_step else computed
         self.q = computed
         if q is None or not self._executes(step):
@@ -88,6 +96,15 @@ class OPM(Method):
         """q [M] of Eq. 8."""
         q = self.settings.q_base * (1 + self.settings.lam * discrepancy.z)
         return torch.where(discrepancy.ahead, q, 0).clamp(0, 1)
+
+    def _exchanged(self, q: Tensor, step: Step) -> Tensor:
+        """q [M] as computed, or what `q_of` puts in its place."""
+        if self.settings.q_of == "former-modality":
+            return q.roll(1)
+        if self.settings.q_of == "past-step":
+            past = self.past = q[None] if self.past is None else torch.cat([self.past, q[None]])[-PAST:]
+            return past[int(step.streams.chance("opm/past") * len(past))]
+        return q
 
     def _executes(self, step: Step) -> bool:
         return (
@@ -113,9 +130,10 @@ class OPM(Method):
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The q for the next step."""
-        return {} if self.q is None else {"q": self.q}
+        """The q for the next step, and of past ones where these are drawn from."""
+        state = {"q": self.q, "past": self.past}
+        return {name: value for name, value in state.items() if value is not None}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore q."""
-        self.q = state.get("q")
+        """Restore them."""
+        self.q, self.past = state.get("q"), state.get("past")

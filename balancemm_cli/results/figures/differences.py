@@ -1,0 +1,64 @@
+"""The differences of a finding: a row a measure, a column a data set, a dot with its interval a row of the table."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from balancemm_cli.results.figures.drawing import STYLE, colour, note, save
+from balancemm_cli.results.findings.finding import WORDS, Difference, Finding
+
+SHADES = {"higher": 3, "lower": 4, "equal": 2, "open": 7}  # of a word, among the colours
+WIDTH, LINE = 2.3, 0.21  # inches of a panel, and of a row in it
+
+
+def draw_differences(finding: Finding, folder: Path, titled: bool = True) -> tuple[list[Path], list[str]]:
+    """Write `differences` into `folder`, as PNG, SVG and PDF; where nothing is compared a line says so."""
+    if not finding.differences:
+        return [], ["Figure differences was not drawn: no two rows of these runs share a seed."]
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        return [save(_figure(finding), folder / "differences", titled)], []
+
+
+def _figure(finding: Finding) -> Figure:
+    heads = list(dict.fromkeys(one.measure.head for one in finding.differences))
+    names = list(dict.fromkeys(one.name for one in finding.differences))
+    places = [place.dataset for place in finding.places]
+    size = (2.4 + WIDTH * len(places), 0.9 + len(heads) * (0.5 + LINE * len(names)))
+    figure = Figure(figsize=size)
+    grid = figure.subplots(len(heads), len(places), squeeze=False, sharex="row", sharey=True)
+    for line, head in zip(grid, heads, strict=True):
+        for axes, dataset in zip(line, places, strict=True):
+            here = [
+                one for one in finding.differences if (one.measure.head, one.place.dataset) == (head, dataset)
+            ]
+            _panel(axes, here, names)
+        line[0].set_ylabel(head)
+    for axes, dataset in zip(grid[0], places, strict=True):
+        axes.set_title(dataset)
+    handles = [
+        grid[0, 0].plot([], [], "o", color=colour(SHADES[word]), markersize=4, label=word)[0]
+        for word in WORDS
+    ]
+    figure.legend(handles, WORDS, loc="outside lower center", ncols=len(WORDS))
+    figure.suptitle(f"{finding.TITLE}: differences with their 95 % intervals", fontsize=9)
+    return figure
+
+
+def _panel(axes: Axes, differences: list[Difference], names: list[str]) -> None:
+    if not differences:
+        note(axes, "—")
+    for one in differences:
+        scale, at = one.measure.scale, names.index(one.name)
+        shade = colour(SHADES[one.word])
+        mean = scale * one.comparison.difference.mean
+        low, high = (scale * end for end in one.interval or (one.comparison.difference.mean,) * 2)
+        axes.plot([low, high], [at, at], color=shade, linewidth=1.4)
+        axes.plot([mean], [at], "o", color=shade, markersize=4)
+        if margin := one.measure.margin:
+            axes.axvspan(-scale * margin, scale * margin, color="#eeeeee", zorder=0)
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)

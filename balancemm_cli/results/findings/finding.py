@@ -1,0 +1,302 @@
+"""What a finding shows of its suite's runs: measures of each, and how these differ from a reference, seed by seed.
+
+A difference is *equal* where its 90 % interval lies within the measure's margin (two one-sided tests, each at 5 %),
+*higher* or *lower* where its p-value, of the paired t-test, adjusted by Holm over all differences of the finding, is
+below 0.05, and else *open*: the runs do not decide.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+from balancemm_cli.results.contents import Contents
+from balancemm_cli.results.formats import Table
+from balancemm_cli.results.groups import UNIMODAL, Group, seeds_text
+from balancemm_cli.results.settings import beyond_recipe
+from balancemm_cli.results.statistics import (
+    GAP,
+    LEVEL,
+    TOST_LEVEL,
+    Comparison,
+    compare,
+    format_summary,
+    holm,
+    summarize,
+)
+from balancemm_cli.results.tables import made_with
+from balancemm_cli.runs.run import Run
+from balancemm_cli.runs.schema import Selection
+
+WORDS = ("higher", "lower", "equal", "open")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The runs on one data set: those that are compared, and those of one modality alone, by its name."""
+
+    dataset: str
+    groups: list[Group]
+    alone: dict[str, Group]
+    selection: Selection
+
+    @cached_property
+    def names(self) -> list[str]:
+        """A short name for each of the groups: its method, and what else tells it from the others."""
+        beyond = [beyond_recipe(group) if group.trained else {} for group in self.groups]
+        keys = dict.fromkeys(key for one in beyond for key in one)
+        apart = [key for key in keys if any(one.get(key) != beyond[0].get(key) for one in beyond)]
+        models = {group.first.model for group in self.groups if group.trained}
+        return [
+            ", ".join(
+                [
+                    *([group.first.model] if len(models) > 1 or not group.trained else []),
+                    *([group.first.method] if group.trained else []),
+                    *(f"{key.rpartition('.')[2]}={one[key]}" for key in apart if key in one),
+                ]
+            )
+            for group, one in zip(self.groups, beyond, strict=True)
+        ]
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The modalities trained alone, from the one with the best mean accuracy to the one with the worst."""
+
+        def mean(name: str) -> float:
+            found = [self.accuracy(run) for run in self.alone[name].runs]
+            return sum(found) / len(found)
+
+        return sorted(self.alone, key=mean, reverse=True)
+
+    def accuracy(self, run: Run) -> float:
+        """The accuracy of a run on the test part, a fraction."""
+        return run.result.selections[self.selection].accuracy
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a run, of a group at a place; None where it has none.
+
+    `margin`, in the unit of the number, is within what two means count as equal; None: nothing does. Shown are
+    `scale` times the number, with so many decimals.
+    """
+
+    head: str
+    of: Callable[[Run, Group, Place], float | None]
+    margin: float | None = None
+    scale: float = 1.0
+    decimals: int = 2
+
+    def by_seed(self, group: Group, place: Place) -> dict[int, float]:
+        """The numbers of a group's runs by their seed."""
+        found = {run.result.seed: self.of(run, group, place) for run in group.runs}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def share(head: str, of: Callable[[Run, Group, Place], float | None], margin: float | None = 0.01) -> Measure:
+    """A measure that is a fraction, shown in %; two are equal within a point."""
+    return Measure(head, of, margin, 100.0, 1)
+
+
+ACCURACY = share("Accuracy", lambda run, group, place: place.accuracy(run))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of a group beside that of its reference."""
+
+    place: Place
+    group: Group
+    name: str
+    measure: Measure
+    reference: str
+    comparison: Comparison
+    p: float | None = None  # adjusted
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of the difference at LEVEL."""
+        return self.comparison.difference.interval
+
+    @property
+    def word(self) -> str:
+        """One of WORDS."""
+        found, margin = self.comparison.difference, self.measure.margin
+        narrow = found.interval_at(TOST_LEVEL) or ((found.mean, found.mean) if found.n > 1 else None)
+        if margin is not None and narrow and -margin <= narrow[0] and narrow[1] <= margin:
+            return "equal"
+        if self.p is not None and self.p < 1 - LEVEL:
+            return "higher" if found.mean > 0 else "lower"
+        return "open"
+
+
+@dataclass(frozen=True)
+class Finding(Contents):
+    """The groups of a finding's suite. A subclass says what is measured, and what is held against what."""
+
+    TITLE: ClassVar[str] = ""
+    MEASURES: ClassVar[tuple[Measure, ...]] = (ACCURACY,)
+
+    def reference(self, group: Group, place: Place) -> Group | None:
+        """What a group is held against: joint training of the same model without a method, None for nothing."""
+        if group.first.method == "baseline":
+            return None
+        same = (one for one in place.groups if one.first.model == group.first.model)
+        return next((one for one in same if one.first.method == "baseline"), None)
+
+    def measures(self, place: Place) -> Sequence[Measure]:
+        """What is measured at a place."""
+        return self.MEASURES
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """The data sets, with the rows of each."""
+        found = []
+        for dataset, some in groupby(self.groups, key=lambda group: group.first.dataset):
+            groups = list(some)
+            alone = [group for group in groups if group.first.model.startswith(UNIMODAL)]
+            rows = [group for group in groups if group not in alone and self.is_row(group)]
+            by_name = {group.first.model.removeprefix(UNIMODAL): group for group in alone}
+            found.append(Place(dataset, rows, by_name, self.selection))
+        return [place for place in found if place.groups]
+
+    def is_row(self, group: Group) -> bool:
+        """Whether a group of several modalities is shown."""
+        return group.trained
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """All that the finding tests."""
+        found = []
+        for place in self.places:
+            names = dict(zip(map(id, place.groups), place.names, strict=True))
+            for measure in self.measures(place):
+                for group in place.groups:
+                    other = self.reference(group, place)
+                    if other is None:
+                        continue
+                    compared = compare(measure.by_seed(group, place), measure.by_seed(other, place))
+                    if compared is not None:
+                        found.append(
+                            Difference(place, group, names[id(group)], measure, names[id(other)], compared)
+                        )
+        adjusted = holm([one.comparison.p for one in found])
+        return [
+            Difference(one.place, one.group, one.name, one.measure, one.reference, one.comparison, p)
+            for one, p in zip(found, adjusted, strict=True)
+        ]
+
+    def _difference(self, group: Group, measure: Measure) -> Difference | None:
+        found = (one for one in self.differences if one.group is group and one.measure.head == measure.head)
+        return next(found, None)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """How often each row is higher, lower, equal or open over the data sets, and a table a data set."""
+        over = [self._over_places()] if len(self.places) > 1 and self.differences else []
+        return [*over, *map(self._table, self.places)]
+
+    def _table(self, place: Place) -> Table:
+        measures = self.measures(place)
+        columns: dict[str, list[str]] = {"Row": place.names}
+        for measure in measures:
+            values = [summarize([*measure.by_seed(group, place).values()]) for group in place.groups]
+            texts = [format_summary(one, measure.scale, measure.decimals) for one in values]
+            columns[measure.head] = texts
+            found = [self._difference(group, measure) for group in place.groups]
+            if any(found):
+                columns[f"Δ {measure.head}"] = [(one and _shown(one)) or GAP for one in found]
+        counts = sorted({seeds_text(group.seeds) for group in place.groups})
+        notes = [
+            f"Seeds {'; '.join(counts)}. Cells: mean ± standard deviation (runs).{self._references(place)}",
+            *self.notes(place),
+            made_with(run for group in place.groups for run in group.runs),
+        ]
+        cells = [list(line) for line in zip(*columns.values(), strict=True)]
+        return Table(place.dataset, list(columns), cells, notes, dataset=place.dataset)
+
+    def _references(self, place: Place) -> str:
+        """What differences at a place are from; empty where there are none."""
+        found = [one for one in self.differences if one.place is place]
+        if not found:
+            return ""
+        names = dict.fromkeys(one.reference for one in found)
+        if len(names) == 1:
+            return f" Δ: from {found[0].reference}, seed by seed, with its 95 % interval."
+        pairs = dict.fromkeys(f"of {one.name} from {one.reference}" for one in found)
+        return f" Δ, seed by seed, with its 95 % interval: {'; '.join(pairs)}."
+
+    def notes(self, place: Place) -> list[str]:
+        """What must be known to read a place's table."""
+        return []
+
+    def _over_places(self) -> Table:
+        heads = list(dict.fromkeys(one.measure.head for one in self.differences))
+        names = list(dict.fromkeys(one.name for one in self.differences))
+        cells = [[name, *(self._counted(name, head) for head in heads)] for name in names]
+        margins = ", ".join(
+            f"{one.head} ±{one.scale * one.margin:g}"
+            for one in {one.measure.head: one.measure for one in self.differences}.values()
+            if one.margin is not None
+        )
+        tests = sum(one.p is not None for one in self.differences)
+        notes = [
+            f"In how many of {len(self.places)} data sets it is higher, lower, equal or open, beside its reference.",
+            f"Equal: the {100 * TOST_LEVEL:.0f} % interval of the difference, seed by seed, lies within "
+            f"{margins or 'no margin'}. Higher, lower: p of the paired t-test, adjusted by Holm over {tests} "
+            f"differences, is below {1 - LEVEL:.2f}. Open: neither.",
+        ]
+        return Table(f"{self.TITLE}: over data sets", ["Row", *heads], cells, notes)
+
+    def _counted(self, name: str, head: str) -> str:
+        words = Counter(one.word for one in self.differences if (one.name, one.measure.head) == (name, head))
+        return ", ".join(f"{words[word]} {word}" for word in WORDS if words[word]) or GAP
+
+    @cached_property
+    def records(self) -> list[dict[str, object]]:
+        """A record a row and measure: `values` by seed, and the difference in the measure's unit."""
+        found = []
+        for place in self.places:
+            for name, group in zip(place.names, place.groups, strict=True):
+                for measure in self.measures(place):
+                    one = self._difference(group, measure)
+                    found.append(
+                        {
+                            "dataset": place.dataset,
+                            "row": name,
+                            "measure": measure.head,
+                            "values": measure.by_seed(group, place),
+                            "reference": one and one.reference,
+                            "difference": one and one.comparison.difference.mean,
+                            "interval": one and one.interval,
+                            "p_adjusted": one and one.p,
+                            "word": one and one.word,
+                        }
+                    )
+        return found
+
+    def draw(self, folder: Path, titled: bool = True) -> tuple[list[Path], list[str]]:
+        """The differences with their intervals, see Contents."""
+        from balancemm_cli.results.figures.differences import draw_differences
+
+        return draw_differences(self, folder, titled)
+
+
+def _shown(one: Difference) -> str:
+    scale, decimals = one.measure.scale, one.measure.decimals
+    ends = (
+        ""
+        if one.interval is None
+        else " [{:+.{d}f}, {:+.{d}f}]".format(*(scale * end for end in one.interval), d=decimals)
+    )
+    return f"{scale * one.comparison.difference.mean:+.{decimals}f}{ends} {one.word}"
+
+
+def is_plain(group: Group, method: str) -> bool:
+    """Whether a group is of a method under its default settings."""
+    return group.first.method == method and not any(
+        key.startswith(f"{method}.") for key in beyond_recipe(group)
+    )
