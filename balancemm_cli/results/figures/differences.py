@@ -1,13 +1,17 @@
 """The differences of a finding: a row a measure, a column a data set, a dot with its interval a row of the table."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from balancemm_cli.results.figures.drawing import STYLE, colour, note, save
+from balancemm_cli.results.figures.drawing import CHARACTER, MARKERS, STYLE, colour, legend, note, save
 from balancemm_cli.results.findings.finding import WORDS, Difference, Finding
+
+if TYPE_CHECKING:
+    from balancemm_cli.results.findings.when_it_pays import WhenItPays
 
 SHADES = {"higher": 3, "lower": 4, "equal": 2, "open": 7}  # of a word, among the colours
 WIDTH, LINE = 2.3, 0.21  # inches of a panel, and of a row in it
@@ -26,7 +30,10 @@ def _figure(finding: Finding) -> Figure:
     heads = list(dict.fromkeys(one.measure.head for one in finding.differences))
     names = list(dict.fromkeys(one.name for one in finding.differences))
     places = [place.dataset for place in finding.places]
-    size = (2.4 + WIDTH * len(places), 0.9 + len(heads) * (0.5 + LINE * len(names)))
+    size = (
+        1 + CHARACTER * max(map(len, names)) + WIDTH * len(places),
+        0.9 + len(heads) * (0.5 + LINE * len(names)),
+    )
     figure = Figure(figsize=size)
     grid = figure.subplots(len(heads), len(places), squeeze=False, sharex="row", sharey=True)
     for line, head in zip(grid, heads, strict=True):
@@ -62,3 +69,33 @@ def _panel(axes: Axes, differences: list[Difference], names: list[str]) -> None:
     axes.axvline(0, color="#888888", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_gains(finding: "WhenItPays", folder: Path, titled: bool = True) -> list[Path]:
+    """Write `gains` into `folder`: each method's gain over the share of samples that only other modalities than the
+    best one get right alone, a point a data set; nothing where no modality was trained alone."""
+    if not finding.properties:
+        return []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.3, 3.6))
+        axes = figure.subplots()
+        for index, method in enumerate(finding.methods):
+            points = [
+                (100 * shares["others"], 100 * gain)
+                for name, shares in finding.properties.items()
+                if (gain := finding.gain(name, method)) is not None
+            ]
+            x, y = zip(*points, strict=True)
+            axes.plot(
+                x, y, MARKERS[index % len(MARKERS)], color=colour(index + 1), label=method, markersize=5
+            )
+        for name, shares in finding.properties.items():
+            place = (100 * shares["others"], 0.02)
+            axes.annotate(
+                name, place, xycoords=("data", "axes fraction"), rotation=90, fontsize=6, ha="right"
+            )
+        axes.axhline(0, color="#888888", linewidth=0.8)
+        axes.set_xlabel("test samples that only other modalities get right alone (%)")
+        axes.set_ylabel("gain over joint training (points)")
+        legend(figure, [axes], ncols=4)
+        return [save(figure, folder / "gains", titled)]

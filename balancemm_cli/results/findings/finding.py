@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from balancemm_cli.results.contents import Contents
+from balancemm_cli.results.findings.trajectories import accuracies
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import UNIMODAL, Group, seeds_text
 from balancemm_cli.results.settings import beyond_recipe
@@ -46,7 +47,9 @@ class Place:
     @cached_property
     def names(self) -> list[str]:
         """A short name for each of the groups: its method, and what else tells it from the others."""
-        beyond = [beyond_recipe(group) if group.trained else {} for group in self.groups]
+        beyond = [
+            beyond_recipe(group) if group.trained and not group.searches else {} for group in self.groups
+        ]
         keys = dict.fromkeys(key for one in beyond for key in one)
         apart = [key for key in keys if any(one.get(key) != beyond[0].get(key) for one in beyond)]
         models = {group.first.model for group in self.groups if group.trained}
@@ -70,6 +73,21 @@ class Place:
             return sum(found) / len(found)
 
         return sorted(self.alone, key=mean, reverse=True)
+
+    @cached_property
+    def suppressed(self) -> str | None:
+        """The modality whose own accuracy in joint training lies furthest below what it reaches alone; None where no
+        such runs are."""
+        joint = next((group for group in self.groups if group.first.method == "baseline"), None)
+        if joint is None or not self.alone:
+            return None
+
+        def lost(name: str) -> float:
+            alone = [self.accuracy(run) for run in self.alone[name].runs]
+            own = [float(accuracies(run, name)[-1]) for run in joint.runs]
+            return sum(alone) / len(alone) - sum(own) / len(own)
+
+        return max(self.alone, key=lost)
 
     def accuracy(self, run: Run) -> float:
         """The accuracy of a run on the test part, a fraction."""

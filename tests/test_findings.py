@@ -1,0 +1,156 @@
+"""Findings: how a difference is called, the measures by hand, and the smallest form of each finding, trained."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from run_folders import write_run
+from scipy import stats
+
+from balancemm_cli.config.run import resolve
+from balancemm_cli.config.suites import load_suite
+from balancemm_cli.engine.run_evaluation import Wanted, evaluate_run
+from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.resources import suites
+from balancemm_cli.results.collection import collect
+from balancemm_cli.results.findings import FINDINGS
+from balancemm_cli.results.findings.finding import ACCURACY, Finding, Measure
+from balancemm_cli.results.findings.trajectories import epochs_to_final
+from balancemm_cli.results.references import with_references
+from balancemm_cli.runs.evaluation import keep
+from balancemm_cli.runs.folder import RunFolder
+from balancemm_cli.testing import sets
+
+CPU = torch.device("cpu")
+
+
+def finding(folder, kind=Finding):
+    groups, _ = with_references(collect([folder], "last").groups)
+    return kind(groups, "last")
+
+
+@pytest.fixture
+def gains(tmp_path):
+    """Write joint training at 80 % with every seed, and OPM with gains of its own."""
+
+    def write(found, dataset="synthetic"):
+        for seed, gain in enumerate(found):
+            write_run(tmp_path, "baseline", seed, dataset=dataset, accuracy=0.8)
+            write_run(tmp_path, "opm", seed, dataset=dataset, accuracy=0.8 + gain)
+        return finding(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        ((0.05, 0.051, 0.049, 0.052), "higher"),
+        ((-0.05, -0.051, -0.049, -0.052), "lower"),
+        ((0.001, -0.001, 0.002, 0.0), "equal"),
+        ((0.008, 0.0081, 0.0079, 0.0082), "equal"),  # though it is not 0
+        ((0.1, -0.1, 0.05, -0.02), "open"),
+        ((0.05, 0.051), "open"),  # of two seeds nothing is tested
+        ((0.0, 0.0, 0.0), "equal"),
+        ((0.05,), "open"),
+    ],
+)
+def test_what_a_difference_is_called(gains, found, word):
+    (one,) = gains(found).differences
+    assert one.word == word
+    assert one.comparison.difference.mean == pytest.approx(np.mean(found))
+
+
+def test_p_is_adjusted_over_all_that_a_finding_tests(gains):
+    first, second = (0.05, 0.06, 0.02, 0.04), (0.03, 0.01, 0.02, 0.05)
+    gains(first)
+    one, other = gains(second, "htad").differences
+    p = sorted(stats.ttest_1samp(values, 0).pvalue for values in (first, second))
+    assert sorted([one.p, other.p]) == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+
+
+def test_nothing_is_equal_to_a_measure_without_a_margin(gains):
+    (one,) = gains((0.001, -0.001, 0.002, 0.0)).differences
+    bare = Measure("x", ACCURACY.of)
+    assert type(one)(one.place, one.group, "", bare, "", one.comparison, 1.0).word == "open"
+
+
+def test_what_its_table_says(gains):
+    over = gains((0.05, 0.052, 0.049, 0.053))
+    (table,) = over.tables
+    assert table.header == ["Row", "Accuracy", "Δ Accuracy"]
+    assert table.cells[0] == ["baseline", "80.0 ± 0.0 (4)", "—"]
+    low, high = (
+        100 * end for end in stats.t.interval(0.95, 3, 0.051, np.std((5, 5.2, 4.9, 5.3), ddof=1) / 200)
+    )
+    assert table.cells[1] == ["opm", "85.1 ± 0.2 (4)", f"+5.1 [{low:+.1f}, {high:+.1f}] higher"]
+    assert "Δ: from baseline" in table.notes[0]
+    record = over.records[1]
+    assert (record["row"], record["word"], record["values"][0]) == ("opm", "higher", pytest.approx(0.85))
+
+
+def test_epochs_to_95_percent_of_the_last_accuracy():
+    assert epochs_to_final(np.array([0.2, 0.6, 1.0, 1.0])) == pytest.approx(
+        2.875
+    )  # 0.95 is 7/8 of the way from 0.6
+    assert epochs_to_final(np.array([0.99, 0.5, 1.0])) == 1.0
+    assert epochs_to_final(np.array([0.5, 0.0])) is None
+
+
+def small_forms(name):
+    """The rows of a finding's suite on the built-in set: two seeds, and those modalities and settings that it has."""
+    for group in load_suite(name)[1].runs:
+        lists = [value for value in group.settings.values() if isinstance(value, list)]
+        if any(len(value) != 2 for value in lists):
+            continue
+        for model in group.models:
+            if model in ("unimodal-audio", "unimodal-visual") or not model.startswith("unimodal-"):
+                for method in group.methods:
+                    yield model, method, dict(group.settings)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train such rows, each once for all findings, probed and with noise in the test; gives a folder of links."""
+    place, done = tmp_path_factory.mktemp("runs"), {}
+    data = sets.tiny_set(tmp_path_factory.mktemp("data") / "manifest")
+    few = {"encoder": "small", "pretrained": False, "epochs": 2, "batch_size": 8, "snapshots": 1}
+
+    def run(model, method, settings, seed):
+        own = {key: value for key, value in settings.items() if key not in ("encoders.series", "batch_size")}
+        config = resolve("manifest", model, method, seed=seed, overrides=[*{**own, **few}.items()])
+        folder = RunFolder(place, config, data)
+        if folder.path not in done:
+            train_run(folder, CPU)
+            amounts = {
+                of: (0.0, 1.0, 2.0) for of in ("audio", "visual") if model in ("concat", f"unimodal-{of}")
+            }
+            wanted = Wanted(noise=amounts, probe=True, kept_epochs=True)
+            keep(folder.path, evaluate_run(folder.path, data.folder.parent, CPU, wanted)[0])
+            done[folder.path] = True
+        return folder.path
+
+    return run
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_the_smallest_form_of_a_finding_is_trained_and_shown(name, trained, tmp_path):
+    kind = FINDINGS[name]
+    for model, method, settings in {json.dumps(one): one for one in small_forms(name)}.values():
+        for seed in range(2):
+            path = trained(model, method, settings, seed)
+            if not (link := tmp_path / f"{path.name}-{model}").exists():
+                link.symlink_to(path)
+    shown = finding(tmp_path, kind)
+    assert shown.tables and all(table.cells for table in shown.tables)
+    written, left_out = shown.draw(tmp_path / "figures")
+    assert written and not left_out, left_out
+    assert all(path.stat().st_size > 1000 for path in written)
+    for record in shown.records:
+        assert record["values"], record
+
+
+def test_each_finding_has_its_suite_and_page():
+    names = {name for name in suites() if name.startswith("finding-")}
+    assert names == set(FINDINGS) and len(names) == 9
