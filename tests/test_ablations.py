@@ -132,3 +132,39 @@ def test_a_run_with_its_defaults_repeats_itself(defaults):
     for method, (weights, figures) in defaults.items():
         again = trained(method)
         assert torch.equal(weights, again[0]) and torch.equal(figures, again[1])
+
+
+def steps_of(opm, rhos):
+    """Take a step of OPM for each lead of audio over visual in turn; gives the q by which each step drops."""
+    found = []
+    for index, rho in enumerate(rhos):
+        logits = {"audio": torch.tensor([[math.log(rho), 0.0]]), "visual": torch.zeros(1, 2)}
+        labels = torch.tensor([0])
+        step = Step(
+            0, RandomStreams(0, 0, index), labels, discrepancy=measure(logits, labels, DiscrepancySettings())
+        )
+        opm.on_features({name: torch.ones(1, 3) for name in logits}, step)
+        found.append(step.metrics["q"].tolist())
+    return found
+
+
+def test_the_rates_of_another_modality():
+    settings = {"previous_step": False}
+    own = steps_of(OPM(OPM.Settings(**settings), ["audio", "visual"]), [3.0, 0.2])
+    other = steps_of(OPM(OPM.Settings(**settings, q_of="former-modality"), ["audio", "visual"]), [3.0, 0.2])
+    assert own[0][0] > 0 and own[1][1] > 0
+    assert other == [[visual, audio] for audio, visual in own]
+
+
+def test_the_rates_of_a_past_step():
+    """Each is one of those that the steps so far computed, whichever; and a run that is resumed draws the same."""
+    rhos = [1.5 + index / 10 for index in range(40)]
+    computed = steps_of(OPM(OPM.Settings(previous_step=False), ["audio", "visual"]), rhos)
+    opm = OPM(OPM.Settings(previous_step=False, q_of="past-step"), ["audio", "visual"])
+    drawn = steps_of(opm, rhos)
+    places = [computed.index(q) for q in drawn]
+    assert all(place <= step for step, place in enumerate(places))
+    assert len(set(places)) > 10 and places != sorted(places)
+    resumed = OPM(OPM.Settings(previous_step=False, q_of="past-step"), ["audio", "visual"])
+    resumed.load_state_dict(opm.state_dict())
+    assert steps_of(resumed, rhos[:5]) == steps_of(opm, rhos[:5])
