@@ -40,7 +40,7 @@ RESERVED = frozenset(
         *("baseline", "g-blending", "greedy", "greedy-adaptation", "agm", "pmr", "mmpareto", "opm", "ogm"),
         *("ogm-star", "moddrop", "dropout", "annealed-dropout", "evolutional-dropout"),
         *("curriculum-dropout", "unimodal-losses", "dgl", "arl", "lfm", "mslr", "relearning", "mla"),
-        *("reconboost", "cggm", "inforeg", "smv", "g2d"),
+        *("reconboost", "cggm", "inforeg", "smv", "g2d", "input-noise"),
     ]
 )
 

@@ -5,6 +5,7 @@ processes all see the same augmentations, drops and noise.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,21 @@ class RandomStreams:
 
         They are drawn for the whole batch, so that each sample gets the same ones however it is shared out.
         """
+        return self._drawn(torch.rand, shape, purpose, device, axis)
+
+    def normal(self, shape: tuple[int, ...], purpose: str, device: torch.device | str) -> Tensor:
+        """The same of the standard normal distribution; the samples are on the first axis."""
+        return self._drawn(torch.randn, shape, purpose, device)
+
+    def _drawn(
+        self,
+        draw: Callable[..., Tensor],
+        shape: tuple[int, ...],
+        purpose: str,
+        device: torch.device | str,
+        axis: int = 0,
+    ) -> Tensor:
         count, mine = self.samples(shape[axis])
         whole = (*shape[:axis], count, *shape[axis + 1 :])
-        drawn = torch.rand(whole, generator=self.generator(purpose, device), device=device)
+        drawn = draw(whole, generator=self.generator(purpose, device), device=device)
         return drawn.narrow(axis, mine.start, shape[axis])

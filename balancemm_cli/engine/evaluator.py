@@ -12,6 +12,7 @@ from torch import Tensor
 from balancemm_cli.data.loading import Source
 from balancemm_cli.engine import distributed
 from balancemm_cli.engine.inputs import Inputs
+from balancemm_cli.methods.input_noise import with_noise
 from balancemm_cli.metrics.classification import evaluate_scores
 from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
@@ -39,11 +40,7 @@ class Corruption:
 
     def _corrupt(self, name: str, values: Tensor, streams: RandomStreams) -> Tensor:
         if scale := self.noise.get(name, 0):
-            generator = streams.generator(f"test-noise/{name}", values.device)
-            noise = torch.empty_like(values).normal_(generator=generator)
-            if values.ndim == 3:  # a feature sequence, whose padding stays padding
-                noise = noise * (values != 0).any(2, keepdim=True)
-            values = values + scale * values.std() * noise
+            values = with_noise(values, scale * values.std(), streams, f"test-noise/{name}")
         if probability := self.missing.get(name, 0):
             present = ~lacking(name, len(values), probability, streams, values.device)
             values = values * present.view(-1, *(1,) * (values.ndim - 1))

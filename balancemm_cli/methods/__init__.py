@@ -16,6 +16,7 @@ from balancemm_cli.methods.g_blending import GBlending
 from balancemm_cli.methods.greedy import Greedy
 from balancemm_cli.methods.greedy_adaptation import GreedyAdaptation
 from balancemm_cli.methods.inforeg import InfoReg
+from balancemm_cli.methods.input_noise import InputNoise
 from balancemm_cli.methods.lfm import LFM
 from balancemm_cli.methods.mla import MLA
 from balancemm_cli.methods.mmpareto import MMPareto
@@ -33,6 +34,7 @@ from balancemm_cli.models import MODELS
 
 _OURS: dict[str, type[Method]] = {
     "baseline": Method,
+    "input-noise": InputNoise,
     "mla": MLA,
     "reconboost": ReconBoost,
     "g-blending": GBlending,

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from balancemm_cli.errors import UsageError
 from balancemm_cli.methods.discrepancy import Discrepancy
 from balancemm_cli.models.network import Network
 from balancemm_cli.origin import Origin
@@ -108,6 +109,20 @@ def drop(features: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
         name: feature * kept.view(-1, *[1] * (feature.ndim - 1))
         for (name, feature), kept in zip(features.items(), keep.unbind(1), strict=True)
     }
+
+
+def one_each(key: str, given: float | tuple[float, ...], modalities: Sequence[str]) -> tuple[float, ...]:
+    """The number of each modality that a setting gives, which is one for all of them or has one each.
+
+    UsageError for another count of numbers.
+    """
+    numbers = given if isinstance(given, tuple) else (given,) * len(modalities)
+    if len(numbers) != len(modalities):
+        raise UsageError(
+            f"{key} has {len(numbers)} numbers, and there are {len(modalities)} modalities ({', '.join(modalities)}). "
+            "Give one number for all of them, or one each."
+        )
+    return numbers
 
 
 def scale_gradients(weights: Iterable[nn.Parameter], factor: Tensor) -> None:

@@ -17,8 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from balancemm_cli.errors import UsageError
-from balancemm_cli.methods.base import Method, MethodSettings, Step, drop
+from balancemm_cli.methods.base import Method, MethodSettings, Step, drop, one_each
 from balancemm_cli.origin import Origin
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -46,13 +45,7 @@ class ModDrop(Method):
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:
         super().__init__(settings, modalities)
-        given = settings.probability
-        self.probabilities = given if isinstance(given, tuple) else (given,) * len(modalities)
-        if len(self.probabilities) != len(modalities):
-            raise UsageError(
-                f"moddrop.probability has {len(self.probabilities)} numbers, and there are {len(modalities)} "
-                f"modalities ({', '.join(modalities)}). Give one number for all of them, or one each."
-            )
+        self.probabilities = one_each("moddrop.probability", settings.probability, modalities)
 
     def on_features(self, features: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """Drop features; what an earlier method dropped stays dropped."""

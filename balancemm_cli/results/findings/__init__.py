@@ -6,12 +6,14 @@ from balancemm_cli.results.findings.encoders import Encoders
 from balancemm_cli.results.findings.estimate import Estimate
 from balancemm_cli.results.findings.finding import Finding
 from balancemm_cli.results.findings.many_modalities import ManyModalities
+from balancemm_cli.results.findings.noise import Noise
 from balancemm_cli.results.findings.ogm_noise import OGMNoise
 from balancemm_cli.results.findings.when_it_pays import WhenItPays
 
 FINDINGS: dict[str, type[Finding]] = {
     "finding-1": Convergence,
     "finding-2": ManyModalities,
+    "finding-3": Noise,
     "finding-4": Estimate,
     "finding-5": OGMNoise,
     "finding-6": Encoders,

@@ -58,11 +58,15 @@ class Place:
                 [
                     *([group.first.model] if len(models) > 1 or not group.trained else []),
                     *([group.first.method] if group.trained else []),
-                    *(f"{key.rpartition('.')[2]}={one[key]}" for key in apart if key in one),
+                    *(self.setting(group, key, one[key]) for key in apart if key in one),
                 ]
             )
             for group, one in zip(self.groups, beyond, strict=True)
         ]
+
+    def setting(self, group: Group, key: str, value: object) -> str:
+        """A setting of a group in its name."""
+        return f"{key.rpartition('.')[2]}={value}"
 
     @cached_property
     def order(self) -> list[str]:
@@ -157,6 +161,7 @@ class Finding(Contents):
 
     TITLE: ClassVar[str] = ""
     MEASURES: ClassVar[tuple[Measure, ...]] = (ACCURACY,)
+    PLACE: ClassVar[type[Place]] = Place
 
     def reference(self, group: Group, place: Place) -> Group | None:
         """What a group is held against: joint training of the same model without a method, None for nothing."""
@@ -178,7 +183,7 @@ class Finding(Contents):
             alone = [group for group in groups if group.first.model.startswith(UNIMODAL)]
             rows = [group for group in groups if group not in alone and self.is_row(group)]
             by_name = {group.first.model.removeprefix(UNIMODAL): group for group in alone}
-            found.append(Place(dataset, rows, by_name, self.selection))
+            found.append(self.PLACE(dataset, rows, by_name, self.selection))
         return [place for place in found if place.groups]
 
     def is_row(self, group: Group) -> bool:
