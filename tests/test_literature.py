@@ -76,7 +76,8 @@ def test_each_paper_counts_once():
 
 
 def test_a_paper_with_two_values_for_one_name_of_ours_has_none(monkeypatch):
-    row = {"source": "P", "dataset": "crema-d", "model": "concat", "metric": "acc", "same_protocol": "yes"}
+    row = dict.fromkeys(later_papers.COLUMNS, "") | {"source": "P", "dataset": "crema-d", "model": "concat"}
+    row |= {"metric": "acc", "same_protocol": "yes"}
     printed = [{**row, "method": "OGM", "value": "63.9"}, {**row, "method": "OGM-GE", "value": "70.4"}]
     monkeypatch.setattr(later_papers, "printed", lambda: tuple(printed))
     assert list(literature._of_later("crema-d", "concat", "ogm")) == []

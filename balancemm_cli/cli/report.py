@@ -179,13 +179,17 @@ def report(
     place = RUNS / name if name else places[-1]
     home = out or (place.parent if place.is_file() else place)  # of what is written
     of_suite = (name, planned) if planned else None
+    kind = Leaderboard if leaderboard else FINDINGS.get(name, Contents)
+    of_itself = not (named_kinds or figure or kind.NEEDS_RUNS)  # it shows what is there without runs
+    if of_itself and not (runs or RUNS.exists()):
+        places = []
     own = _owner(owner)
     with TemporaryDirectory(prefix="bmm-") as temporary:
         bundles = unpack_all([one for one in places if one.is_file()], Path(temporary), own)
         collection = collect(
             [one for one in places if not one.is_file()],
             which,
-            may_be_empty=check,
+            may_be_empty=check or of_itself,
             suite=of_suite,
             bundles=bundles,
             owner=own,
@@ -215,7 +219,6 @@ def report(
             _draw(alone, groups, home / "figures", which, title)
         else:
             wanted = columns.split(",") if columns else []
-            kind = Leaderboard if leaderboard else FINDINGS.get(name, Contents)
             contents = kind(groups, which, source, collection.groups, wanted, table, beside, suite)
             if out:
                 _write(contents, left_out, out, title)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import ClassVar
 
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.results import paper_tables, rows, rules, selections, tables
@@ -23,6 +24,9 @@ class Contents:
     With `table`, the cells of that table of the paper; with `side_by_side`, every selection, which over a `table` comes
     after its own. `among` holds further baselines, `columns` ids of columns as `tables.tables` takes them.
     """
+
+    NEEDS_RUNS: ClassVar[bool] = True
+    """Whether there is nothing to show without a finished run."""
 
     groups: list[Group]
     selection: Selection

@@ -18,7 +18,7 @@ from balancemm_cli.config.recipe import flatten
 
 Records = list[dict[str, object]]
 
-NAMES = frozenset({"Dataset", "Model", "Method", "Variant", "Recipe", "Settings", "Owner", "Note"})
+NAMES = frozenset({"Dataset", "Model", "Method", "Variant", "Recipe", "Settings", "Owner", "Note", "Source"})
 """Columns that tell rows apart; of a narrow terminal they are folded, where numbers are not."""
 LEAST_NAME = 8  # columns of a terminal
 
@@ -182,7 +182,7 @@ def _latex(text: str) -> str:
 
 # ---- HTML ---------------------------------------------------------------------------------------------------
 
-_WRAPPED = frozenset({"Settings", "Verdict", "Literature", "Note"})
+_WRAPPED = frozenset({"Settings", "Verdict", "Literature", "Note", "Source"})
 """Columns of words, which may be broken where a page is narrow."""
 _INCH = 96  # pixels of a page for one of a figure: its text of 9 points is then as high as 12 pixels
 _LEAST_SCALE = 0.85  # by which figures are made smaller at most, so that their text can be read

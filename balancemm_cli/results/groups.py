@@ -197,7 +197,7 @@ def choose(groups: Sequence[Group], where: Sequence[str]) -> list[Group]:
             raise unknown("column or setting", key, known)
         allowed = [values.lower(), *values.lower().split(",")]  # an owner's name may have a comma
         found = [group for group in found if str(_facts(group).get(key)).lower() in allowed]
-    if not found:
+    if where and not found:
         raise UsageError(f"No group of runs has {' and '.join(where)}.")
     return found
 

@@ -4,6 +4,7 @@ those of the papers. What has no name of ours here is left out, never guessed at
 import csv
 from functools import cache
 
+from balancemm_cli.errors import InputError
 from balancemm_cli.resources import benchmarks_folder
 
 METHODS = {
@@ -47,15 +48,31 @@ METRICS = {"acc": "accuracy", "map": "map", "macro_f1": "macro_f1"}
 OTHER_TASKS = ("ave",)  # they classify whole clips of it, where our task is its segments
 OWN_SPLITS = {("Diagnosing and Re-learning (ECCV 2024)", "crema-d"): "relearn"}
 
+COLUMNS = ("source", "table", "dataset", "model", "method", "metric", "value", "std", "same_protocol", "note")
+
 Row = dict[str, str]
 
 
 @cache
 def printed() -> tuple[Row, ...]:
-    """All rows of the file, by its columns."""
+    """All rows of the file, by its columns. InputError where it is missing or damaged."""
     path = benchmarks_folder() / "published" / "later_papers.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(map(_checked, csv.DictReader(file)))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): install bmm again.") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error}): install bmm again.") from None
+
+
+def _checked(row: Row) -> Row:
+    """The row with the columns that are read. KeyError, TypeError or ValueError where it lacks one or its number."""
+    if not 1 < float(row["value"]) <= 100:
+        raise ValueError(f"{row['value']} can't be an accuracy in %")
+    if row["same_protocol"] not in ("yes", "no"):
+        raise ValueError(f"same_protocol is '{row['same_protocol']}'")
+    return {name: row[name] for name in COLUMNS}
 
 
 def names(row: Row) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ guessed at. A paper counts once: where it prints several values under one name o
 differ between papers (frames, optimiser): that is the spread.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +16,21 @@ from functools import cache
 
 from balancemm_cli.results import later_papers
 from balancemm_cli.results.groups import Group
-from balancemm_cli.results.published import SOURCES, covers, lookup, official_split, wrong_data
+from balancemm_cli.results.published import (
+    PAPER,
+    SOURCES,
+    Published,
+    covers,
+    later_split,
+    lookup,
+    official_split,
+    wrong_data,
+)
 from balancemm_cli.results.statistics import Summary
 
 LATER = "later papers"
+OF_THE_AUTHORS = (PAPER, "cvpr2022", "balancebenchmark2025")
+"""The sources among SOURCES that are by the paper's own group."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,16 @@ class Value:
     source: str  # the paper
     kind: str  # one of SOURCES, or LATER
     accuracy: float
+    split: str  # that it is of, empty where that is not known
+    table: str  # the source's own number of it, empty where it has none
+    method: str  # as the source calls it
+    std: float | None  # over seeds, a fraction, where it is printed
+    note: str  # ours, from the file
+
+    @property
+    def of_the_authors(self) -> bool:
+        """Whether the paper's own group printed it."""
+        return self.kind in OF_THE_AUTHORS or self.note.startswith("same group")
 
 
 @dataclass(frozen=True)
@@ -82,20 +104,41 @@ def values(dataset: str, model: str, method: str) -> tuple[Value, ...]:
     return tuple(sorted(found, key=lambda one: (one.accuracy, one.source)))
 
 
+def of_another_protocol(dataset: str, model: str, method: str) -> tuple[Value, ...]:
+    """What later papers print for these names and has no part in `values`, as its note contradicts the paper's
+    protocol; a paper at most once."""
+    return tuple(_of_later(dataset, model, method, counted=False))
+
+
 def _of_sources(dataset: str, model: str, method: str) -> Iterator[Value]:
     for source in SOURCES:
         if number := lookup(dataset, model, method, "accuracy", source):
-            yield Value(source, source, number.fraction)
+            yield _of_source(number)
 
 
-def _of_later(dataset: str, model: str, method: str) -> Iterator[Value]:
-    by_paper: dict[str, set[float]] = defaultdict(set)
-    for row in filter(_counts, _known()):
-        if row["dataset"] == dataset and _ours(row) == (model, method):
-            by_paper[row["source"]].add(round(float(row["value"]) / 100, 6))
-    for paper, (accuracy, *others) in by_paper.items():
-        if not others:
-            yield Value(paper, LATER, accuracy)
+def _of_source(number: Published) -> Value:
+    source, note = number.source, number.note
+    name = "OGM-GE" if note.startswith("OGM-GE") else number.method
+    std = re.search(r"\bstd (\d+\.\d+)", note)
+    deviation = float(std[1]) / 100 if std else None
+    return Value(source, source, number.fraction, number.split, number.table, name, deviation, note)
+
+
+def _of_later(dataset: str, model: str, method: str, counted: bool = True) -> Iterator[Value]:
+    by_paper: dict[str, list[later_papers.Row]] = defaultdict(list)
+    for row in _known():
+        if row["dataset"] == dataset and _ours(row) == (model, method) and _counts(row) == counted:
+            by_paper[row["source"]].append(row)
+    for first, *others in by_paper.values():
+        if all(float(row["value"]) == float(first["value"]) for row in others):
+            yield _of_row(first)
+
+
+def _of_row(row: later_papers.Row) -> Value:
+    accuracy = round(float(row["value"]) / 100, 6)
+    deviation = float(row["std"]) / 100 if row["std"] else None
+    split, note = later_split(row), row["note"]
+    return Value(row["source"], LATER, accuracy, split, row["table"], row["method"], deviation, note)
 
 
 def beside(group: Group) -> tuple[Value, ...]:

@@ -112,11 +112,16 @@ def _of_later(name: str) -> Iterator[Published]:
         names, metric, dataset = later_papers.names(row), later_papers.metric(row), row["dataset"]
         if (row["source"], row["table"]) != LATER_TABLES[name] or not (names and metric and covers(dataset)):
             continue
-        split = later_papers.OWN_SPLITS.get((row["source"], dataset)) or official_split(dataset)
-        split = split if row["same_protocol"] == "yes" else ""
-        place = {"source": name, "table": name, "dataset": dataset, "split": split}
+        place = {"source": name, "table": name, "dataset": dataset, "split": later_split(row)}
         content = {"model": names[0], "method": names[1], "metric": metric, "value": row["value"]}
         yield _number({**place, **content, "unit": "%", "note": ""})
+
+
+def later_split(row: later_papers.Row) -> str:
+    """The split that a later paper's number is of; empty where its note contradicts the paper's protocol."""
+    if row["same_protocol"] != "yes":
+        return ""
+    return later_papers.OWN_SPLITS.get((row["source"], row["dataset"])) or official_split(row["dataset"])
 
 
 def file_of(source: str) -> str:

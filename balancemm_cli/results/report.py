@@ -25,7 +25,8 @@ def write_report(contents: Contents, left_out: list[str], folder: Path, titled: 
     parts = ["# Report\n", *(to_markdown(table) for table in contents.tables)]
     if figures:
         parts.append("## Figures\n\n" + "\n\n".join(_picture(path) for path in figures) + "\n")
-    parts.append(_reproduction(contents.shown))
+    if contents.shown:
+        parts.append(_reproduction(contents.shown))
     if missing := left_out + undrawn:
         parts.append("## Left out\n\n" + "\n".join(f"- {line}" for line in missing) + "\n")
     with atomic_file(folder / "report.md") as file:

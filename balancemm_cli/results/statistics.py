@@ -47,6 +47,15 @@ class Summary:
         low, high = stats.t.interval(level, self.n - 1, self.mean, self.spread / self.n**0.5)
         return float(low), float(high)
 
+    @property
+    def prediction(self) -> tuple[float, float] | None:
+        """Student's t interval, at LEVEL, of one more value of the kind, which is not known yet; None where `interval`
+        is."""
+        if self.spread is None:
+            return None
+        low, high = stats.t.interval(LEVEL, self.n - 1, self.mean, self.spread * (1 + 1 / self.n) ** 0.5)
+        return float(low), float(high)
+
 
 def summarize(values: Sequence[float]) -> Summary | None:
     """The Summary of `values`, in their unit; None where there are none."""
