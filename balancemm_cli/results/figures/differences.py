@@ -1,6 +1,7 @@
 """The differences of a finding: a row a measure, a column a data set, a dot with its interval a row of the table."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -8,12 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from balancemm_cli.results.figures.drawing import CHARACTER, MARKERS, STYLE, colour, legend, note, save
-from balancemm_cli.results.findings.finding import WORDS, Difference, Finding
+from balancemm_cli.results.findings.finding import Difference, Finding
 
 if TYPE_CHECKING:
     from balancemm_cli.results.findings.when_it_pays import WhenItPays
 
-SHADES = {"higher": 3, "lower": 4, "equal": 2, "open": 7}  # of a word, among the colours
+LOOKS = {  # of a word: colour and marker
+    "higher": (colour(3), "^"),
+    "lower": (colour(4), "v"),
+    "equal": (colour(2), "s"),
+    "open": ("#888888", "o"),
+}
 WIDTH, LINE = 2.3, 0.21  # inches of a panel, and of a row in it
 
 
@@ -42,14 +48,14 @@ def _figure(finding: Finding) -> Figure:
                 one for one in finding.differences if (one.measure.head, one.place.dataset) == (head, dataset)
             ]
             _panel(axes, here, names)
-        line[0].set_ylabel(head)
+        line[0].set_ylabel(fill(head, 14))
     for axes, dataset in zip(grid[0], places, strict=True):
         axes.set_title(dataset)
     handles = [
-        grid[0, 0].plot([], [], "o", color=colour(SHADES[word]), markersize=4, label=word)[0]
-        for word in WORDS
+        grid[0, 0].plot([], [], marker, color=shade, markersize=4, label=word)[0]
+        for word, (shade, marker) in LOOKS.items()
     ]
-    figure.legend(handles, WORDS, loc="outside lower center", ncols=len(WORDS))
+    figure.legend(handles, LOOKS, loc="outside lower center", ncols=len(LOOKS))
     figure.suptitle(f"{finding.TITLE}: differences with their 95 % intervals", fontsize=9)
     return figure
 
@@ -59,11 +65,11 @@ def _panel(axes: Axes, differences: list[Difference], names: list[str]) -> None:
         note(axes, "—")
     for one in differences:
         scale, at = one.measure.scale, names.index(one.name)
-        shade = colour(SHADES[one.word])
+        shade, marker = LOOKS[one.word]
         mean = scale * one.comparison.difference.mean
         low, high = (scale * end for end in one.interval or (one.comparison.difference.mean,) * 2)
         axes.plot([low, high], [at, at], color=shade, linewidth=1.4)
-        axes.plot([mean], [at], "o", color=shade, markersize=4)
+        axes.plot([mean], [at], marker, color=shade, markersize=4)
         if margin := one.measure.margin:
             axes.axvspan(-scale * margin, scale * margin, color="#eeeeee", zorder=0)
     axes.axvline(0, color="#888888", linewidth=0.8)

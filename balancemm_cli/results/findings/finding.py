@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
+from balancemm_cli.config.recipe import WITHOUT_EFFECT
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.findings.trajectories import accuracies
 from balancemm_cli.results.formats import Table
@@ -50,7 +51,7 @@ class Place:
         beyond = [
             beyond_recipe(group) if group.trained and not group.searches else {} for group in self.groups
         ]
-        keys = dict.fromkeys(key for one in beyond for key in one)
+        keys = dict.fromkeys(key for one in beyond for key in one if key not in WITHOUT_EFFECT)
         apart = [key for key in keys if any(one.get(key) != beyond[0].get(key) for one in beyond)]
         models = {group.first.model for group in self.groups if group.trained}
         return [
