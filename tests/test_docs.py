@@ -26,7 +26,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Their media can't be had here; the command says where they are.
 NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED and not dataset.EMBEDDED}
 # What the program says where they, or what was trained on them, are absent.
-ABSENT = {"prepare": "data/raw/", "train": "Prepare it first", "report": "There are no runs "}
+ABSENT = {
+    "prepare": "data/raw/",
+    "train": "Prepare it first",
+    "report": "There are no runs ",
+    "eval": "There is no folder ",
+}
 OTHER_TABLES = ("sensors", "unsplit", "pets", "collar")  # beside my.csv, which a folder has alone
 ORDER = [
     "prepare",
@@ -49,7 +54,7 @@ def shown_commands():
 def needs_media(words):
     """Whether a command needs the paper's data: it names one, or a table, and does more than list its runs."""
     named = NEEDS_MEDIA.intersection(words) or any(
-        re.fullmatch(r"(table|figure)-\d+|laptop", word) for word in words
+        re.fullmatch(r"(table|figure)-\d+|laptop|(runs/)?finding-[1-8](/.*)?", word) for word in words
     )
     return bool(named) and (words[1] == "prepare" or not {"--dry-run", "--status"}.intersection(words))
 
@@ -134,8 +139,8 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             words = words[: words.index(">")]
         if words[1] == "prepare" and "--workers" not in words:
             words += ["--workers", "1"]
-        if words[1] == "train" and "laptop" in words:
-            words += ["--dry-run"]  # it would train hundreds of runs on htad
+        if words[1] in ("train", "tune") and any(re.match("laptop|finding-", word) for word in words):
+            words += ["--dry-run"]  # it would train hundreds of runs on htad; test_findings.py does on a tiny set
         if words[1] == "tune":
             words += ["--budget", "1", "--set", "epochs=1", "--device", "cpu"]
             words += [] if "--suite" in words else ["--seeds", "0"]
