@@ -36,7 +36,7 @@ def setup(app):  # noqa: ANN001, ANN201
 def add_contents(app, name: str, source: list[str]) -> None:  # noqa: ANN001
     """An index page contains what its lists link: no directive stands in a page that is also read as it is."""
     if name.rpartition("/")[2] == "index":
-        linked = re.findall(r"^[-|] \[[^]]*\]\(([^):]+)\.md\)", source[0], re.M)
+        linked = re.findall(r"^[-|] (?:\d\. )?\[[^]]*\]\(([^):]+)\.md\)", source[0], re.M)
         source[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(linked) + "\n```\n"
 
 

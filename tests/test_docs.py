@@ -140,7 +140,9 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
         if words[1] == "prepare" and "--workers" not in words:
             words += ["--workers", "1"]
         if words[1] in ("train", "tune") and any(re.match("laptop|finding-", word) for word in words):
-            words += ["--dry-run"]  # it would train hundreds of runs on htad; test_findings.py does on a tiny set
+            words += [
+                "--dry-run"
+            ]  # it would train hundreds of runs on htad; test_findings.py does on a tiny set
         if words[1] == "tune":
             words += ["--budget", "1", "--set", "epochs=1", "--device", "cpu"]
             words += [] if "--suite" in words else ["--seeds", "0"]

@@ -53,6 +53,8 @@ def gains(tmp_path):
         ((0.1, -0.1, 0.05, -0.02), "open"),
         ((0.05, 0.051), "open"),  # of two seeds nothing is tested
         ((0.0, 0.0, 0.0), "equal"),
+        ((0.05, 0.05, 0.05), "higher"),
+        ((-0.05, -0.05), "open"),
         ((0.05,), "open"),
     ],
 )

@@ -166,7 +166,6 @@ def report(
     from balancemm_cli.results.bundle import unpack_all
     from balancemm_cli.results.collection import collect
     from balancemm_cli.results.contents import Contents
-    from balancemm_cli.results.findings import FINDINGS
     from balancemm_cli.results.groups import choose
     from balancemm_cli.results.leaderboard import Leaderboard
     from balancemm_cli.results.published import named, source_of
@@ -179,7 +178,11 @@ def report(
     place = RUNS / name if name else places[-1]
     home = out or (place.parent if place.is_file() else place)  # of what is written
     of_suite = (name, planned) if planned else None
-    kind = Leaderboard if leaderboard else FINDINGS.get(name, Contents)
+    kind: type[Contents] = Leaderboard if leaderboard else Contents
+    if name.startswith("finding-") and not (leaderboard or table or beside or columns):
+        from balancemm_cli.results.findings import FINDINGS  # which draw, and load what that takes
+
+        kind = FINDINGS.get(name, Contents)
     of_itself = not (named_kinds or figure or kind.NEEDS_RUNS)  # it shows what is there without runs
     if of_itself and not (runs or RUNS.exists()):
         places = []

@@ -52,7 +52,7 @@ class Encoders(Finding):
         for head, names in (("Suppressed", [weak] if weak else []), ("Other", others[:1])):
             for name in names:
                 found.append(share(f"{head}: probe", _probe(name)))
-                found.append(share(f"{head}: beyond alone", _less_than_alone(name)))
+                found.append(share(f"{head}: beyond alone", _less_than_alone(name), compared=False))
         return found
 
     def notes(self, place: Place) -> list[str]:

@@ -2,7 +2,7 @@
 
 A difference is *equal* where its 90 % interval lies within the measure's margin (two one-sided tests, each at 5 %),
 *higher* or *lower* where its p-value, of the paired t-test, adjusted by Holm over all differences of the finding, is
-below 0.05, and else *open*: the runs do not decide.
+below 0.05, or where it is the same with three seeds or more; and else *open*: the runs do not decide.
 """
 
 from collections import Counter
@@ -22,6 +22,7 @@ from balancemm_cli.results.settings import beyond_recipe
 from balancemm_cli.results.statistics import (
     GAP,
     LEVEL,
+    MIN_SEEDS,
     TOST_LEVEL,
     Comparison,
     compare,
@@ -54,14 +55,16 @@ class Place:
         keys = dict.fromkeys(key for one in beyond for key in one if key not in WITHOUT_EFFECT)
         apart = [key for key in keys if any(one.get(key) != beyond[0].get(key) for one in beyond)]
         models = {group.first.model for group in self.groups if group.trained}
+        methods = {group.first.method for group in self.groups if group.trained}
         return [
             ", ".join(
                 [
                     *([group.first.model] if len(models) > 1 or not group.trained else []),
-                    *([group.first.method] if group.trained else []),
+                    *([group.first.method] if group.trained and len(methods) > 1 else []),
                     *(self.setting(group, key, one[key]) for key in apart if key in one),
                 ]
             )
+            or group.first.method
             for group, one in zip(self.groups, beyond, strict=True)
         ]
 
@@ -104,7 +107,8 @@ class Measure:
     """A number of a run, of a group at a place; None where it has none.
 
     `margin`, in the unit of the number, is within what two means count as equal; None: nothing does. Shown are
-    `scale` times the number, with so many decimals.
+    `scale` times the number, with so many decimals. One that is not `compared` is shown alone: its differences are
+    those of another.
     """
 
     head: str
@@ -112,6 +116,7 @@ class Measure:
     margin: float | None = None
     scale: float = 1.0
     decimals: int = 2
+    compared: bool = True
 
     def by_seed(self, group: Group, place: Place) -> dict[int, float]:
         """The numbers of a group's runs by their seed."""
@@ -119,9 +124,14 @@ class Measure:
         return {seed: value for seed, value in found.items() if value is not None}
 
 
-def share(head: str, of: Callable[[Run, Group, Place], float | None], margin: float | None = 0.01) -> Measure:
+def share(
+    head: str,
+    of: Callable[[Run, Group, Place], float | None],
+    margin: float | None = 0.01,
+    compared: bool = True,
+) -> Measure:
     """A measure that is a fraction, shown in %; two are equal within a point."""
-    return Measure(head, of, margin, 100.0, 1)
+    return Measure(head, of, margin, 100.0, 1, compared)
 
 
 ACCURACY = share("Accuracy", lambda run, group, place: place.accuracy(run))
@@ -151,7 +161,10 @@ class Difference:
         narrow = found.interval_at(TOST_LEVEL) or ((found.mean, found.mean) if found.n > 1 else None)
         if margin is not None and narrow and -margin <= narrow[0] and narrow[1] <= margin:
             return "equal"
-        if self.p is not None and self.p < 1 - LEVEL:
+        without_spread = (
+            found.n >= MIN_SEEDS and found.spread is None
+        )  # each seed has the same, as 100 less 0 %
+        if without_spread or (self.p is not None and self.p < 1 - LEVEL):
             return "higher" if found.mean > 0 else "lower"
         return "open"
 
@@ -197,7 +210,7 @@ class Finding(Contents):
         found = []
         for place in self.places:
             names = dict(zip(map(id, place.groups), place.names, strict=True))
-            for measure in self.measures(place):
+            for measure in filter(lambda one: one.compared, self.measures(place)):
                 for group in place.groups:
                     other = self.reference(group, place)
                     if other is None:
