@@ -1,6 +1,7 @@
 """Findings: how a difference is called, the measures by hand, and the smallest form of each finding, trained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from balancemm_cli.results.collection import collect
 from balancemm_cli.results.findings import FINDINGS
 from balancemm_cli.results.findings.finding import ACCURACY, Finding, Measure
 from balancemm_cli.results.findings.trajectories import epochs_to_final
+from balancemm_cli.results.groups import Group
 from balancemm_cli.results.references import with_references
 from balancemm_cli.runs.evaluation import keep
 from balancemm_cli.runs.folder import RunFolder
@@ -70,6 +72,23 @@ def test_p_is_adjusted_over_all_that_a_finding_tests(gains):
     one, other = gains(second, "htad").differences
     p = sorted(stats.ttest_1samp(values, 0).pvalue for values in (first, second))
     assert sorted([one.p, other.p]) == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+
+
+def test_runs_on_other_data_are_not_held_against_each_other(tmp_path):
+    """As where a set was prepared anew under the same name, or is another owner's."""
+    for seed in range(3):
+        write_run(tmp_path, "baseline", seed, accuracy=0.8)
+        write_run(tmp_path, "opm", seed, accuracy=0.9, data="0ther" * 12)
+    shown = finding(tmp_path)
+    assert not shown.differences
+    assert [len(place.groups) for place in shown.places] == [1, 1]
+
+
+def test_runs_of_two_owners_are_not_held_against_each_other(gains):
+    joint, opm = (group for group in gains((0.05, 0.051, 0.049)).groups if group.trained)
+    assert Finding([joint, opm], "last").differences
+    others = Group([replace(run, owner="li") for run in opm.runs])
+    assert not Finding([joint, others], "last").differences
 
 
 def test_nothing_is_equal_to_a_measure_without_a_margin(gains):

@@ -5,11 +5,10 @@ A difference is *equal* where its 90 % interval lies within the measure's margin
 below 0.05, or where it is the same with three seeds or more; and else *open*: the runs do not decide.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -190,10 +189,12 @@ class Finding(Contents):
 
     @cached_property
     def places(self) -> list[Place]:
-        """The data sets, with the rows of each."""
+        """The data sets, with the rows of each; other data under the same name, and another owner's, are apart."""
+        together: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
+        for group in self.groups:
+            together[group.first.dataset, group.owner, group.first.hashes.data].append(group)
         found = []
-        for dataset, some in groupby(self.groups, key=lambda group: group.first.dataset):
-            groups = list(some)
+        for (dataset, _, _), groups in together.items():
             alone = [group for group in groups if group.first.model.startswith(UNIMODAL)]
             rows = [group for group in groups if group not in alone and self.is_row(group)]
             by_name = {group.first.model.removeprefix(UNIMODAL): group for group in alone}
@@ -253,7 +254,8 @@ class Finding(Contents):
             made_with(run for group in place.groups for run in group.runs),
         ]
         cells = [list(line) for line in zip(*columns.values(), strict=True)]
-        return Table(place.dataset, list(columns), cells, notes, dataset=place.dataset)
+        title = " · ".join(filter(None, [place.dataset, place.groups[0].whose]))
+        return Table(title, list(columns), cells, notes, dataset=place.dataset)
 
     def _references(self, place: Place) -> str:
         """What differences at a place are from; empty where there are none."""
