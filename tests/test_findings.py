@@ -172,6 +172,19 @@ def test_the_smallest_form_of_a_finding_is_trained_and_shown(name, trained, tmp_
         assert record["values"], record
 
 
+@pytest.mark.parametrize("name", [name for name in FINDINGS if FINDINGS[name].NEEDS_RUNS])
+def test_without_modalities_alone_it_shows_what_is_left(name, tmp_path):
+    """And of a single row on one data set, and with no row that the others could be held against."""
+    write_run(tmp_path / "one", "opm")
+    assert finding(tmp_path / "one", FINDINGS[name]).tables
+    for seed in range(2):
+        for method in ("baseline", "opm"):
+            write_run(tmp_path / "two", method, seed)
+    shown = finding(tmp_path / "two", FINDINGS[name])
+    assert all(len(table.cells) >= 2 for table in shown.tables) and shown.records is not None
+    shown.draw(tmp_path / "figures")
+
+
 def test_each_finding_has_its_suite_and_page():
     names = {name for name in suites() if name.startswith("finding-")}
     assert names == set(FINDINGS) and len(names) == 9

@@ -18,9 +18,11 @@ MEGA = 1e6
 MADE = "synthetic-modalities"
 
 
-def _lost_all(run: Run, _: Group, __: Place) -> float:
-    """The share of the samples of all steps that lost every modality."""
+def _lost_all(run: Run, _: Group, __: Place) -> float | None:
+    """The share of the samples of all steps that lost every modality; None where a run did not record it."""
     steps, epochs = read_steps(run), run.result.epochs or 1
+    if "kept" not in steps:
+        return None
     return 1 - float(steps["kept"].sum()) / (epochs * run.result.samples["train"][0])
 
 

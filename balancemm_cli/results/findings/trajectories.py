@@ -43,9 +43,10 @@ def epochs_to_final(curve: Array) -> float | None:
 
 
 def rho(run: Run, modalities: list[str]) -> Array | None:
-    """ρ of each modality, its mean over the steps of each epoch [E, M]; None where the run recorded none."""
+    """ρ of each modality, its mean over the steps of each epoch [E, M]; None without any."""
     columns = [over_epochs([run], f"rho_{name}") for name in modalities]
-    return np.stack([column[0] for column in columns], 1) if all(column.size for column in columns) else None
+    known = bool(columns) and all(column.size for column in columns)
+    return np.stack([column[0] for column in columns], 1) if known else None
 
 
 def ahead(run: Run, modalities: list[str]) -> list[str] | None:
