@@ -107,6 +107,8 @@ def test_what_its_table_says(gains):
     )
     assert table.cells[1] == ["opm", "85.1 ± 0.2 (4)", f"+5.1 [{low:+.1f}, {high:+.1f}] higher"]
     assert "Δ: from baseline" in table.notes[0]
+    (chosen,) = Finding(over.groups, "best-test").tables
+    assert any(note.startswith("Epoch: the epoch with the best") for note in chosen.notes), chosen.notes
     record = over.records[1]
     assert (record["row"], record["word"], record["values"][0]) == ("opm", "higher", pytest.approx(0.85))
 

@@ -29,7 +29,7 @@ from balancemm_cli.results.statistics import (
     holm,
     summarize,
 )
-from balancemm_cli.results.tables import made_with
+from balancemm_cli.results.tables import SELECTION_NOTES, made_with
 from balancemm_cli.runs.run import Run
 from balancemm_cli.runs.schema import Selection
 
@@ -250,6 +250,7 @@ class Finding(Contents):
         counts = sorted({seeds_text(group.seeds) for group in place.groups})
         notes = [
             f"Seeds {'; '.join(counts)}. Cells: mean ± standard deviation (runs).{self._references(place)}",
+            *([f"Epoch: {SELECTION_NOTES[self.selection]}."] if self.selection != "last" else []),
             *self.notes(place),
             made_with(run for group in place.groups for run in group.runs),
         ]
