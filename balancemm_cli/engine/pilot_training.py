@@ -58,10 +58,8 @@ class PilotTraining:
         diverges.
         """
         shapes = {name: self.inputs.shapes[name] for name in modalities}
-        network, name = (
-            pilot_network(self.config, shapes, self.classes, self.device),
-            " and ".join(modalities),
-        )
+        network = pilot_network(self.config, shapes, self.classes, self.device)
+        name = " and ".join(modalities)
         epochs = self.config.settings.epochs if epochs is None else epochs
         fit_encoders(network, self.train, self.inputs, self.device)
         before = self._losses(network)

@@ -51,12 +51,13 @@ def over_epochs(runs: list[Run], column: str) -> Array:
 
     InputError where a file can't be read.
     """
-    curves = []
-    for steps in map(read_steps, runs):
-        if column in steps:
-            epochs = steps["epoch"].astype(np.int64)
-            curves.append(np.bincount(epochs, steps[column]) / np.bincount(epochs))
-    return aligned(curves)
+    return aligned(epoch_means(steps, column) for steps in map(read_steps, runs) if column in steps)
+
+
+def epoch_means(steps: dict[str, Array], column: str) -> Array:
+    """The means of a column of `read_steps` over the steps of each epoch [epochs]."""
+    epochs = steps["epoch"].astype(np.int64)
+    return np.bincount(epochs, steps[column]) / np.bincount(epochs)
 
 
 def _quantities(columns: Iterable[str], modalities: list[str]) -> list[str]:

@@ -47,7 +47,7 @@ class Convergence(Finding):
         share("Suppressed: accuracy", _own),
         Measure("Suppressed: epochs to 95 %", _of_suppressed, margin=None),
         share("Deviation", _deviation, margin=None),
-        share("ρ right", names_strongest, margin=0.05),
+        share("ρ right", names_strongest(), margin=0.05),
     )
 
     def measures(self, place: Place) -> Sequence[Measure]:

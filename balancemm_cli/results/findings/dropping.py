@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from balancemm_cli.results.findings.finding import Finding, Place, is_plain
+from balancemm_cli.results.findings.finding import Finding, Place, is_plain, other_row
 from balancemm_cli.results.groups import Group
 
 RATES = "moddrop.probability"
@@ -27,8 +27,7 @@ class Dropping(Finding):
 
     def reference(self, group: Group, place: Place) -> Group | None:
         """OPM with its own settings."""
-        plain = next((one for one in place.groups if is_plain(one, "opm")), None)
-        return None if group is plain else plain
+        return other_row(group, place, lambda one: is_plain(one, "opm"))
 
     def notes(self, place: Place) -> list[str]:
         """What OPM's mean rates are here."""

@@ -3,18 +3,23 @@
 Measured is a linear probe of each encoder (`bmm eval --probe linear`), beside that of the encoder trained alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from balancemm_cli.results.findings.finding import Finding, Measure, Place, share
+from balancemm_cli.results.findings.finding import Finding, Measure, Of, Place, share
 from balancemm_cli.results.findings.trajectories import probes
 from balancemm_cli.results.groups import Group
 from balancemm_cli.runs.run import Run
 
-Of = Callable[[Run, Group, Place], float | None]
+
+def by_part(place: Place) -> dict[str, str]:
+    """The suppressed modality and the best of the others, where these are known."""
+    weak = place.suppressed
+    other = next((name for name in place.order if name != weak), None)
+    return {part: name for part, name in (("Suppressed", weak), ("Other", other)) if name}
 
 
 def _last(run: Run, modality: str) -> float | None:
@@ -46,21 +51,17 @@ class Encoders(Finding):
 
     def measures(self, place: Place) -> Sequence[Measure]:
         """The probe of the suppressed modality and those of the others, and what they lack to those trained alone."""
-        weak = place.suppressed
-        others = [name for name in place.order if name != weak]
         found = []
-        for head, names in (("Suppressed", [weak] if weak else []), ("Other", others[:1])):
-            for name in names:
-                found.append(share(f"{head}: probe", _probe(name)))
-                found.append(share(f"{head}: beyond alone", _less_than_alone(name), compared=False))
+        for head, name in by_part(place).items():
+            found.append(share(f"{head}: probe", _probe(name)))
+            found.append(share(f"{head}: beyond alone", _less_than_alone(name), compared=False))
         return found
 
     def notes(self, place: Place) -> list[str]:
         """Which modality is which."""
-        weak = place.suppressed
-        others = [name for name in place.order if name != weak]
+        names = by_part(place)
         return [
-            f"Suppressed: {weak}, whose own accuracy in joint training lies furthest below that of its network alone; "
-            f"other: {others[0] if others else '—'}. Probe: test accuracy in % of a linear classifier on the frozen "
-            "encoder of the last epoch. Beyond alone: less the mean of the same trained alone, in points."
+            f"Suppressed: {names.get('Suppressed')}, whose own accuracy in joint training lies furthest below that of "
+            f"its network alone; other: {names.get('Other', '—')}. Probe: test accuracy in % of a linear classifier on "
+            "the frozen encoder of the last epoch. Beyond alone: less the mean of the same trained alone, in points."
         ]

@@ -1,30 +1,16 @@
 """Finding 4: how often ρ names the modality that is stronger in truth, by fusion and estimate, over training."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from balancemm_cli.results.findings.finding import ACCURACY, Finding, Measure, Place, share
+from balancemm_cli.results.findings.finding import ACCURACY, Finding, Measure, Place, other_row, share
 from balancemm_cli.results.findings.trajectories import ahead, names_strongest, probes
 from balancemm_cli.results.groups import Group
 from balancemm_cli.runs.run import Run
 
 EARLY = 0.25  # of the epochs
-
-
-def _within(first: float, last: float) -> Callable[[Run, Group, Place], float | None]:
-    """The share of right epochs, of those between two shares of the training."""
-
-    def of(run: Run, _: Group, place: Place) -> float | None:
-        found = ahead(run, place.order)
-        if found is None:
-            return None
-        part = found[round(first * len(found)) : max(round(last * len(found)), 1)]
-        return float(np.mean([name == place.order[0] for name in part]))
-
-    return of
 
 
 def _as_probed(run: Run, _: Group, place: Place) -> float | None:
@@ -43,17 +29,16 @@ class Estimate(Finding):
 
     TITLE: ClassVar[str] = "Whom ρ names"
     MEASURES: ClassVar[tuple[Measure, ...]] = (
-        share("Right", names_strongest, margin=0.05),
-        share("Right early", _within(0, EARLY), margin=0.05),
-        share("Right later", _within(EARLY, 1), margin=0.05),
+        share("Right", names_strongest(), margin=0.05),
+        share("Right early", names_strongest(0, EARLY), margin=0.05),
+        share("Right later", names_strongest(EARLY, 1), margin=0.05),
         share("As probed", _as_probed, margin=0.05),
         ACCURACY,
     )
 
     def reference(self, group: Group, place: Place) -> Group | None:
         """The network that concatenates."""
-        joint = next((one for one in place.groups if one.first.model == "concat"), None)
-        return None if group is joint else joint
+        return other_row(group, place, lambda one: one.first.model == "concat")
 
     def notes(self, place: Place) -> list[str]:
         """What the columns are."""

@@ -101,6 +101,10 @@ class Place:
         return run.result.selections[self.selection].accuracy
 
 
+Of = Callable[[Run, Group, Place], float | None]
+"""A number of a run, of a group at a place; None where it has none."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A number of a run, of a group at a place; None where it has none.
@@ -111,7 +115,7 @@ class Measure:
     """
 
     head: str
-    of: Callable[[Run, Group, Place], float | None]
+    of: Of
     margin: float | None = None
     scale: float = 1.0
     decimals: int = 2
@@ -125,7 +129,7 @@ class Measure:
 
 def share(
     head: str,
-    of: Callable[[Run, Group, Place], float | None],
+    of: Of,
     margin: float | None = 0.01,
     compared: bool = True,
 ) -> Measure:
@@ -180,8 +184,10 @@ class Finding(Contents):
         """What a group is held against: joint training of the same model without a method, None for nothing."""
         if group.first.method == "baseline":
             return None
-        same = (one for one in place.groups if one.first.model == group.first.model)
-        return next((one for one in same if one.first.method == "baseline"), None)
+        if group.first.method == "baseline":
+            return None
+        joint = (group.first.model, "baseline")
+        return other_row(group, place, lambda one: (one.first.model, one.first.method) == joint)
 
     def measures(self, place: Place) -> Sequence[Measure]:
         """What is measured at a place."""
@@ -216,7 +222,7 @@ class Finding(Contents):
                     other = self.reference(group, place)
                     if other is None:
                         continue
-                    compared = compare(measure.by_seed(group, place), measure.by_seed(other, place))
+                    compared = compare(self._values(group, measure), self._values(other, measure))
                     if compared is not None:
                         found.append(
                             Difference(place, group, names[id(group)], measure, names[id(other)], compared)
@@ -227,9 +233,25 @@ class Finding(Contents):
             for one, p in zip(found, adjusted, strict=True)
         ]
 
+    @cached_property
+    def _measured(self) -> dict[tuple[int, str], dict[int, float]]:
+        """Each measure of each row by seed, taken once: most of them read files of the runs."""
+        return {
+            (id(group), measure.head): measure.by_seed(group, place)
+            for place in self.places
+            for measure in self.measures(place)
+            for group in place.groups
+        }
+
+    def _values(self, group: Group, measure: Measure) -> dict[int, float]:
+        return self._measured[id(group), measure.head]
+
+    @cached_property
+    def _by_row(self) -> dict[tuple[int, str], Difference]:
+        return {(id(one.group), one.measure.head): one for one in self.differences}
+
     def _difference(self, group: Group, measure: Measure) -> Difference | None:
-        found = (one for one in self.differences if one.group is group and one.measure.head == measure.head)
-        return next(found, None)
+        return self._by_row.get((id(group), measure.head))
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -241,7 +263,7 @@ class Finding(Contents):
         measures = self.measures(place)
         columns: dict[str, list[str]] = {"Row": place.names}
         for measure in measures:
-            values = [summarize([*measure.by_seed(group, place).values()]) for group in place.groups]
+            values = [summarize([*self._values(group, measure).values()]) for group in place.groups]
             texts = [format_summary(one, measure.scale, measure.decimals) for one in values]
             columns[measure.head] = texts
             found = [self._difference(group, measure) for group in place.groups]
@@ -308,7 +330,7 @@ class Finding(Contents):
                             "dataset": place.dataset,
                             "row": name,
                             "measure": measure.head,
-                            "values": measure.by_seed(group, place),
+                            "values": self._values(group, measure),
                             "reference": one and one.reference,
                             "difference": one and one.comparison.difference.mean,
                             "interval": one and one.interval,
@@ -333,6 +355,12 @@ def _shown(one: Difference) -> str:
         else " [{:+.{d}f}, {:+.{d}f}]".format(*(scale * end for end in one.interval), d=decimals)
     )
     return f"{scale * one.comparison.difference.mean:+.{decimals}f}{ends} {one.word}"
+
+
+def other_row(group: Group, place: Place, wanted: Callable[[Group], bool]) -> Group | None:
+    """The first row of a place that is `wanted`; None where there is none, and where it is this one."""
+    found = next(filter(wanted, place.groups), None)
+    return None if found is group else found
 
 
 def is_plain(group: Group, method: str) -> bool:

@@ -45,7 +45,7 @@ class ManyModalities(Finding):
         ACCURACY,
         share("Modalities' own", _own),
         share("Lost all", _lost_all, compared=False),
-        share("ρ right", names_strongest, margin=0.05),
+        share("ρ right", names_strongest(), margin=0.05),
         Measure("Multiply-adds (10⁶)", _multiply_adds, decimals=1, compared=False),
     )
 

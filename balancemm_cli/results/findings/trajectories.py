@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from balancemm_cli.results.figures.drawing import Array
-from balancemm_cli.results.figures.modulation import over_epochs
+from balancemm_cli.results.figures.modulation import epoch_means, read_steps
 from balancemm_cli.runs.evaluation import of_run
 from balancemm_cli.runs.reading import read_history
 from balancemm_cli.runs.run import Run
 
 if TYPE_CHECKING:
-    from balancemm_cli.results.findings.finding import Place
+    from balancemm_cli.results.findings.finding import Of, Place
     from balancemm_cli.results.groups import Group
 
 FINAL = 0.95  # of a run's last accuracy: when it counts as reached
@@ -44,9 +44,10 @@ def epochs_to_final(curve: Array) -> float | None:
 
 def rho(run: Run, modalities: list[str]) -> Array | None:
     """ρ of each modality, its mean over the steps of each epoch [E, M]; None without any."""
-    columns = [over_epochs([run], f"rho_{name}") for name in modalities]
-    known = bool(columns) and all(column.size for column in columns)
-    return np.stack([column[0] for column in columns], 1) if known else None
+    steps, columns = read_steps(run), [f"rho_{name}" for name in modalities]
+    if not columns or any(column not in steps for column in columns):
+        return None
+    return np.stack([epoch_means(steps, column) for column in columns], 1)
 
 
 def ahead(run: Run, modalities: list[str]) -> list[str] | None:
@@ -55,10 +56,18 @@ def ahead(run: Run, modalities: list[str]) -> list[str] | None:
     return None if found is None else [modalities[at] for at in found.argmax(1)]
 
 
-def names_strongest(run: Run, _: "Group", place: "Place") -> float | None:
-    """The share of the epochs in which ρ is highest for the modality that is the best alone."""
-    found = ahead(run, place.order)
-    return None if found is None else float(np.mean([name == place.order[0] for name in found]))
+def names_strongest(first: float = 0, last: float = 1) -> "Of":
+    """The share of the epochs in which ρ is highest for the modality that is the best alone, of those between two
+    shares of the training."""
+
+    def of(run: Run, _: "Group", place: "Place") -> float | None:
+        found = ahead(run, place.order)
+        if found is None:
+            return None
+        part = found[round(first * len(found)) : max(round(last * len(found)), 1)]
+        return float(np.mean([name == place.order[0] for name in part]))
+
+    return of
 
 
 def probes(run: Run) -> dict[int, dict[str, float]]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from balancemm_cli.results.evidence import correct
-from balancemm_cli.results.findings.finding import Finding, Place
+from balancemm_cli.results.findings.finding import Finding, Place, other_row
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.references import ENSEMBLE
@@ -50,11 +50,8 @@ class WhenItPays(Finding):
 
     def reference(self, group: Group, place: Place) -> Group | None:
         """Joint training."""
-        joint = next(
-            (one for one in place.groups if (one.first.model, one.first.method) == ("concat", "baseline")),
-            None,
-        )
-        return None if group is joint else joint
+        joint = ("concat", "baseline")
+        return other_row(group, place, lambda one: (one.first.model, one.first.method) == joint)
 
     @cached_property
     def properties(self) -> dict[str, dict[str, float]]:
