@@ -5,7 +5,7 @@ import torch
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.errors import UsageError
-from balancemm_cli.models import build
+from balancemm_cli.models import build, misread
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.late_transformer import LateTransformer
@@ -173,3 +173,10 @@ def test_the_late_transformer_by_hand(count, segments):
             state = state + linear(layer.linear2, inner)
         expected.append(linear(fusion.head, fusion.layers.norm(state[0])))
     torch.testing.assert_close(fusion(given).flatten(0, -2), torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_said_of_a_rho_that_names_another():
+    assert misread(["concat", "film", "film", "unimodal-audio", "absent"]) == [
+        "ρ of model film does not tell who is ahead: it names the stronger modality by chance alone "
+        "(docs/findings/estimate.md)."
+    ]

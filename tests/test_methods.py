@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancemm_cli.config.recipe import OptimizerSettings
+from balancemm_cli.engine import step as engine_step
 from balancemm_cli.engine.optimizer import build_optimizer
 from balancemm_cli.engine.step import train_step
 from balancemm_cli.errors import UsageError
@@ -19,6 +20,7 @@ from balancemm_cli.methods.ogm import OGM
 from balancemm_cli.methods.opm import OPM
 from balancemm_cli.models import build
 from balancemm_cli.random_streams import RandomStreams
+from balancemm_cli.testing.small import Case, trained
 
 PLAIN = DiscrepancySettings()
 
@@ -292,3 +294,20 @@ def test_method_names():
     with pytest.raises(UsageError, match="twice"):
         method_names("opm+opm")
     assert all(set(kind.VARIANTS) == {"paper", "official"} for kind in METHODS.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_who_goes_by_rho_says_so(name, monkeypatch):
+    """What a method does depends on who is taken to be ahead where it says so, and nowhere else."""
+    model, settings = METHODS[name].TRIED_ON
+    case = Case(model, name, settings=settings)
+    _, weights = trained(case)
+    measured = engine_step.measure
+
+    def the_wrong_way_round(logits, *given):
+        return measured(dict(zip(logits, reversed(logits.values()), strict=True)), *given)
+
+    monkeypatch.setattr(engine_step, "measure", the_wrong_way_round)
+    _, others = trained(case)
+    differ = any(not torch.equal(weights[key], others[key]) for key in weights)
+    assert differ == METHODS[name].by_rho

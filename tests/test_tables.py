@@ -13,6 +13,7 @@ from rich.console import Console
 from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
+from balancemm_cli.models import misread
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
@@ -370,3 +371,11 @@ def test_a_run_that_was_resumed_elsewhere_says_so(tmp_path):
     note = tables.made_with(collect([tmp_path], "last").groups[0].runs)
     assert f"torch {' and '.join(sorted([begun['torch'], '2.12.0']))}" in note
     assert note.endswith(f"Resumed under other versions or devices than begun: {folders[1]}.")
+
+
+@pytest.mark.parametrize(("model", "said"), [("film", True), ("concat", False)])
+def test_a_rho_that_does_not_tell_who_is_ahead_is_named_under_the_table(tmp_path, model, said):
+    write_run(tmp_path, "opm", 0, accuracy=0.9, model=model)
+    (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
+    assert [note for note in table.notes if note.startswith("ρ of")] == misread([model])
+    assert bool(misread([model])) == said

@@ -82,6 +82,8 @@ def train(
         ]
         refuse_unused(configs, changes, "--set")
         listing = [config.title for config in configs]
+    if not status:
+        say_where_rho_misleads(configs)
     if dry_run:
         print("\n".join([*settings_in_words(configs), *listing]))
         say(f"{count(len(listing), 'run')}.")
@@ -158,6 +160,16 @@ def refuse_beside_suite(context: typer.Context) -> None:
             raise UsageError(
                 f"--{option} and --suite exclude each other: the suite says which runs to train."
             )
+
+
+def say_where_rho_misleads(configs: "Iterable[RunConfig]") -> None:
+    """Name on stderr the models, of runs whose method goes by ρ, in which it does not tell who is ahead."""
+    from balancemm_cli.methods import METHODS
+    from balancemm_cli.models import misread
+
+    by_rho = {name for name, method in METHODS.items() if method.by_rho}
+    for sentence in misread(config.model for config in configs if by_rho & config.methods.keys()):
+        say(sentence)
 
 
 def start_from(weights: str, configs: "list[RunConfig]") -> "tuple[list[RunConfig], Path | None]":

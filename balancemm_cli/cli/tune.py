@@ -17,6 +17,7 @@ from balancemm_cli.cli.train import (
     parse_seeds,
     prepared_folders,
     refuse_beside_suite,
+    say_where_rho_misleads,
     start_from,
     train_all,
 )
@@ -119,6 +120,8 @@ def tune(
     if weights is not None:
         configs, file = start_from(weights, [one.base for one in asked])
         asked = [one.starting_from(str(of.weights)) for one, of in zip(asked, configs, strict=True)]
+    if not status:
+        say_where_rho_misleads(one.base for one in asked)
     if space is None:
         _say_what_has_no_space(asked)
     names = dict.fromkeys(one.question.dataset for one in asked)

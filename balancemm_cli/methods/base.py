@@ -179,6 +179,7 @@ class Method:
     two_backwards: ClassVar[bool] = (
         False  # whether a step goes backward through encoders twice, or only through some
     )
+    by_rho: ClassVar[bool] = False  # whether it goes by who is ahead, as ρ or its scores tell
     needs_classes: ClassVar[bool] = False  # whether a sample must have one class for label
     origin: ClassVar[Origin | None] = Origin(  # of this very class: each subclass has its own, or none
         "Wei, Hu, Du, Wen, TPAMI 2024, arXiv 2410.11582", "GeWu-Lab/BML_TPAMI2024", "numbers"

@@ -59,6 +59,7 @@ class InfoReg(Method):
         window: Literal["own", "first"] = "own"  # whose growth counts
 
     VARIANTS: ClassVar = {"paper": {}, "official": {"others": 0.1, "window": "first"}}
+    by_rho: ClassVar = True
     METRICS: ClassVar = ("pull",)  # β in force
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:

@@ -29,6 +29,8 @@ PIECE = 2**20  # numbers drawn by one thread at a time
 class GradientModulation(Method):
     """What OGM and OGM* share: g ← k^m · g + h. A subclass says what k is, and under which name it is recorded."""
 
+    by_rho: ClassVar = True
+
     class Settings(EpochRange):
         """The settings of the noise h."""
 

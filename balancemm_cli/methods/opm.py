@@ -63,6 +63,7 @@ class OPM(Method):
         },
     }
 
+    by_rho: ClassVar = True
     METRICS: ClassVar = ("q",)  # with which features were dropped; 0 in a step that drops none
 
     def __init__(self, settings: Settings, modalities: list[str]) -> None:

@@ -46,6 +46,7 @@ class FiLM(Fusion):
     )
 
     revision = 2
+    misnames: ClassVar = "it names the stronger modality by chance alone"
 
     class Settings(ModelSettings):
         """Which modality conditions, what γ is without a condition, and what a modality's own logits are."""

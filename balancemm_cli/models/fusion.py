@@ -51,6 +51,7 @@ class Fusion(nn.Module):
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
     origin: ClassVar[Origin | None] = None  # its paper and code, and what it was held against
     revision: ClassVar[int] = 1  # raised where a change moves its numbers at the same settings
+    misnames: ClassVar[str] = ""  # where ρ names another than the modality that is ahead: whom, as a clause
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
         super().__init__()

@@ -49,6 +49,7 @@ class Gated(Fusion):
     )
 
     revision = 2
+    misnames: ClassVar = "with one gate it names the gated modality, whichever is the stronger"
 
     class Settings(ModelSettings):
         """Which modality is the gate, the projections' width, and what a modality's own logits are."""

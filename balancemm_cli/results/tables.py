@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from balancemm_cli.errors import unknown
+from balancemm_cli.models import misread
 from balancemm_cli.results import literature, rules
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
@@ -279,6 +280,8 @@ def _notes(
             f"Interval: {100 * LEVEL:.0f} %, over the seeds for this test set (Student's t, within 0 to 100 %); of one "
             "seed Wilson's over the test samples, which knows nothing of other seeds."
         )
+    if any(head.startswith("ρ ") for head in columns):
+        notes += misread(one.group.first.model for one in rows)
     notes += reference_notes(one.group for one in rows)
     notes += whose_notes([one.group for one in rows], any(one.claimed for one in rows))
     notes += seeds_notes([one.group for one in rows])
