@@ -16,7 +16,7 @@ from balancemm_cli.results import later_papers, literature, printed_gains
 from balancemm_cli.results.figures import literature_gains as figures
 from balancemm_cli.results.findings.literature_gains import LiteratureGains
 from balancemm_cli.results.printed_gains import ALL, OTHERS, RERUNS, WIDER, papers, spreads
-from balancemm_cli.results.statistics import summarize
+from balancemm_cli.results.statistics import rank_correlation, summarize
 from balancemm_cli.runs.schema import DataIdentity
 
 ASYMMETRIC = "Asymmetric Representation Learning (ICCV 2025, arXiv 2507.10203)"
@@ -194,12 +194,12 @@ def test_what_is_left_out_is_counted():
 
 
 def test_rank_correlation_by_hand():
-    assert printed_gains.correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5])[0] == pytest.approx(0.8)  # 1 − 6·4/120
+    assert rank_correlation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5])[0] == pytest.approx(0.8)  # 1 − 6·4/120
     gains = list(spread("ogm").values.values())  # in the order of the baselines, of which no two are equal
     ranks = [sum(one < it for one in gains) + (gains.count(it) + 1) / 2 for it in gains]  # ties: their mean
     rho = statistics.correlation(ranks, range(1, 14))
     t = rho * (11 / (1 - rho**2)) ** 0.5
-    found, p = printed_gains.correlation(list(spread("baseline").values.values()), gains)
+    found, p = rank_correlation(list(spread("baseline").values.values()), gains)
     assert found == pytest.approx(rho) and -0.697 < t < 0 and p > 0.5  # 0.697: Student's t at 0.75, of 11
 
 

@@ -13,8 +13,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from balancemm_cli.results import later_papers, literature
 from balancemm_cli.results.literature import LATER, Value
 from balancemm_cli.results.published import PAPER, later_split, official_split
@@ -160,12 +158,6 @@ def _measured(some: Sequence[Paper], measure: str) -> dict[str, float]:
         both = [one for one in some if {"opm", "ogm"} <= one.gains.keys()]
         return {one.source: round(one.gains["opm"] - one.gains["ogm"], 6) for one in both}
     return {one.source: one.gains[measure] for one in some if measure in one.gains}
-
-
-def correlation(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Spearman's rank correlation of two numbers of the same papers, and its p-value by Student's t."""
-    rho, p = stats.spearmanr(one, other)
-    return float(rho), float(p)  # pyright: ignore[reportArgumentType]
 
 
 # ---- left out -------------------------------------------------------------------------------------------------

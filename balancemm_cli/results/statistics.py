@@ -213,3 +213,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(order) - rank) * p))
         adjusted[place] = highest
     return adjusted
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rank correlation of two numbers of the same things, and its p-value by Student's t."""
+    rho, p = stats.spearmanr(one, other)
+    return float(rho), float(p)  # pyright: ignore[reportArgumentType]

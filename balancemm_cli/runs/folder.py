@@ -6,6 +6,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,15 @@ class RunFolder:
         suite: str | None = None,
         place: Path | None = None,
     ) -> None:
-        self.config, self.suite = config, suite
-        self.data = data.for_run(config.seed, config.settings.tested_on)
+        self.config, self.prepared, self.suite = config, data, suite
         self.hash = config.hash(data.content_hash)
         self.path = place or Places(root).of(config, data.content_hash)
         self.checkpoints = self.path / "checkpoints"
+
+    @cached_property
+    def data(self) -> PreparedSet:
+        """The data set as this run sees it. InputError where it has too few samples for that."""
+        return self.prepared.for_run(self.config.seed, self.config.settings.tested_on)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -88,7 +93,7 @@ class RunFolder:
                 file.write(self.config.to_toml().encode())
             return
         kept = read_config(path)
-        if kept.hash(self.data.content_hash) != self.hash:
+        if kept.hash(self.prepared.content_hash) != self.hash:
             raise InputError(
                 f"{path} holds other settings than this run's. Restore it, or delete the folder to train again."
             )

@@ -26,7 +26,6 @@ from balancemm_cli.results.printed_gains import (
     WIDER,
     Paper,
     Spread,
-    correlation,
     left_out,
     papers,
     spreads,
@@ -39,6 +38,7 @@ from balancemm_cli.results.statistics import (
     Summary,
     compare,
     format_summary,
+    rank_correlation,
     summarize,
 )
 from balancemm_cli.results.tables import made_with
@@ -306,8 +306,8 @@ def _by_baseline(some: Sequence[Paper]) -> Iterator[str]:
         if len(found) < MIN_CORRELATED:
             continue
         gains = [one.gains[method] for one in found]
-        rho, p = correlation([one.baseline for one in found], gains)
-        of_mean, p_of_mean = correlation([one.baseline + one.gains[method] / 2 for one in found], gains)
+        rho, p = rank_correlation([one.baseline for one in found], gains)
+        of_mean, p_of_mean = rank_correlation([one.baseline + one.gains[method] / 2 for one in found], gains)
         yield (
             f"Δ {name} and the baseline, over {len(found)} papers: Spearman's ρ = {rho:+.2f} (p = {p:.2f}). The "
             "baseline is in the gain: one that is low by chance makes the gain large, so ρ lies below 0 without a "

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from scipy import stats
 
 from balancemm_cli.results.evidence import correct
 from balancemm_cli.results.findings.finding import Finding, Place, other_row
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.references import ENSEMBLE
-from balancemm_cli.results.statistics import GAP
+from balancemm_cli.results.statistics import GAP, rank_correlation
 
 PROPERTIES = {
     "best": "Best alone",
@@ -121,7 +120,7 @@ class WhenItPays(Finding):
             gains = [self.gain(name, method) for name in names]
             texts = []
             for key, head in PROPERTIES.items():
-                rho, p = stats.spearmanr([self.properties[name][key] for name in names], gains)
+                rho, p = rank_correlation([self.properties[name][key] for name in names], gains)
                 texts.append(f"{head} {rho:+.2f} (p {p:.2f})")
             found.append(f"{method}: {', '.join(texts)}")
         return [
