@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from run_folders import write_run
+from run_folders import write_run, write_search
 from scipy import stats
 
 from balancemm_cli.config.run import resolve
@@ -18,6 +18,7 @@ from balancemm_cli.results.collection import collect
 from balancemm_cli.results.findings import FINDINGS
 from balancemm_cli.results.findings.finding import ACCURACY, Finding, Measure
 from balancemm_cli.results.findings.trajectories import epochs_to_final
+from balancemm_cli.results.findings.when_it_pays import WhenItPays
 from balancemm_cli.results.groups import Group
 from balancemm_cli.results.references import with_references
 from balancemm_cli.runs.evaluation import keep
@@ -190,3 +191,29 @@ def test_without_modalities_alone_it_shows_what_is_left(name, tmp_path):
 def test_each_finding_has_its_suite_and_page():
     names = {name for name in suites() if name.startswith("finding-")}
     assert names == set(FINDINGS) and len(names) == 9
+
+
+def test_what_was_tuned_stands_beside_the_ensemble_and_the_best_alone(tmp_path):
+    """Each row with settings of its own, as searches choose them; differences by hand."""
+    rows = [
+        ("concat", "baseline", 0.8, 0.01),
+        ("concat", "opm", 0.85, 0.02),
+        ("unimodal-audio", "baseline", 0.7, 0.03),
+        ("unimodal-visual", "baseline", 0.6, 0.04),
+    ]
+    for model, method, accuracy, rate in rows:
+        for seed in range(3):
+            reached = accuracy + 0.01 * seed * (method == "opm")
+            folder = write_run(
+                tmp_path, method, seed, model=model, accuracy=reached, overrides=(f"optimizer.lr={rate}",)
+            )
+        write_search(tmp_path / model, folder)
+    shown = finding(tmp_path, WhenItPays)
+    (place,) = shown.places
+    assert place.names == ["ensemble", "baseline", "opm", "best alone"]
+    table = shown.tables[0]
+    over = dict(zip([line[0] for line in table.cells], [line[-1] for line in table.cells], strict=True))
+    assert over["opm"].startswith("+16.0 [") and over["best alone"] == "—"
+    assert over["baseline"] == "+10.0"  # of three seeds alike
+    assert "Best alone: audio, by its mean on test." in table.notes
+    assert any("opm: optimizer.lr=0.02; best alone: optimizer.lr=0.03." in note for note in table.notes)

@@ -859,6 +859,13 @@ def test_every_row_of_a_suite_is_tuned(data, tmp_path, bmm):
     found = json.loads(bmm("report", tmp_path / "runs", "--format", "json")[1])
     (ensemble,) = [row for row in found if row["model"] == "ensemble"]  # each modality by its own choice
     assert ensemble["gain"]["tuned"] and len(ensemble["computed_from"]) == 4
+    assert any("=" in row[-1] for row in rows)  # other settings than the suite's: rows of it all the same
+    other = ("--set", "epochs=1", "--set", "batch_size=16", "--set", "encoders.vectors=mlp")
+    assert bmm("train", "--dataset", "mine", *other, *places)[0] == 0
+    (tmp_path / "runs" / "mine" / "concat" / "lost").mkdir()
+    of_suite = ["report", tmp_path / "runs", "--suite", tmp_path / "mine.toml"]
+    assert json.loads(bmm(*of_suite, "--format", "json")[1]) == found
+    assert "Settings that are not" not in bmm(*of_suite)[1]
     for wrong in (("--method", "opm"), ("--seeds", "0"), ("--out", tmp_path / "tuned.toml")):
         assert bmm(*words, *wrong)[0] == 2
 

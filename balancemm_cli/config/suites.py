@@ -1,7 +1,7 @@
 """Suites: a list of runs as data, benchmarks/suites/<name>.toml."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -143,11 +143,16 @@ class Suite(Section):
         refuse_unused((config for config, _ in found.values()), overrides, "--set")
         return found.values()
 
-    def plans(self, config: RunConfig) -> bool:
-        """Whether a run of these settings and seed is one of the suite's, whatever its weights start from."""
-        return config.hash("") in {
-            one.starting_from(str(config.weights)).hash("") for one in self._by_names.get(_names(config), [])
-        }
+    def plans(self, config: RunConfig, chosen: Collection[str] = ()) -> bool:
+        """Whether a run of these settings and seed is one of the suite's, whatever its weights start from, and whatever
+        the values of the settings that were `chosen` by a search, by the keys that --set takes."""
+
+        def without(one: RunConfig) -> object:
+            return {key: value for key, value in one.by_key.items() if key not in chosen}
+
+        compared = without if chosen else lambda one: one.hash("")
+        planned = self._by_names.get(_names(config), [])
+        return any(compared(one.starting_from(str(config.weights))) == compared(config) for one in planned)
 
     @cached_property
     def _by_names(self) -> dict[tuple, list[RunConfig]]:

@@ -5,12 +5,13 @@ Nothing found is dropped in silence: whatever does not enter a group is named, w
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from balancemm_cli.config.recipe import describe
-from balancemm_cli.config.run import read_config
+from balancemm_cli.config.run import RunConfig, read_config
 from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import BmmError, InputError, first_of, plain
 from balancemm_cli.results.evidence import without_predictions
@@ -21,6 +22,9 @@ from balancemm_cli.runs.places import ADVICE
 from balancemm_cli.runs.run import Run, read_all, state_of
 from balancemm_cli.runs.schema import Selection
 from balancemm_cli.runs.search import SearchRecord, read_searches
+
+Searches = Mapping[str, Sequence[SearchRecord]]
+"""Records by the settings hash of the runs with what they chose."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,20 @@ def collect(
     InputError where a folder does not exist, or, unless it `may_be_empty`, where not one run can be shown (the
     message names why).
     """
-    runs, left_out = _read(folders, suite)
+    found, damaged = read_searches(folders)
+    runs, left_out = _read(folders, suite, found)
+    left_out += damaged
     usable = [
         replace(run, owner=owner, claimed=without_predictions(run))
         for run in _usable(runs, selection, left_out)
     ]
-    searches = {owner: _searches(folders, left_out)}
+    searches = {owner: found}
     for bundle in bundles:
-        others, lines = _read([bundle.folder], suite)
+        found, damaged = read_searches([bundle.folder])
+        others, lines = _read([bundle.folder], suite, found)
         others, faults = borne_out(_usable(others, selection, lines), bundle)
-        searches[bundle.owner] = _searches([bundle.folder], lines) if others else {}
+        searches[bundle.owner] = found
+        lines += damaged if others else []
         usable += others
         left_out += [*map(bundle.in_words, lines), *faults]
     if not usable and not left_out and not may_be_empty:
@@ -76,11 +84,23 @@ def collect(
     return Collection(groups, left_out, copies + twins, remarks)
 
 
-def _read(folders: Sequence[Path], suite: tuple[str, Suite] | None) -> tuple[list[Run], list[str]]:
+def _read(
+    folders: Sequence[Path], suite: tuple[str, Suite] | None, searches: Searches
+) -> tuple[list[Run], list[str]]:
+    """The runs under folders, of a suite those alone that belong to it, and a line for each that can't be read."""
     if suite is None:
         return read_all(folders)
-    runs, left_out = read_all(folders, lambda folder: _of_another(folder, *suite))
-    return [run for run in runs if _belongs(run, *suite)], left_out
+    name, plans = suite[0], partial(_plans, suite[1], searches)
+
+    def is_of_another(folder: Path) -> bool:
+        try:
+            config = read_config(folder / "config.toml")
+            return not _in_folder_of(name, folder, config.dataset) and not plans(config)
+        except BmmError:
+            return False
+
+    runs, left_out = read_all(folders, is_of_another)
+    return [run for run in runs if _belongs(run, name, plans)], left_out
 
 
 def _usable(runs: Sequence[Run], selection: Selection, left_out: list[str]) -> list[Run]:
@@ -99,15 +119,7 @@ def _usable(runs: Sequence[Run], selection: Selection, left_out: list[str]) -> l
     return usable
 
 
-def _searches(folders: Sequence[Path], left_out: list[str]) -> dict[str, list[SearchRecord]]:
-    found, damaged = read_searches(folders)
-    left_out += damaged
-    return found
-
-
-def _with_searches(
-    group: Group, searches: Mapping[str, Sequence[SearchRecord]], left_out: list[str]
-) -> Group:
+def _with_searches(group: Group, searches: Searches, left_out: list[str]) -> Group:
     """The group with the records of the searches that chose its settings, whose choice these are."""
     found = []
     for record in searches.get(group.first.hashes.settings, ()):
@@ -133,17 +145,25 @@ def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
     return [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()], twins
 
 
-def _belongs(run: Run, name: str, suite: Suite) -> bool:
+def _belongs(run: Run, name: str, plans: Callable[[RunConfig], bool]) -> bool:
     """Whether a run belongs to a suite: it is one that the suite plans, or was trained for it as it was then, which its
-    folder tells; former versions put it into a folder of the suite's name."""
-    return name in (run.suite, *run.folder.parts[-3:-2]) or (
-        run.config is not None and suite.plans(run.config)
+    folder tells."""
+    trained_for = run.suite == name or _in_folder_of(name, run.folder, run.result.dataset)
+    return trained_for or (run.config is not None and plans(run.config))
+
+
+def _in_folder_of(name: str, folder: Path, dataset: str) -> bool:
+    """Whether a run lies in a suite's folder, where former versions had the data set's."""
+    return name in folder.parts[-3:-2] and name != dataset
+
+
+def _plans(suite: Suite, searches: Searches, config: RunConfig) -> bool:
+    """Whether a suite plans a run, with its own settings or with those that a search chose in their place."""
+    names = config.dataset, config.model, config.method
+    return suite.plans(config) or any(
+        suite.plans(config, record.best.settings)
+        for settings_hash, records in searches.items()
+        for record in records
+        if names == (record.dataset, record.model, record.method)
+        and settings_hash == config.hash(record.data, with_seed=False)
     )
-
-
-def _of_another(folder: Path, name: str, suite: Suite) -> bool:
-    """Whether a folder that holds no readable run is that of a run which the suite does not plan."""
-    try:
-        return name not in folder.parts[-3:-2] and not suite.plans(read_config(folder / "config.toml"))
-    except BmmError:
-        return False

@@ -63,7 +63,7 @@ class Contents:
         notes = [*origin_notes(groups), *revision_notes(groups), *recipe_notes(groups)]
         if self.suite and groups:
             name, suite = load_suite(self.suite)
-            notes += suite_notes(groups, name, suite.configs())
+            notes += suite_notes(groups, name, suite)
         return notes
 
     @property

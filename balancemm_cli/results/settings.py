@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe, is_key
-from balancemm_cli.config.run import RunConfig, not_installed, resolve, revisions
+from balancemm_cli.config.run import not_installed, resolve, revisions
+from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import BmmError
 from balancemm_cli.origin import not_held
 from balancemm_cli.results.groups import Group
@@ -66,8 +67,9 @@ def origin_notes(groups: Sequence[Group]) -> list[str]:
     return [f"Not held against its authors' code: {', '.join(names)}."] if names else []
 
 
-def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig]) -> list[str]:
-    """A line on the groups that a suite, of the runs `planned`, does not plan as they are."""
+def suite_notes(groups: Sequence[Group], name: str, suite: Suite) -> list[str]:
+    """A line on the groups that a suite does not plan as they are, nor with what a search chose in place of that."""
+    planned = suite.configs()
     names = [
         _name(group)
         for group in groups
@@ -75,8 +77,14 @@ def suite_notes(groups: Sequence[Group], suite: str, planned: Sequence[RunConfig
             (config.dataset, config.model, config.method) == group.names[:3] and follows(group, config)
             for config in planned
         )
+        and not _chosen(group, suite)
     ]
-    return _named(f"Settings that are not (or no longer) those of suite {suite}", names)
+    return _named(f"Settings that are not (or no longer) those of suite {name}", names)
+
+
+def _chosen(group: Group, suite: Suite) -> bool:
+    keys = {key for record in group.searches for key in record.best.settings}
+    return bool(keys) and all(run.config and suite.plans(run.config, keys) for run in group.runs)
 
 
 def _name(group: Group) -> str:

@@ -21,6 +21,7 @@ LOOKS = {  # of a word: colour and marker
     "open": ("#888888", "o"),
 }
 WIDTH, LINE = 2.3, 0.21  # inches of a panel, and of a row in it
+BESIDE = 0.15  # of the room of a data set, between the gains of two methods
 
 
 def draw_differences(finding: Finding, folder: Path, titled: bool = True) -> tuple[list[Path], list[str]]:
@@ -78,30 +79,30 @@ def _panel(axes: Axes, differences: list[Difference], names: list[str]) -> None:
 
 
 def draw_gains(finding: "WhenItPays", folder: Path, titled: bool = True) -> list[Path]:
-    """Write `gains` into `folder`: each method's gain over the share of samples that only other modalities than the
-    best one get right alone, a point a data set; nothing where no modality was trained alone."""
-    if not finding.properties:
+    """Write `gains` into `folder`: each method's gain with its interval, data sets from the one with the least share of
+    samples that only other modalities than the best one get right alone; nothing where none was trained alone."""
+    names = list(finding.properties)
+    if not names or not finding.gains:
         return []
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.3, 3.6))
         axes = figure.subplots()
-        for index, method in enumerate(finding.methods):
-            points = [
-                (100 * shares["others"], 100 * gain)
-                for name, shares in finding.properties.items()
-                if (gain := finding.gain(name, method)) is not None
-            ]
-            x, y = zip(*points, strict=True)
-            axes.plot(
-                x, y, MARKERS[index % len(MARKERS)], color=colour(index + 1), label=method, markersize=5
-            )
-        for name, shares in finding.properties.items():
-            place = (100 * shares["others"], 0.02)
-            axes.annotate(
-                name, place, xycoords=("data", "axes fraction"), rotation=90, fontsize=6, ha="right"
-            )
+        for index, (method, gains) in enumerate(finding.gains.items()):
+            shade, aside = colour(index + 1), BESIDE * (index - (len(finding.gains) - 1) / 2)
+            there = [(names.index(name) + aside, gain) for name, gain in gains.items() if name in names]
+            for x, gain in there:
+                ends = [100 * end for end in gain.interval or (gain.mean, gain.mean)]
+                axes.plot([x, x], ends, color=shade, linewidth=1)
+            x, means = zip(*((x, 100 * gain.mean) for x, gain in there), strict=True)
+            axes.plot(x, means, MARKERS[index % len(MARKERS)], color=shade, label=method, markersize=5)
         axes.axhline(0, color="#888888", linewidth=0.8)
-        axes.set_xlabel("test samples that only other modalities get right alone (%)")
+        shares = [f"{100 * finding.properties[name]['others']:.1f} %" for name in names]
+        labels = [f"{fill(name, 13, break_long_words=False)}\n{share}" for name, share in zip(names, shares, strict=True)]
+        axes.set_xticks(range(len(names)), labels, fontsize=6)
+        axes.set_xlabel(
+            "data sets, and test samples that only other modalities than the best get right alone"
+        )
         axes.set_ylabel("gain over joint training (points)")
         legend(figure, [axes], ncols=4)
+        figure.suptitle(f"{finding.TITLE}: gains with their 95 % intervals", fontsize=9)
         return [save(figure, folder / "gains", titled)]

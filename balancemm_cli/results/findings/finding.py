@@ -184,8 +184,6 @@ class Finding(Contents):
         """What a group is held against: joint training of the same model without a method, None for nothing."""
         if group.first.method == "baseline":
             return None
-        if group.first.method == "baseline":
-            return None
         joint = (group.first.model, "baseline")
         return other_row(group, place, lambda one: (one.first.model, one.first.method) == joint)
 
@@ -268,7 +266,10 @@ class Finding(Contents):
             columns[measure.head] = texts
             found = [self._difference(group, measure) for group in place.groups]
             if any(found):
-                columns[f"Δ {measure.head}"] = [(one and _shown(one)) or GAP for one in found]
+                columns[f"Δ {measure.head}"] = [
+                    f"{shown(one.comparison, measure)} {one.word}" if one else GAP for one in found
+                ]
+        columns |= self.further_columns(place)
         counts = sorted({seeds_text(group.seeds) for group in place.groups})
         notes = [
             f"Seeds {'; '.join(counts)}. Cells: mean ± standard deviation (runs).{self._references(place)}",
@@ -279,6 +280,10 @@ class Finding(Contents):
         cells = [list(line) for line in zip(*columns.values(), strict=True)]
         title = " · ".join(filter(None, [place.dataset, place.groups[0].whose]))
         return Table(title, list(columns), cells, notes, dataset=place.dataset)
+
+    def further_columns(self, place: Place) -> dict[str, list[str]]:
+        """What a place's table has beside the measures: by the head a text for each row."""
+        return {}
 
     def _references(self, place: Place) -> str:
         """What differences at a place are from; empty where there are none."""
@@ -347,14 +352,15 @@ class Finding(Contents):
         return draw_differences(self, folder, titled)
 
 
-def _shown(one: Difference) -> str:
-    scale, decimals = one.measure.scale, one.measure.decimals
+def shown(comparison: Comparison, measure: Measure) -> str:
+    """A difference in a measure, with its interval."""
+    scale, decimals, found = measure.scale, measure.decimals, comparison.difference
     ends = (
         ""
-        if one.interval is None
-        else " [{:+.{d}f}, {:+.{d}f}]".format(*(scale * end for end in one.interval), d=decimals)
+        if found.interval is None
+        else " [{:+.{d}f}, {:+.{d}f}]".format(*(scale * end for end in found.interval), d=decimals)
     )
-    return f"{scale * one.comparison.difference.mean:+.{decimals}f}{ends} {one.word}"
+    return f"{scale * found.mean:+.{decimals}f}{ends}"
 
 
 def other_row(group: Group, place: Place, wanted: Callable[[Group], bool]) -> Group | None:

@@ -4,7 +4,6 @@ Gains over joint training, all rows tuned alike, beside the ensemble and the bes
 what the modalities alone get right of its test samples.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from balancemm_cli.config.recipe import describe
 from balancemm_cli.results.evidence import correct
-from balancemm_cli.results.findings.finding import Finding, Place, other_row
+from balancemm_cli.results.findings.finding import ACCURACY, Finding, Place, other_row, shown
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import Group
+from balancemm_cli.results.groups import UNIMODAL, Group
 from balancemm_cli.results.references import ENSEMBLE
-from balancemm_cli.results.statistics import GAP, rank_correlation
+from balancemm_cli.results.statistics import GAP, Summary, compare, holm, rank_correlation
+from balancemm_cli.results.tables import points
 
 PROPERTIES = {
     "best": "Best alone",
@@ -29,11 +30,32 @@ PROPERTIES = {
 wrong by all."""
 
 
+BEST_ALONE = "best alone"
+MIN_PLACES = 4  # data sets over which a property is held against gains
+
+
+@dataclass(frozen=True)
+class WithBestAlone(Place):
+    """A data set with the best modality alone among its rows."""
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Those of the joint networks as at any place; the best modality's is the same at all of them."""
+        joint = [group for group in self.groups if not _is_alone(group)]
+        names = iter(Place(self.dataset, joint, {}, self.selection).names)
+        return [BEST_ALONE if _is_alone(group) else next(names) for group in self.groups]
+
+
+def _is_alone(group: Group) -> bool:
+    return group.first.model.startswith(UNIMODAL)
+
+
 @dataclass(frozen=True)
 class WhenItPays(Finding):
-    """Each row is held against joint training of concat."""
+    """Each row is held against joint training of concat; beside it stand the ensemble and the best modality alone."""
 
     TITLE: ClassVar[str] = "When balancing pays"
+    PLACE: ClassVar[type[Place]] = WithBestAlone
 
     def is_row(self, group: Group) -> bool:
         """Networks of several modalities, and the ensemble."""
@@ -52,10 +74,46 @@ class WhenItPays(Finding):
         joint = ("concat", "baseline")
         return other_row(group, place, lambda one: (one.first.model, one.first.method) == joint)
 
+    def further_columns(self, place: Place) -> dict[str, list[str]]:
+        """The differences from the ensemble and from the best modality alone."""
+        others = {"Over the ensemble": lambda one: not one.trained, "Over the best alone": _is_alone}
+        found = {
+            head: [self._over(group, next(filter(is_other, place.groups), None)) for group in place.groups]
+            for head, is_other in others.items()
+        }
+        return {head: texts for head, texts in found.items() if {*texts} != {GAP}}
+
+    def _over(self, group: Group, other: Group | None) -> str:
+        if other is None or group is other:
+            return GAP
+        compared = compare(self._values(group, ACCURACY), self._values(other, ACCURACY))
+        return shown(compared, ACCURACY) if compared else GAP
+
+    def notes(self, place: Place) -> list[str]:
+        """Which modality is the best alone, and what the searches chose."""
+        found = [f"Best alone: {place.order[0]}, by its mean on test."] if place.alone else []
+        if self.further_columns(place):
+            found.append(
+                "Over the ensemble, over the best alone: in points, seed by seed, with the 95 % interval, not tested."
+            )
+        chosen = [
+            f"{name}: {describe(search.best.settings) or 'as in the recipe'}"
+            for name, group in zip(place.names, place.groups, strict=True)
+            for search in group.searches[:1]
+            if group.trained
+        ]
+        searches = {f"{len(one.trials)} trials" for group in place.groups for one in group.searches}
+        return [
+            *found,
+            *([f"Chosen of {' or '.join(sorted(searches))}: {'; '.join(chosen)}."] * bool(chosen)),
+        ]
+
     @cached_property
     def properties(self) -> dict[str, dict[str, float]]:
-        """By data set the shares of PROPERTIES, means over the seeds that all modalities have."""
-        return {place.dataset: self._of(place) for place in self.places if len(place.alone) > 1}
+        """By data set the shares of PROPERTIES, means over the seeds that all modalities have; ordered by the share
+        that others alone get right."""
+        found = {place.dataset: self._of(place) for place in self.places if len(place.alone) > 1}
+        return dict(sorted(found.items(), key=lambda item: item[1]["others"]))
 
     def _of(self, place: Place) -> dict[str, float]:
         runs = [{run.result.seed: run for run in place.alone[name].runs} for name in place.order]
@@ -67,65 +125,63 @@ class WhenItPays(Finding):
             found.append([float(share.mean()) for share in shares])
         return dict(zip(PROPERTIES, np.mean(found, 0), strict=True))
 
-    def gain(self, dataset: str, method: str) -> float | None:
-        """The gain of a method on a data set, a fraction."""
-        named = (
-            one
-            for one in self.differences
-            if (one.place.dataset, one.group.first.method) == (dataset, method)
-            and one.group.first.model == "concat"
-        )
-        found = next(named, None)
-        return found and found.comparison.difference.mean
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods of which there are gains."""
-        found = (one.group.first for one in self.differences if one.group.first.model == "concat")
-        return list(dict.fromkeys(first.method for first in found))
+    @cached_property
+    def gains(self) -> dict[str, dict[str, Summary]]:
+        """The gains over joint training, fractions, by method and data set."""
+        found: dict[str, dict[str, Summary]] = {}
+        for one in self.differences:
+            if one.group.first.model == "concat":
+                of_method = found.setdefault(one.group.first.method, {})
+                of_method[one.place.dataset] = one.comparison.difference
+        return found
 
     @cached_property
     def tables(self) -> list[Table]:
         """Those of a finding, and the properties beside the gains."""
         first, *rest = super().tables
-        return [first, self._table_of_properties(), *rest] if self.properties else [first, *rest]
+        shown = [self._table_of_properties()] if self.properties else []
+        enough = len(self.properties) >= MIN_PLACES and self.gains
+        return [first, *shown, *([self._table_of_correlations()] if enough else []), *rest]
 
     def _table_of_properties(self) -> Table:
-        gains = {
-            name: {method: self.gain(name, method) for method in self.methods} for name in self.properties
-        }
-        header = ["Dataset", *PROPERTIES.values(), *(f"Gain of {method}" for method in self.methods)]
+        header = ["Dataset", *PROPERTIES.values(), *(f"Gain of {method}" for method in self.gains)]
         cells = [
             [
                 name,
                 *(f"{100 * shares[key]:.1f}" for key in PROPERTIES),
-                *(GAP if gain is None else f"{100 * gain:+.1f}" for gain in gains[name].values()),
+                *(points(of[name].mean if name in of else None) for of in self.gains.values()),
             ]
-            for name, shares in sorted(self.properties.items(), key=lambda item: item[1]["others"])
+            for name, shares in self.properties.items()
         ]
         notes = [
             "Shares of the test samples in %: right by the best modality alone; wrong by it and right by another; "
-            "right by all alone; wrong by all alone; means over seeds. Gains over joint training, in points.",
-            *self._correlations(),
+            "right by all alone; wrong by all alone; means over seeds. Gains over joint training, in points."
         ]
         return Table(f"{self.TITLE}: properties of the data", header, cells, notes)
 
-    def _correlations(self) -> Sequence[str]:
-        """Spearman's rank correlation of each property with each method's gain over the data sets."""
-        names = list(self.properties)
-        if len(names) < 4:
-            return []
-        found = []
-        for method in self.methods:
-            gains = [self.gain(name, method) for name in names]
-            texts = []
-            for key, head in PROPERTIES.items():
-                rho, p = rank_correlation([self.properties[name][key] for name in names], gains)
-                texts.append(f"{head} {rho:+.2f} (p {p:.2f})")
-            found.append(f"{method}: {', '.join(texts)}")
-        return [
-            f"Spearman's correlation with the gain over {len(names)} data sets, unadjusted: {'; '.join(found)}."
+    def _table_of_correlations(self) -> Table:
+        """Of each property with each method's gain over the data sets that have it."""
+        pairs = [(key, method) for key in PROPERTIES for method in self.gains]
+        found = [self._correlation(key, self.gains[method]) for key, method in pairs]
+        adjusted = holm([one and one[1] for one in found])
+        texts = [f"{one[0]:+.2f} (p {p:.2f})" if one else GAP for one, p in zip(found, adjusted, strict=True)]
+        of_pairs = dict(zip(pairs, texts, strict=True))
+        cells = [
+            [head, *(of_pairs[key, method] for method in self.gains)] for key, head in PROPERTIES.items()
         ]
+        notes = [
+            f"Spearman's correlation of a property with a method's gain over {len(self.properties)} data sets, p "
+            f"adjusted by Holm over {len(pairs)}."
+        ]
+        return Table(
+            f"{self.TITLE}: which property goes with the gain", ["Property", *self.gains], cells, notes
+        )
+
+    def _correlation(self, key: str, gains: dict[str, Summary]) -> tuple[float, float] | None:
+        names = [name for name in self.properties if name in gains]
+        both = [self.properties[name][key] for name in names], [gains[name].mean for name in names]
+        enough = len(names) >= MIN_PLACES and all(len({*values}) > 1 for values in both)
+        return rank_correlation(*both) if enough else None
 
     def draw(self, folder: Path, titled: bool = True) -> tuple[list[Path], list[str]]:
         """The differences, and the gains over the share of samples that only others get right."""
