@@ -1,6 +1,7 @@
-"""Where a method or a model comes from, and what the one here was held against: what a reader of its row relies on."""
+"""Where a method or a model comes from, what the one here was held against, and where its ρ misleads: what a reader of
+its row relies on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -43,3 +44,21 @@ def not_held(names: Iterable[tuple[str, str]]) -> list[str]:
     """The methods and models, of pairs (model, method) such as ("film", "opm+ogm"), that have a mark; each once."""
     parts = [part for model, method in names for part in (model, *method.split("+"))]
     return [name for name in dict.fromkeys(parts) if (known := origins().get(name)) and known.mark]
+
+
+def misread(uses: Iterable[tuple[str, Mapping[str, object], int]]) -> list[str]:
+    """A sentence on each model, of names with settings and numbers of modalities, in which ρ does not tell which of
+    these is ahead."""
+    from balancemm_cli.models import MODELS
+    from balancemm_cli.models.fusion import Fusion
+
+    clauses = {
+        (name, clause): None
+        for name, settings, modalities in uses
+        if issubclass(model := MODELS.get(name, Fusion), Fusion)
+        and (clause := model.misnames(settings, modalities))
+    }
+    return [
+        f"ρ of model {name} does not tell which modality is ahead: {clause} (docs/findings/estimate.md)."
+        for name, clause in clauses
+    ]

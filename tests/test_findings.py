@@ -98,6 +98,12 @@ def test_nothing_is_equal_to_a_measure_without_a_margin(gains):
     assert type(one)(one.place, one.group, "", bare, "", one.comparison, 1.0).word == "open"
 
 
+def test_no_difference_at_all_is_equal(gains):
+    (one,) = gains((0.0, 0.0, 0.0)).differences
+    bare = Measure("x", ACCURACY.of)
+    assert type(one)(one.place, one.group, "", bare, "", one.comparison, None).word == "equal"
+
+
 def test_what_its_table_says(gains):
     over = gains((0.05, 0.052, 0.049, 0.053))
     (table,) = over.tables
@@ -191,6 +197,41 @@ def test_without_modalities_alone_it_shows_what_is_left(name, tmp_path):
 def test_each_finding_has_its_suite_and_page():
     names = {name for name in suites() if name.startswith("finding-")}
     assert names == set(FINDINGS) and len(names) == 9
+
+
+def test_rows_are_held_against_what_was_tuned_alike(tmp_path):
+    """Rows as they are, tuned by two trials, and by four, on one data set: three tables, each with its own baseline."""
+    for rate, budget in ((None, 0), (0.01, 2), (0.03, 4)):
+        for method, accuracy in (("baseline", 0.8 + 0.02 * budget), ("opm", 0.85)):
+            given = () if rate is None else (f"optimizer.lr={rate}",)
+            runs = [
+                write_run(tmp_path, method, seed, accuracy=accuracy, overrides=given) for seed in range(3)
+            ]
+            if budget:
+                write_search(tmp_path / str(budget), runs[0], budget)
+    shown = finding(tmp_path, WhenItPays)
+    gains = {one.place.label: round(one.comparison.difference.mean, 3) for one in shown.differences}
+    assert gains == {
+        "synthetic · untuned": 0.05,
+        "synthetic · tuned (quasi-random, 2 trainings)": 0.01,
+        "synthetic · tuned (quasi-random, 4 trainings)": -0.03,
+    }
+    assert {record["tuned"] for record in shown.records} == {
+        None,
+        "tuned (quasi-random, 2 trainings)",
+        "tuned (quasi-random, 4 trainings)",
+    }
+
+
+def test_what_the_files_of_a_run_do_not_bear_out_is_said(gains, tmp_path):
+    gains((0.05, 0.05, 0.05))
+    assert not any("borne out" in note for note in finding(tmp_path).tables[0].notes)
+    path = next(tmp_path.rglob("opm-*/result.json"))
+    content = json.loads(path.read_text())
+    content["selections"]["last"]["accuracy"] = 0.99
+    path.write_text(json.dumps(content))
+    (said,) = [note for note in finding(tmp_path).tables[0].notes if "borne out" in note]
+    assert "99.00 %" in said and "right in 85.00 %" in said
 
 
 def test_what_was_tuned_stands_beside_the_ensemble_and_the_best_alone(tmp_path):

@@ -5,11 +5,12 @@ import torch
 
 from balancemm_cli.config.run import resolve
 from balancemm_cli.errors import UsageError
-from balancemm_cli.models import build, misread
+from balancemm_cli.models import build
 from balancemm_cli.models.film import FiLM
 from balancemm_cli.models.gated import Gated
 from balancemm_cli.models.late_transformer import LateTransformer
 from balancemm_cli.models.lmf import LMF
+from balancemm_cli.origin import misread
 
 WIDTHS = {"a": 4, "b": 6, "c": 5}
 KINDS = {"film": FiLM, "gated": Gated, "lmf": LMF}
@@ -176,7 +177,11 @@ def test_the_late_transformer_by_hand(count, segments):
 
 
 def test_what_is_said_of_a_rho_that_names_another():
-    assert misread(["concat", "film", "film", "unimodal-audio", "absent"]) == [
-        "ρ of model film does not tell who is ahead: it names the stronger modality by chance alone "
+    uses = [("concat", {}, 2), *2 * [("film", {}, 2)], ("unimodal-audio", {}, 1), ("absent", {}, 2)]
+    assert misread(uses) == [
+        "ρ of model film does not tell which modality is ahead: it need not name the stronger one "
         "(docs/findings/estimate.md)."
     ]
+    assert "conditions" in misread([("film", {"unimodal": "zero-out"}, 2)])[0]
+    assert "the gated one" in misread([("gated", {}, 2)])[0] and misread([("gated", {"gate": "audio"}, 3)])
+    assert not misread([("gated", {"gate": "each"}, 2), ("gated", {}, 3)])

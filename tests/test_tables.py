@@ -13,7 +13,7 @@ from rich.console import Console
 from run_folders import write_demo, write_run
 
 from balancemm_cli.errors import InputError, UsageError
-from balancemm_cli.models import misread
+from balancemm_cli.origin import misread
 from balancemm_cli.results import formats, rows, tables
 from balancemm_cli.results.collection import collect
 from balancemm_cli.results.contents import Contents
@@ -377,5 +377,5 @@ def test_a_run_that_was_resumed_elsewhere_says_so(tmp_path):
 def test_a_rho_that_does_not_tell_who_is_ahead_is_named_under_the_table(tmp_path, model, said):
     write_run(tmp_path, "opm", 0, accuracy=0.9, model=model)
     (table,) = tables.tables(collect([tmp_path], "last").groups, "last")
-    assert [note for note in table.notes if note.startswith("ρ of")] == misread([model])
-    assert bool(misread([model])) == said
+    assert [note for note in table.notes if note.startswith("ρ of")] == misread([(model, {}, 2)])
+    assert bool(misread([(model, {}, 2)])) == said

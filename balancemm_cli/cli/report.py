@@ -33,7 +33,10 @@ def report(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Only the runs of this suite, wherever under RUNS they lie."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Only the runs of this suite, also with what `bmm tune` chose, wherever under RUNS they lie.",
+        ),
     ] = None,
     table: Annotated[
         str | None,

@@ -82,8 +82,6 @@ def train(
         ]
         refuse_unused(configs, changes, "--set")
         listing = [config.title for config in configs]
-    if not status:
-        say_where_rho_misleads(configs)
     if dry_run:
         print("\n".join([*settings_in_words(configs), *listing]))
         say(f"{count(len(listing), 'run')}.")
@@ -131,6 +129,8 @@ def train(
             folders = prepared_folders(dict.fromkeys(config.dataset for config in configs), data, optional)
         work = [job(config, folders[config.dataset]) for config in configs if config.dataset in folders]
         check_jobs(work)
+        if not distributed.rank():
+            say_where_rho_misleads(work)
         if launcher == "slurm":
             submit_all(work, slurm or [], jobs_at_once(context, jobs))
         elif distributed.rank():
@@ -162,13 +162,17 @@ def refuse_beside_suite(context: typer.Context) -> None:
             )
 
 
-def say_where_rho_misleads(configs: "Iterable[RunConfig]") -> None:
-    """Name on stderr the models, of runs whose method goes by ρ, in which it does not tell who is ahead."""
+def say_where_rho_misleads(jobs: "Iterable[Job]") -> None:
+    """Name on stderr the models, of jobs whose method goes by ρ, in which it does not tell which modality is ahead."""
+    from balancemm_cli.data.store import open_set
     from balancemm_cli.methods import METHODS
-    from balancemm_cli.models import misread
+    from balancemm_cli.origin import misread
 
     by_rho = {name for name, method in METHODS.items() if method.by_rho}
-    for sentence in misread(config.model for config in configs if by_rho & config.methods.keys()):
+    going = [job for job in jobs if by_rho & job.config.methods.keys()]
+    counts = {folder: len(open_set(folder).modalities) for folder in {job.data for job in going}}
+    uses = ((job.config.model, job.config.model_settings, counts[job.data]) for job in going)
+    for sentence in misread(uses):
         say(sentence)
 
 

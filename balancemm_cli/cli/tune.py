@@ -120,8 +120,6 @@ def tune(
     if weights is not None:
         configs, file = start_from(weights, [one.base for one in asked])
         asked = [one.starting_from(str(of.weights)) for one, of in zip(asked, configs, strict=True)]
-    if not status:
-        say_where_rho_misleads(one.base for one in asked)
     if space is None:
         _say_what_has_no_space(asked)
     names = dict.fromkeys(one.question.dataset for one in asked)
@@ -146,7 +144,9 @@ def tune(
 
     machine = {"device": device, "threads": threads, "loading": loading}
     job = partial(Job, runs=runs, weights=file, log=log, with_data=len(names) > 1, **machine)
-    check_jobs([job(end, of.data) for of in tuned for one in of.searches for end in one.ends])
+    asked_for = [job(end, of.data) for of in tuned for one in of.searches for end in one.ends]
+    check_jobs(asked_for)
+    say_where_rho_misleads(asked_for)
     at_once = jobs_at_once(context, jobs)
     queue = partial(submit_all, given=slurm or [], at_once=at_once) if launcher == "slurm" else None
     if not _search(tuned, job, jobs, queue):

@@ -145,20 +145,30 @@ class Suite(Section):
 
     def plans(self, config: RunConfig, chosen: Collection[str] = ()) -> bool:
         """Whether a run of these settings and seed is one of the suite's, whatever its weights start from, and whatever
-        the values of the settings that were `chosen` by a search, by the keys that --set takes."""
+        the values of the settings that were `chosen` by a search, by the keys that --set takes. What the suite itself
+        gives is never searched."""
 
-        def without(one: RunConfig) -> object:
-            return {key: value for key, value in one.by_key.items() if key not in chosen}
+        def by_key(one: RunConfig, given: Collection[str]) -> object:
+            free = set(chosen).difference(given)
+            return {key: value for key, value in one.by_key.items() if key not in free}
 
-        compared = without if chosen else lambda one: one.hash("")
-        planned = self._by_names.get(_names(config), [])
-        return any(compared(one.starting_from(str(config.weights))) == compared(config) for one in planned)
+        for one, group in self._by_names.get(_names(config), []):
+            planned = one.starting_from(str(config.weights))
+            if planned.hash("") == config.hash(""):
+                return True
+            if chosen and by_key(planned, group.settings) == by_key(config, group.settings):
+                return True
+        return False
+
+    def names(self, config: RunConfig) -> bool:
+        """Whether the suite has a run of this data set, model, method and seed, under whatever settings."""
+        return _names(config) in self._by_names
 
     @cached_property
-    def _by_names(self) -> dict[tuple, list[RunConfig]]:
-        found: dict[tuple, list[RunConfig]] = defaultdict(list)
-        for config in self.configs():
-            found[_names(config)].append(config)
+    def _by_names(self) -> dict[tuple, list[tuple[RunConfig, RunGroup]]]:
+        found: dict[tuple, list[tuple[RunConfig, RunGroup]]] = defaultdict(list)
+        for config, group in self._planned(()):
+            found[_names(config)].append((config, group))
         return found
 
     def mini(self) -> "Suite":

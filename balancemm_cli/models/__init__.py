@@ -1,6 +1,6 @@
 """Models. A model's name says how the modalities are fused; the encoders are a setting of the recipe."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -69,16 +69,6 @@ def _usable(model: type[Fusion] | type[Network], name: str) -> type[Fusion] | ty
 
 
 MODELS = {**_OURS, **extensions("bmm.models", (Fusion, Network), {*_OURS, *RESERVED}, _usable)}
-
-
-def misread(models: Iterable[str]) -> list[str]:
-    """A sentence on each model of these names in which ρ names another than the modality that is ahead."""
-    known = {name: MODELS[name] for name in dict.fromkeys(models) if name in MODELS}
-    return [
-        f"ρ of model {name} does not tell who is ahead: {model.misnames} (docs/findings/estimate.md)."
-        for name, model in known.items()
-        if issubclass(model, Fusion) and model.misnames
-    ]
 
 
 def modalities_of(model: str, available: list[str]) -> list[str]:

@@ -46,7 +46,6 @@ class FiLM(Fusion):
     )
 
     revision = 2
-    misnames: ClassVar = "it names the stronger modality by chance alone"
 
     class Settings(ModelSettings):
         """Which modality conditions, what γ is without a condition, and what a modality's own logits are."""
@@ -54,6 +53,13 @@ class FiLM(Fusion):
         conditioner: str | None = None  # None: the first one
         gamma_baseline: float = 0.0
         unimodal: Unimodal = "before-fusion"
+
+    @classmethod
+    def misnames(cls, settings: Mapping[str, object], modalities: int) -> str:
+        """See Fusion, and 5 above."""
+        if modalities > 2 or settings.get("unimodal") == "zero-out":
+            return "it mostly names the one that conditions"
+        return "it need not name the stronger one"
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:
         super().__init__(widths, classes, settings)

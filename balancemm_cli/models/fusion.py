@@ -51,10 +51,15 @@ class Fusion(nn.Module):
     Settings: ClassVar[type[ModelSettings]] = ModelSettings
     origin: ClassVar[Origin | None] = None  # its paper and code, and what it was held against
     revision: ClassVar[int] = 1  # raised where a change moves its numbers at the same settings
-    misnames: ClassVar[str] = ""  # where ρ names another than the modality that is ahead: whom, as a clause
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: ModelSettings) -> None:
         super().__init__()
+
+    @classmethod
+    def misnames(cls, settings: Mapping[str, object], modalities: int) -> str:
+        """Whom ρ names under these settings of so many modalities, as a clause, where that need not be the one that is
+        ahead; else nothing."""
+        return ""
 
     def objective(self, loss: Tensor, features: Features, step: Step) -> Tensor:
         """The loss that training minimises (0-dim), from that of the prediction: a model whose own paper trains it by

@@ -49,7 +49,6 @@ class Gated(Fusion):
     )
 
     revision = 2
-    misnames: ClassVar = "with one gate it names the gated modality, whichever is the stronger"
 
     class Settings(ModelSettings):
         """Which modality is the gate, the projections' width, and what a modality's own logits are."""
@@ -57,6 +56,12 @@ class Gated(Fusion):
         gate: str | None = None  # None: the first one of two, each of more
         width: int = Field(default=512, gt=0)
         unimodal: Unimodal = "before-fusion"
+
+    @classmethod
+    def misnames(cls, settings: Mapping[str, object], modalities: int) -> str:
+        """See Fusion."""
+        each = settings.get("gate") == EACH or (settings.get("gate") is None and modalities > 2)
+        return "" if each else "with one gate it names the gated one, whichever is the stronger"
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:
         super().__init__(widths, classes, settings)

@@ -299,8 +299,8 @@ def _named(groups: Sequence[Group]) -> list[tuple[Names, Group]]:
             for key, value in group.differences.items()
             if key not in searched[(group.owner, *group.names)]
         }
-        tuned = sorted({f"tuned ({search.search}, {search.allowed})" for search in group.searches})
-        found.append(((*group.names[1:], "; ".join(tuned) or describe(settings), group.whose), group))
+        text = "; ".join(group.tuned) or describe(settings)
+        found.append(((*group.names[1:], text, group.whose), group))
     return found
 
 

@@ -4,7 +4,7 @@ Nothing found is dropped in silence: whatever does not enter a group is named, w
 `Collection.left_out`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from balancemm_cli.runs.run import Run, read_all, state_of
 from balancemm_cli.runs.schema import Selection
 from balancemm_cli.runs.search import SearchRecord, read_searches
 
+NAMED = 10  # rows that a line names
 Searches = Mapping[str, Sequence[SearchRecord]]
 """Records by the settings hash of the runs with what they chose."""
 
@@ -80,7 +81,7 @@ def collect(
     groups, twins = _group(usable)
     groups = arranged(joined([_with_searches(one, searches[one.owner], left_out) for one in groups]))
     if not groups and not may_be_empty:
-        raise InputError(f"No finished run to report. {first_of(left_out)}")
+        raise InputError(f"No finished run to report: {first_of(left_out)}")
     return Collection(groups, left_out, copies + twins, remarks)
 
 
@@ -100,7 +101,25 @@ def _read(
             return False
 
     runs, left_out = read_all(folders, is_of_another)
-    return [run for run in runs if _belongs(run, name, plans)], left_out
+    mine = [run for run in runs if _belongs(run, name, plans)]
+    return mine, [*left_out, *_of_other_settings(*suite, runs, mine)]
+
+
+def _of_other_settings(name: str, suite: Suite, runs: Sequence[Run], mine: Sequence[Run]) -> list[str]:
+    """A line on the runs with the names and seeds of a suite's that are none of it."""
+    there = {run.folder for run in mine}
+    others = [run for run in runs if run.folder not in there and run.result.tested_on == "test"]
+    counts = Counter(
+        f"{run.result.dataset} {run.result.model} {run.result.method}"
+        for run in others
+        if run.config and suite.names(run.config)
+    )
+    each = [f"{names} ({count})" for names, count in counts.items()]
+    more = f", and {len(each) - NAMED} more" if len(each) > NAMED else ""
+    return [
+        f"runs with other settings than those of suite {name}, which no search is on record to have chosen: "
+        f"{', '.join(each[:NAMED])}{more}."
+    ] * bool(each)
 
 
 def _usable(runs: Sequence[Run], selection: Selection, left_out: list[str]) -> list[Run]:

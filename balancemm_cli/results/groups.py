@@ -70,6 +70,11 @@ class Group:
         return any(selection in run.claimed for run in self.runs)
 
     @property
+    def tuned(self) -> list[str]:
+        """How its settings were sought, the kind and the budget of each search; empty where no search chose them."""
+        return sorted({f"tuned ({search.search}, {search.allowed})" for search in self.searches})
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds, in order."""
         return [run.result.seed for run in self.runs]

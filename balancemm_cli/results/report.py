@@ -21,6 +21,7 @@ def write_report(contents: Contents, left_out: list[str], folder: Path, titled: 
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder. Name another one with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
     figures, undrawn = contents.draw(folder / "figures", titled)
     parts = ["# Report\n", *(to_markdown(table) for table in contents.tables)]
     if figures:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from balancemm_cli.errors import unknown
-from balancemm_cli.models import misread
+from balancemm_cli.origin import misread
 from balancemm_cli.results import literature, rules
 from balancemm_cli.results.corrupted import NOTE, asked, corrupted
 from balancemm_cli.results.formats import Table
@@ -281,7 +281,7 @@ def _notes(
             "seed Wilson's over the test samples, which knows nothing of other seeds."
         )
     if any(head.startswith("ρ ") for head in columns):
-        notes += misread(one.group.first.model for one in rows)
+        notes += misread(map(_use, rows))
     notes += reference_notes(one.group for one in rows)
     notes += whose_notes([one.group for one in rows], any(one.claimed for one in rows))
     notes += seeds_notes([one.group for one in rows])
@@ -312,6 +312,13 @@ def _notes(
         notes += [rules.key(), *rules.missing(names, [one.rules for one in rows])]
     notes.append(made_with(run for one in rows for run in one.group.runs))
     return notes
+
+
+def _use(one: Row) -> tuple[str, dict[str, object], int]:
+    """The model of a row, its settings, and the number of modalities."""
+    model = one.group.first.model
+    own = {key.removeprefix(f"{model}."): value for key, value in one.group.settings.items()}
+    return model, own, len(one.rho)
 
 
 def reference_notes(groups: Iterable[Group]) -> list[str]:
@@ -390,7 +397,7 @@ def _published_note(dataset: str, rows: list[Row], against: str) -> str:
 
 def made_with(runs: Iterable[Run]) -> str:
     """Which versions, commits and devices the runs had, and which of them were resumed under others."""
-    runs = list(runs)
+    runs = [one for run in runs for one in run.members or (run,)]
     environments = [one for run in runs for one in run.environments]
     parts = []
     for key, name in (("version", "bmm"), ("git", "commit"), ("torch", "torch"), ("device", "device")):

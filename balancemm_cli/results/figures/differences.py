@@ -36,7 +36,7 @@ def draw_differences(finding: Finding, folder: Path, titled: bool = True) -> tup
 def _figure(finding: Finding) -> Figure:
     heads = list(dict.fromkeys(one.measure.head for one in finding.differences))
     names = list(dict.fromkeys(one.name for one in finding.differences))
-    places = [place.dataset for place in finding.places]
+    places = [place.label for place in finding.places]
     size = (
         1 + CHARACTER * max(map(len, names)) + WIDTH * len(places),
         0.9 + len(heads) * (0.5 + LINE * len(names)),
@@ -46,7 +46,7 @@ def _figure(finding: Finding) -> Figure:
     for line, head in zip(grid, heads, strict=True):
         for axes, dataset in zip(line, places, strict=True):
             here = [
-                one for one in finding.differences if (one.measure.head, one.place.dataset) == (head, dataset)
+                one for one in finding.differences if (one.measure.head, one.place.label) == (head, dataset)
             ]
             _panel(axes, here, names)
         line[0].set_ylabel(fill(head, 14))
@@ -97,7 +97,10 @@ def draw_gains(finding: "WhenItPays", folder: Path, titled: bool = True) -> list
             axes.plot(x, means, MARKERS[index % len(MARKERS)], color=shade, label=method, markersize=5)
         axes.axhline(0, color="#888888", linewidth=0.8)
         shares = [f"{100 * finding.properties[name]['others']:.1f} %" for name in names]
-        labels = [f"{fill(name, 13, break_long_words=False)}\n{share}" for name, share in zip(names, shares, strict=True)]
+        labels = [
+            f"{fill(name, 13, break_long_words=False)}\n{share}"
+            for name, share in zip(names, shares, strict=True)
+        ]
         axes.set_xticks(range(len(names)), labels, fontsize=6)
         axes.set_xlabel(
             "data sets, and test samples that only other modalities than the best get right alone"

@@ -1,8 +1,9 @@
 """What a finding shows of its suite's runs: measures of each, and how these differ from a reference, seed by seed.
 
-A difference is *equal* where its 90 % interval lies within the measure's margin (two one-sided tests, each at 5 %),
-*higher* or *lower* where its p-value, of the paired t-test, adjusted by Holm over all differences of the finding, is
-below 0.05, or where it is the same with three seeds or more; and else *open*: the runs do not decide.
+A difference is *equal* where its 90 % interval lies within the measure's margin (two one-sided tests, each at 5 %), or
+where it is 0 with each of three seeds or more, *higher* or *lower* where its p-value, of the paired t-test, adjusted by
+Holm over all differences of the finding, is below 0.05, or where it is the same with each of three seeds or more; and
+else *open*: the runs do not decide.
 """
 
 from collections import Counter, defaultdict
@@ -12,12 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from balancemm_cli.config.recipe import WITHOUT_EFFECT
+from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
+from balancemm_cli.config.suites import load_suite
+from balancemm_cli.errors import first_of
 from balancemm_cli.results.contents import Contents
+from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.findings.trajectories import accuracies
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import UNIMODAL, Group, seeds_text
-from balancemm_cli.results.settings import beyond_recipe
+from balancemm_cli.results.settings import beyond_recipe, revision_notes, suite_notes
 from balancemm_cli.results.statistics import (
     GAP,
     LEVEL,
@@ -38,12 +42,19 @@ WORDS = ("higher", "lower", "equal", "open")
 
 @dataclass(frozen=True)
 class Place:
-    """The runs on one data set: those that are compared, and those of one modality alone, by its name."""
+    """The runs of one owner on one data set, all untuned or all tuned alike: those that are compared, and those of one
+    modality alone, by its name. `label` tells it from other places."""
 
-    dataset: str
+    label: str
     groups: list[Group]
     alone: dict[str, Group]
     selection: Selection
+    tuned: str = ""  # how, as Group.tuned says
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self.groups[0].first.dataset
 
     @cached_property
     def names(self) -> list[str]:
@@ -55,7 +66,7 @@ class Place:
         apart = [key for key in keys if any(one.get(key) != beyond[0].get(key) for one in beyond)]
         models = {group.first.model for group in self.groups if group.trained}
         methods = {group.first.method for group in self.groups if group.trained}
-        return [
+        found = [
             ", ".join(
                 [
                     *([group.first.model] if len(models) > 1 or not group.trained else []),
@@ -65,6 +76,10 @@ class Place:
             )
             or group.first.method
             for group, one in zip(self.groups, beyond, strict=True)
+        ]
+        return [
+            f"{name} ({_chosen(group)})" if found.count(name) > 1 else name
+            for name, group in zip(found, self.groups, strict=True)
         ]
 
     def setting(self, group: Group, key: str, value: object) -> str:
@@ -167,6 +182,8 @@ class Difference:
         without_spread = (
             found.n >= MIN_SEEDS and found.spread is None
         )  # each seed has the same, as 100 less 0 %
+        if without_spread and found.mean == 0:
+            return "equal"
         if without_spread or (self.p is not None and self.p < 1 - LEVEL):
             return "higher" if found.mean > 0 else "lower"
         return "open"
@@ -193,17 +210,27 @@ class Finding(Contents):
 
     @cached_property
     def places(self) -> list[Place]:
-        """The data sets, with the rows of each; other data under the same name, and another owner's, are apart."""
+        """The data sets, with the rows of each. Apart are other data under the same name, another owner's runs, and
+        rows that were tuned in other ways or not at all."""
         together: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
         for group in self.groups:
-            together[group.first.dataset, group.owner, group.first.hashes.data].append(group)
-        found = []
-        for (dataset, _, _), groups in together.items():
+            if self.is_row(group) or group.first.model.startswith(UNIMODAL):
+                together[group.first.dataset, group.owner, group.first.hashes.data].append(group)
+        found = [
+            (dataset, tuned, some)
+            for (dataset, _, _), groups in together.items()
+            for tuned, some in _tuned_alike(groups).items()
+        ]
+        several = {dataset for dataset, _, _ in found if [one[0] for one in found].count(dataset) > 1}
+        places = []
+        for dataset, tuned, groups in found:
             alone = [group for group in groups if group.first.model.startswith(UNIMODAL)]
-            rows = [group for group in groups if group not in alone and self.is_row(group)]
+            rows = [group for group in groups if group not in alone]
             by_name = {group.first.model.removeprefix(UNIMODAL): group for group in alone}
-            found.append(self.PLACE(dataset, rows, by_name, self.selection))
-        return [place for place in found if place.groups]
+            apart = (tuned or "untuned") if dataset in several else ""
+            label = " · ".join(filter(None, [dataset, groups[0].whose, apart]))
+            places.append(self.PLACE(label, rows, by_name, self.selection, tuned))
+        return [place for place in places if place.groups]
 
     def is_row(self, group: Group) -> bool:
         """Whether a group of several modalities is shown."""
@@ -275,11 +302,11 @@ class Finding(Contents):
             f"Seeds {'; '.join(counts)}. Cells: mean ± standard deviation (runs).{self._references(place)}",
             *([f"Epoch: {SELECTION_NOTES[self.selection]}."] if self.selection != "last" else []),
             *self.notes(place),
+            *self._doubts(place),
             made_with(run for group in place.groups for run in group.runs),
         ]
         cells = [list(line) for line in zip(*columns.values(), strict=True)]
-        title = " · ".join(filter(None, [place.dataset, place.groups[0].whose]))
-        return Table(title, list(columns), cells, notes, dataset=place.dataset)
+        return Table(place.label, list(columns), cells, notes, dataset=place.dataset)
 
     def further_columns(self, place: Place) -> dict[str, list[str]]:
         """What a place's table has beside the measures: by the head a text for each row."""
@@ -300,6 +327,17 @@ class Finding(Contents):
         """What must be known to read a place's table."""
         return []
 
+    def _doubts(self, place: Place) -> list[str]:
+        """Which numbers the runs' files do not bear out, and what the suite does not plan."""
+        trained = [group for group in place.groups if group.trained]
+        faults = [fault for group in trained for fault in faults_of_files(group.runs)]
+        found = [f"Not borne out by the runs' files: {first_of(faults, 3)}"] * bool(faults)
+        found += revision_notes(trained)
+        if self.suite:
+            name, suite = load_suite(self.suite)
+            found += suite_notes(trained, name, suite)
+        return found
+
     def _over_places(self) -> Table:
         heads = list(dict.fromkeys(one.measure.head for one in self.differences))
         names = list(dict.fromkeys(one.name for one in self.differences))
@@ -311,12 +349,18 @@ class Finding(Contents):
         )
         tests = sum(one.p is not None for one in self.differences)
         notes = [
-            f"In how many of {len(self.places)} data sets it is higher, lower, equal or open, beside its reference.",
+            f"In how many of {len(self.places)} {self._unit} it is higher, lower, equal or open, beside its reference.",
             f"Equal: the {100 * TOST_LEVEL:.0f} % interval of the difference, seed by seed, lies within "
             f"{margins or 'no margin'}. Higher, lower: p of the paired t-test, adjusted by Holm over {tests} "
             f"differences, is below {1 - LEVEL:.2f}. Open: neither.",
         ]
-        return Table(f"{self.TITLE}: over data sets", ["Row", *heads], cells, notes)
+        return Table(f"{self.TITLE}: over {self._unit}", ["Row", *heads], cells, notes)
+
+    @property
+    def _unit(self) -> str:
+        """What the places are."""
+        alike = len({place.dataset for place in self.places}) == len(self.places)
+        return "data sets" if alike else "data sets, owners and tunings"
 
     def _counted(self, name: str, head: str) -> str:
         words = Counter(one.word for one in self.differences if (one.name, one.measure.head) == (name, head))
@@ -333,6 +377,8 @@ class Finding(Contents):
                     found.append(
                         {
                             "dataset": place.dataset,
+                            "owner": group.owner_name,
+                            "tuned": place.tuned or None,
                             "row": name,
                             "measure": measure.head,
                             "values": self._values(group, measure),
@@ -361,6 +407,24 @@ def shown(comparison: Comparison, measure: Measure) -> str:
         else " [{:+.{d}f}, {:+.{d}f}]".format(*(scale * end for end in found.interval), d=decimals)
     )
     return f"{scale * found.mean:+.{decimals}f}{ends}"
+
+
+def _tuned_alike(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups by how they were tuned, "" for not at all; one of which a search chose what was there untuned is both,
+    where there are others that were not tuned."""
+    found: dict[str, list[Group]] = defaultdict(list)
+    some_are_not = any(group.trained and not group.searches for group in groups)
+    for group in groups:
+        as_it_was = group.trained and any(not search.best.settings for search in group.searches)
+        ways = [*group.tuned, *([""] if some_are_not and as_it_was else [])]
+        for way in ways or [""]:
+            found[way].append(group)
+    return found
+
+
+def _chosen(group: Group) -> str:
+    """What tells a group from others of its names."""
+    return "; ".join(describe(one.best.settings) for one in group.searches) or group.described
 
 
 def other_row(group: Group, place: Place, wanted: Callable[[Group], bool]) -> Group | None:

@@ -42,7 +42,7 @@ class WithBestAlone(Place):
     def names(self) -> list[str]:
         """Those of the joint networks as at any place; the best modality's is the same at all of them."""
         joint = [group for group in self.groups if not _is_alone(group)]
-        names = iter(Place(self.dataset, joint, {}, self.selection).names)
+        names = iter(Place(self.label, joint, {}, self.selection).names)
         return [BEST_ALONE if _is_alone(group) else next(names) for group in self.groups]
 
 
@@ -102,17 +102,16 @@ class WhenItPays(Finding):
             for search in group.searches[:1]
             if group.trained
         ]
-        searches = {f"{len(one.trials)} trials" for group in place.groups for one in group.searches}
-        return [
-            *found,
-            *([f"Chosen of {' or '.join(sorted(searches))}: {'; '.join(chosen)}."] * bool(chosen)),
-        ]
+        trials = sorted({len(one.trials) for group in place.groups for one in group.searches})
+        if not trials:
+            return [*found, "No search chose these settings."]
+        return [*found, f"Chosen of {' or '.join(map(str, trials))} trials: {'; '.join(chosen)}."]
 
     @cached_property
     def properties(self) -> dict[str, dict[str, float]]:
         """By data set the shares of PROPERTIES, means over the seeds that all modalities have; ordered by the share
         that others alone get right."""
-        found = {place.dataset: self._of(place) for place in self.places if len(place.alone) > 1}
+        found = {place.label: self._of(place) for place in self.places if len(place.alone) > 1}
         return dict(sorted(found.items(), key=lambda item: item[1]["others"]))
 
     def _of(self, place: Place) -> dict[str, float]:
@@ -132,7 +131,7 @@ class WhenItPays(Finding):
         for one in self.differences:
             if one.group.first.model == "concat":
                 of_method = found.setdefault(one.group.first.method, {})
-                of_method[one.place.dataset] = one.comparison.difference
+                of_method[one.place.label] = one.comparison.difference
         return found
 
     @cached_property
