@@ -6,7 +6,7 @@ STAMP = .venv/.installed
 
 SUITES = $(patsubst benchmarks/suites/%.toml,%,$(wildcard benchmarks/suites/table-*.toml benchmarks/suites/figure-*.toml))
 
-.PHONY: install demo mini test gpu lint docs
+.PHONY: install demo mini test nightly gpu lint docs
 
 install: $(STAMP)
 
@@ -33,8 +33,14 @@ mini: install
 		$(BIN)/bmm report --suite $$suite-mini --format markdown || exit; \
 	done
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
+
+# with the tests that repeat at length what shorter ones show
+nightly: install
+	$(PYTEST)
 
 # all that waits for a GPU: prints one JSON object
 gpu: install

@@ -11,6 +11,7 @@ from warm_python import python
 
 from balancemm_cli.data.reading.media import read_audio, read_frames
 
+pytestmark = pytest.mark.long
 SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "performance"
 
 

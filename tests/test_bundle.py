@@ -125,6 +125,7 @@ def test_a_foreign_or_hostile_one_is_refused(tmp_path, bundle, change, message):
     assert not (tmp_path / "a").exists() and not Path(OUTSIDE[1]).exists()
 
 
+@pytest.mark.long
 def test_mutated_bundles_end_no_process_and_write_nothing_elsewhere(tmp_path):
     """A few of the 5,000 of fuzz_bundles.py."""
     outcomes, faults = fuzz(60, 1, tmp_path)

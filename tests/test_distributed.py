@@ -112,6 +112,7 @@ def in_one_and_in_two(prepared, folder, overrides, **given):
     return one, two, table(one.folder().path), table(two.folder().path)
 
 
+@pytest.mark.long
 def test_what_is_measured_before_each_epoch_is_that_of_one_process(prepared, tmp_path):
     """Prototypes of PMR from two batches of 19 samples out of 96, of which each process takes its part."""
     given = {"method": "pmr", "variant": "official", "overrides": [*UNEVEN, "pmr.share=0.4"]}
@@ -122,6 +123,7 @@ def test_what_is_measured_before_each_epoch_is_that_of_one_process(prepared, tmp
     torch.testing.assert_close(*states, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.long
 def test_encoders_go_back_as_in_one_process(prepared, tmp_path):
     """Features of all samples are clustered, of which each process has its part."""
     given = {"method": "relearning", "variant": "official"}
@@ -131,6 +133,7 @@ def test_encoders_go_back_as_in_one_process(prepared, tmp_path):
     assert (found - steps).abs().to_numpy().max() < 1e-9
 
 
+@pytest.mark.long
 def test_what_is_fitted_before_training_is_that_of_one_process(prepared, tmp_path):
     overrides = ["epochs=1", "i-vector.components=4", "i-vector.rank=3"]
     one, two = (job(prepared, tmp_path / name, overrides, model="i-vector") for name in ("one", "two"))
@@ -246,6 +249,7 @@ def test_devices_of_processes(monkeypatch):
         distributed.device_name("auto")
 
 
+@pytest.mark.long
 def test_samples_are_drawn_again_as_in_one_process(prepared, tmp_path):
     """Each process values its part of the samples, and all choose the same ones."""
     given = {"method": "smv", "model": "concat"}

@@ -45,10 +45,17 @@ ORDER = [
 ]  # each needs what comes before it
 
 
-def shown_commands():
-    found = (line for page in PAGES for line in re.findall(r"^(?: {4})?(bmm .*)$", page.read_text(), re.M))
+def shown_commands(pages=PAGES):
+    found = (line for page in pages for line in re.findall(r"^(?: {4})?(bmm .*)$", page.read_text(), re.M))
     lines = [line for line in found if "[" not in line]  # else a synopsis
     return sorted(dict.fromkeys(lines), key=lambda line: ORDER.index(line.split()[1]))
+
+
+def of_methods_and_models():
+    """The trainings that are shown on the page of a method or model alone, whose contract trains it."""
+    of_one = [page for page in PAGES if page.parent.name in ("methods", "models")]
+    others = shown_commands([page for page in PAGES if page not in of_one])
+    return {line for line in shown_commands(of_one) if line.startswith("bmm train ")}.difference(others)
 
 
 def needs_media(words):
@@ -119,9 +126,11 @@ def write_pets(folder):
     write_csv(folder / "collar.csv", collar, *(f"pet-{n},{n},2,3" for n in range(40)))
 
 
-def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("at_length", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_every_command_shown_works(tmp_path, monkeypatch, capsys, at_length):
     """As typed, but on few samples, for one epoch, by a small encoder and one seed, and on the baseline alone where
-    a pattern stands for runs."""
+    a pattern stands for runs. Unless at length, what a method's or model's own page trains is planned alone."""
+    planned = set() if at_length else of_methods_and_models()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunGroup, "configs", configs_of_one_seed)
     for name, counts in COUNTS.items():
@@ -143,6 +152,8 @@ def test_every_command_shown_works(tmp_path, monkeypatch, capsys):
             words += [
                 "--dry-run"
             ]  # it would train hundreds of runs on htad; test_findings.py does on a tiny set
+        if command in planned:
+            words += ["--dry-run"]
         if words[1] == "tune":
             words += ["--budget", "1", "--set", "epochs=1", "--device", "cpu"]
             words += [] if "--suite" in words else ["--seeds", "0"]

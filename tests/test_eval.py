@@ -120,7 +120,7 @@ def test_curves_have_known_ends(run, prepared, restored):
     assert last.accuracy == hits / len(labels)
 
 
-@pytest.mark.parametrize("model", ["concat", "mmtm", "vatt"])
+@pytest.mark.parametrize("model", ["concat", "mmtm", pytest.param("vatt", marks=pytest.mark.long)])
 def test_a_curve_is_what_the_disturbance_gives(prepared, tmp_path, model):
     """The short cut of the curve against the network run on disturbed inputs, draw by draw; of mmtm and vatt, too,
     where one modality acts on what is made of another."""

@@ -75,7 +75,9 @@ def panel(runs):
     return only
 
 
-@pytest.mark.parametrize("name", ["1", "6", "features"])
+@pytest.mark.parametrize(
+    "name", ["1", *(pytest.param(name, marks=pytest.mark.long) for name in ("6", "features"))]
+)
 def test_each_is_drawn_the_same_each_time(runs, tmp_path, name):
     for folder in ("a", "b"):
         written, left_out = figures.draw_figure(name, groups(runs), tmp_path / folder)

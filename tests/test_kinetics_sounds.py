@@ -89,6 +89,7 @@ def files(tree, lists="bml"):
     return {sample.id: sample.clips["visual"].name for sample in plan(tree, lists).samples}
 
 
+@pytest.mark.long
 def test_the_list_of_bml(tree):
     prepared = prepare(tree)
     assert prepared.name == "kinetics-sounds" and prepared.classes == CLASSES and len(CLASSES) == 31

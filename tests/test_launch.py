@@ -151,6 +151,7 @@ def accuracy_of(folder):
     return (chosen == table["label"]).mean()
 
 
+@pytest.mark.long
 def test_every_task_side_by_side_with_others_and_checked(bmm, tmp_path, monkeypatch):
     """Runs of each task under --jobs are those trained alone, and --check holds their numbers."""
     monkeypatch.chdir(tmp_path)

@@ -218,6 +218,7 @@ def clips(count, seed):
     return {"audio": audio, "visual": visual}, torch.where(there, events, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS_HERE)
 def test_learns_what_takes_both_modalities(model):
     """One modality alone tells 0.3 + 0.7 / 2 = 65 % of the seconds. PSP learns first what its pair loss asks for."""

@@ -179,6 +179,7 @@ def test_a_part_beyond_the_media(files):
 SILENT_OR_WITHOUT = {"cockatoo.mp4": "silent", "no_duration.webm": "silent", "silent_zeros_16k.wav": "silent"}
 
 
+@pytest.mark.long
 @needs_media
 def test_every_shared_file_is_taken_in_or_named(tmp_path):
     """All media of the shared folder, each as a sound and as a picture: none is lost, none crashes."""

@@ -259,6 +259,7 @@ def run(*command, cwd):
     )
 
 
+@pytest.mark.long
 def test_killed_parts_at_the_same_time(source, reference, tmp_path):
     """Both at once and killed, then resumed: neither hinders the other."""
     (tmp_path / "script.py").write_text(SCRIPT.format(tests=str(ROOT / "tests")))

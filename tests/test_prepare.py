@@ -111,6 +111,7 @@ def test_two_workers_give_the_same_bytes(source, reference, tmp_path):
     assert contents(tmp_path / "set") == reference
 
 
+@pytest.mark.long
 def test_kills_at_random_moments(source, reference, tmp_path):
     """SIGKILL of the parent: never a half-written folder, no worker left behind, the same bytes at the end."""
     out = tmp_path / "set"

@@ -130,6 +130,7 @@ def test_intervals_are_the_same_each_time():
     assert OverSeeds(runs).win_rates() == OverSeeds(runs).win_rates()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("datasets", "seeds", "methods"), [(5, 5, 4), (14, 5, 3)])
 def test_intervals_cover_the_truth_in_95_of_100_cases(datasets, seeds, methods):
     """Within 93 to 97 %, over 400 simulated reports of normal runs whose means and deviations differ."""

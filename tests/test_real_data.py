@@ -285,6 +285,7 @@ def test_wikipedia_says_what_is_in_both_files() -> None:
 # Use
 
 
+@pytest.mark.long
 def test_preparing_twice_gives_the_same_bytes(prepared, tmp_path) -> None:
     again = prepare_dataset(prepared.name, SOURCES[prepared.name], out=tmp_path / "again", workers=2)
     assert contents(again.folder) == contents(prepared.folder)

@@ -89,6 +89,7 @@ def uninterrupted(prepared, tmp_path_factory):
     return finish(job(prepared, tmp_path_factory.mktemp("whole")))
 
 
+@pytest.mark.long
 def test_killed_five_times(prepared, tmp_path, uninterrupted):
     killed, chance = job(prepared, tmp_path), random.Random()
     seed = chance.randrange(2**32)

@@ -160,6 +160,7 @@ def test_the_site_builds_without_a_warning(site):
     assert all(f'href="methods/{name}.html"' in start for name in ("opm", "ogm", "agm"))  # at the side
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_no_page_is_wider_than_a_phone(site, tmp_path):
     """Wide tables and blocks scroll by themselves."""

@@ -26,7 +26,7 @@ def worth(network, inputs, chosen):
 
 
 @pytest.mark.parametrize("model", ["concat", "sum", "mlp"])
-@pytest.mark.parametrize("modalities", [2, 3, 5])
+@pytest.mark.parametrize("modalities", [2, 3, pytest.param(5, marks=pytest.mark.long)])
 def test_a_value_is_the_mean_gain_over_all_orders(model, modalities):
     network, _, inputs = made("smv", modalities, model)
     values = shapley(rightness(network, epoch_of(inputs)))

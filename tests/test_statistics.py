@@ -103,6 +103,7 @@ def test_how_many_seeds_would_show_equality():
     assert chance_of_equivalence(1e-6, 3, 0.02) == pytest.approx(1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("true", [0.68, 0.72])
 @pytest.mark.parametrize("n", [3, 5])
 def test_on_the_bands_end_no_more_than_5_percent_are_called_reproduced_or_better(true, n):

@@ -148,6 +148,7 @@ def rows_of_all_suites():
     return list(runs.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config", rows_of_all_suites(), ids=lambda one: f"{one.model}-{one.method}-{one.hash('')[:4]}"
 )

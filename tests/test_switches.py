@@ -30,6 +30,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @needs_compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own imports
 def test_it_trains_with_generated_code():

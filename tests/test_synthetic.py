@@ -54,6 +54,7 @@ def test_prepared_like_any_other_set(source, tmp_path):
     assert {len(split.frames("visual", row)) for row in range(24)} == {1}
 
 
+@pytest.mark.long
 def test_writing_killed_at_random_moments_gives_the_same_bytes(tmp_path):
     counts = {"train": 300, "test": 60}
     synthetic.Synthetic().make(tmp_path / "whole", 2, counts=counts)

@@ -59,6 +59,7 @@ def over_seeds(group, column):
     return np.mean([table.groupby("epoch")[column].mean() for table in steps(group)], axis=0)
 
 
+@pytest.mark.long
 def test_each_is_drawn_the_same_each_time(trained, tmp_path):
     groups = collect([trained], "last").groups
     for name in NAMES:

@@ -950,6 +950,7 @@ def finish_search(data, runs):
     assert process.exitcode == 0
 
 
+@pytest.mark.long
 def test_a_search_that_is_killed_five_times_chooses_the_same(data, tmp_path):
     """By SIGKILL at moments that are drawn. The runs and the choice are those of a search that was left alone, to the
     bit."""

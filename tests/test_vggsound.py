@@ -166,6 +166,7 @@ def true_rows():
     return train, test
 
 
+@pytest.mark.long
 @needs_lists
 def test_lists_of_the_true_size(tree):
     train, test = true_rows()

@@ -8,6 +8,11 @@ import torch
 from balancemm_cli.testing.processes import Together
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest of the mark, where the tests are another package's."""
+    config.addinivalue_line("markers", "long: what a shorter test shows as well, at length")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     """The networks are tiny: more threads would only wait for each other."""

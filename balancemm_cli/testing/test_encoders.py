@@ -217,7 +217,9 @@ def test_the_steps_it_makes_are_zeros_for_padding(sort: str, encoder: str) -> No
 
 
 @of_sequences
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["concat", *(pytest.param(name, marks=pytest.mark.long) for name in MODELS if name != "concat")]
+)
 def test_it_learns_in_every_model(sort: str, encoder: str, model: str) -> None:
     """Where the model takes such a modality, or the model refuses the encoder in a sentence that names it. Nothing
     waits for the device."""

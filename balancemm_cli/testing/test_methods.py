@@ -36,12 +36,15 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 of_each_method = pytest.mark.parametrize("method", METHODS)
 in_both_variants = pytest.mark.parametrize("variant", VARIANTS)
+second_at_length = pytest.mark.parametrize(
+    "variant", [VARIANTS[0], *(pytest.param(name, marks=pytest.mark.long) for name in VARIANTS[1:])]
+)
 
 
 # ---- a step ---------------------------------------------------------------------------------------------------
 
 
-@in_both_variants
+@second_at_length
 @of_each_method
 @pytest.mark.parametrize(
     "shapes", ["sound, pictures, features", "sequences", "seconds of features", "vectors"]
@@ -109,7 +112,7 @@ def test_an_emptied_batch_changes_nothing(method: str, variant: str) -> None:
         assert torch.equal(state["momentum_buffer"], momentum)
 
 
-@in_both_variants
+@second_at_length
 @of_each_method
 def test_counting_what_a_step_costs_leaves_the_training_alone(method: str, variant: str) -> None:
     """A run counts it at its start on a copy, which the method must allow to be made."""
@@ -131,7 +134,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(method: str) -> None:
 # ---- switches -------------------------------------------------------------------------------------------------
 
 
-@in_both_variants
+@second_at_length
 @of_each_method
 def test_switches_train_as_eager_float32_does(method: str, variant: str) -> None:
     """Channels-last and bf16 change rounding alone."""
@@ -187,7 +190,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
     return sets.tiny_set(tmp_path_factory.mktemp("data") / "manifest")
 
 
-@in_both_variants
+@second_at_length
 @of_each_method
 def test_a_resumed_run_ends_as_one_that_never_stopped(
     method: str, variant: str, prepared: PreparedSet, tmp_path: Path
