@@ -105,8 +105,10 @@ def write_search(
     seed: int = 0,
     own: dict[str, Any] | None = None,
     seconds: float | None = None,
+    as_it_was: bool = False,
 ) -> Path:
-    """Write the record of a search of learning rates, and of `own` settings, that chose those of a run; its path.
+    """Write the record of a search of learning rates, and of `own` settings, that chose those of a run, or no others
+    than the recipe's; its path.
 
     It has `budget` trials, also where its budget is in seconds."""
     found = read_run(run)
@@ -117,7 +119,7 @@ def write_search(
     trial = {"epochs": 8, "diverged": False, "accuracy": 0.5, "loss": 1.0, "seconds": 1.0, "run": "a"}
     better = {
         **trial,
-        "settings": {"optimizer.lr": found.settings["optimizer.lr"]},
+        "settings": {} if as_it_was else {"optimizer.lr": found.settings["optimizer.lr"]},
         "accuracy": 0.6,
         "run": "b",
     }

@@ -29,7 +29,7 @@ NEEDS_MEDIA = {name for name, dataset in DATASETS.items() if dataset.PUBLISHED a
 ABSENT = {
     "prepare": "data/raw/",
     "train": "Prepare it first",
-    "report": "There are no runs |There is no folder runs/|No finished run to report: runs with other settings",
+    "report": "There are no runs |There is no folder runs/|No finished run to report: runs whose settings",
     "eval": "There is no folder ",
 }
 OTHER_TABLES = ("sensors", "unsplit", "pets", "collar")  # beside my.csv, which a folder has alone

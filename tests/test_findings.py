@@ -13,6 +13,7 @@ from balancemm_cli.config.run import resolve
 from balancemm_cli.config.suites import load_suite
 from balancemm_cli.engine.run_evaluation import Wanted, evaluate_run
 from balancemm_cli.engine.trainer import train_run
+from balancemm_cli.errors import InputError
 from balancemm_cli.resources import suites
 from balancemm_cli.results.collection import collect
 from balancemm_cli.results.findings import FINDINGS
@@ -194,6 +195,17 @@ def test_without_modalities_alone_it_shows_what_is_left(name, tmp_path):
     shown.draw(tmp_path / "figures")
 
 
+@pytest.mark.parametrize("name", [name for name in FINDINGS if FINDINGS[name].NEEDS_RUNS])
+def test_of_modalities_alone_it_shows_what_can_be_shown(name, tmp_path):
+    """Of one there is no row; of two that share no seed no ensemble either."""
+    write_run(tmp_path, "baseline", 0, model="unimodal-audio")
+    with pytest.raises(InputError, match="of one modality each"):
+        _ = finding(tmp_path, FINDINGS[name]).tables
+    write_run(tmp_path, "baseline", 1, model="unimodal-visual")
+    write_run(tmp_path, "opm", 0)
+    assert finding(tmp_path, FINDINGS[name]).tables
+
+
 def test_each_finding_has_its_suite_and_page():
     names = {name for name in suites() if name.startswith("finding-")}
     assert names == set(FINDINGS) and len(names) == 9
@@ -221,6 +233,32 @@ def test_rows_are_held_against_what_was_tuned_alike(tmp_path):
         "tuned (quasi-random, 2 trainings)",
         "tuned (quasi-random, 4 trainings)",
     }
+
+
+def test_a_row_that_a_search_left_as_it_was_is_held_against_both_baselines(tmp_path):
+    """OPM as it is was chosen, the baseline's rate was not: tuned it gains 2 points, untuned 5."""
+    for seed in range(3):
+        write_run(tmp_path, "baseline", seed, accuracy=0.80)
+        tuned = write_run(tmp_path, "baseline", seed, accuracy=0.83, overrides=("optimizer.lr=0.01",))
+        plain = write_run(tmp_path, "opm", seed, accuracy=0.85)
+    write_search(tmp_path / "a", tuned)
+    write_search(tmp_path / "b", plain, as_it_was=True)
+    shown = finding(tmp_path, WhenItPays)
+    texts = {table.title: dict(line[:3:2] for line in table.cells).get("opm") for table in shown.tables[1:]}
+    assert texts == {
+        "synthetic · untuned": "+5.0 higher",
+        "synthetic · tuned (quasi-random, 2 trainings)": "+2.0 higher",
+    }
+
+
+def test_without_predictions_of_the_modalities_alone_nothing_is_said_of_the_data(tmp_path):
+    for model in ("concat", "unimodal-audio", "unimodal-visual"):
+        for seed in range(2):
+            folder = write_run(tmp_path, "baseline", seed, model=model)
+    (folder / "predictions.arrow").unlink()
+    shown = finding(tmp_path, WhenItPays)
+    assert not shown.properties and [table.title for table in shown.tables] == ["synthetic"]
+    assert any("borne out" in note for note in shown.tables[0].notes)
 
 
 def test_what_the_files_of_a_run_do_not_bear_out_is_said(gains, tmp_path):

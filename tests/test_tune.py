@@ -866,11 +866,16 @@ def test_every_row_of_a_suite_is_tuned(data, tmp_path, bmm):
     of_suite = ["report", tmp_path / "runs", "--suite", tmp_path / "mine.toml"]
     assert json.loads(bmm(*of_suite, "--format", "json")[1]) == found
     assert "Settings that are not" not in bmm(*of_suite)[1]
+    run = next((tmp_path / "runs").glob("mine/concat/opm-*-s1-*"))
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("epochs = ", "epochs = 1"))
+    assert "config.toml was changed" in bmm(*of_suite)[2]
+    (run / "config.toml").write_text(config)
     (tmp_path / "mine.toml").write_text(
         SUITE.replace("batch_size = 16", "batch_size = 8")
     )  # it fixes another one
     status, _, error = bmm(*of_suite)
-    assert status == 3 and "runs with other settings than those of suite mine" in error
+    assert status == 3 and "runs whose settings are not those of suite mine" in error
     assert "mine concat baseline (3)" in error
     for wrong in (("--method", "opm"), ("--seeds", "0"), ("--out", tmp_path / "tuned.toml")):
         assert bmm(*words, *wrong)[0] == 2

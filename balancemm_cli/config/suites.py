@@ -144,9 +144,10 @@ class Suite(Section):
         return found.values()
 
     def plans(self, config: RunConfig, chosen: Collection[str] = ()) -> bool:
-        """Whether a run of these settings and seed is one of the suite's, whatever its weights start from, and whatever
-        the values of the settings that were `chosen` by a search, by the keys that --set takes. What the suite itself
-        gives is never searched."""
+        """Whether a run of these settings and seed is one of the suite's, whatever its weights start from.
+
+        `chosen` are keys, as --set takes them, of settings that a search chose: these may differ, but for those that
+        the suite itself gives."""
 
         def by_key(one: RunConfig, given: Collection[str]) -> object:
             free = set(chosen).difference(given)

@@ -57,8 +57,6 @@ class FiLM(Fusion):
     @classmethod
     def misnames(cls, settings: Mapping[str, object], modalities: int) -> str:
         """See Fusion, and 5 above."""
-        if modalities > 2 or settings.get("unimodal") == "zero-out":
-            return "it mostly names the one that conditions"
         return "it need not name the stronger one"
 
     def __init__(self, widths: Mapping[str, int], classes: int, settings: Settings) -> None:

@@ -91,12 +91,13 @@ def _read(
     """The runs under folders, of a suite those alone that belong to it, and a line for each that can't be read."""
     if suite is None:
         return read_all(folders)
-    name, plans = suite[0], partial(_plans, suite[1], searches)
+    name, planned = suite
+    plans = partial(_plans, planned, searches)
 
     def is_of_another(folder: Path) -> bool:
         try:
             config = read_config(folder / "config.toml")
-            return not _in_folder_of(name, folder, config.dataset) and not plans(config)
+            return not _in_folder_of(name, folder, config.dataset) and not planned.names(config)
         except BmmError:
             return False
 
@@ -115,9 +116,9 @@ def _of_other_settings(name: str, suite: Suite, runs: Sequence[Run], mine: Seque
         if run.config and suite.names(run.config)
     )
     each = [f"{names} ({count})" for names, count in counts.items()]
-    more = f", and {len(each) - NAMED} more" if len(each) > NAMED else ""
+    more = f" and {len(each) - NAMED} other rows" if len(each) > NAMED else ""
     return [
-        f"runs with other settings than those of suite {name}, which no search is on record to have chosen: "
+        f"runs whose settings are not those of suite {name}, nor by a search.json here what a search chose for it: "
         f"{', '.join(each[:NAMED])}{more}."
     ] * bool(each)
 

@@ -22,6 +22,11 @@ METHOD_ORDER = ("baseline", "opm", "ogm", "opm+ogm")  # as the paper's tables li
 Key = tuple[str, Hashes]
 
 
+def way(search: SearchRecord) -> str:
+    """How a search sought settings: its kind and its budget."""
+    return f"tuned ({search.search}, {search.allowed})"
+
+
 @dataclass(frozen=True)
 class Group:
     """Finished runs of one protocol, one a seed; `differences` set it apart from groups of the same names.
@@ -72,7 +77,7 @@ class Group:
     @property
     def tuned(self) -> list[str]:
         """How its settings were sought, the kind and the budget of each search; empty where no search chose them."""
-        return sorted({f"tuned ({search.search}, {search.allowed})" for search in self.searches})
+        return sorted({way(search) for search in self.searches})
 
     @property
     def seeds(self) -> list[int]:

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
 from balancemm_cli.config.suites import load_suite
-from balancemm_cli.errors import first_of
+from balancemm_cli.errors import InputError, first_of
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.findings.trajectories import accuracies
@@ -176,7 +176,8 @@ class Difference:
     def word(self) -> str:
         """One of WORDS."""
         found, margin = self.comparison.difference, self.measure.margin
-        narrow = found.interval_at(TOST_LEVEL) or ((found.mean, found.mean) if found.n > 1 else None)
+        alike = (found.mean, found.mean) if found.n >= MIN_SEEDS else None
+        narrow = found.interval_at(TOST_LEVEL) or alike
         if margin is not None and narrow and -margin <= narrow[0] and narrow[1] <= margin:
             return "equal"
         without_spread = (
@@ -211,7 +212,7 @@ class Finding(Contents):
     @cached_property
     def places(self) -> list[Place]:
         """The data sets, with the rows of each. Apart are other data under the same name, another owner's runs, and
-        rows that were tuned in other ways or not at all."""
+        rows that were tuned in other ways or not at all; a row may be at several. InputError where there is no row."""
         together: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
         for group in self.groups:
             if self.is_row(group) or group.first.model.startswith(UNIMODAL):
@@ -230,6 +231,10 @@ class Finding(Contents):
             apart = (tuned or "untuned") if dataset in several else ""
             label = " · ".join(filter(None, [dataset, groups[0].whose, apart]))
             places.append(self.PLACE(label, rows, by_name, self.selection, tuned))
+        if not any(place.groups for place in places):
+            raise InputError(
+                "These runs are of one modality each, and none is a row of the finding. Train the others."
+            )
         return [place for place in places if place.groups]
 
     def is_row(self, group: Group) -> bool:
@@ -247,7 +252,7 @@ class Finding(Contents):
                     other = self.reference(group, place)
                     if other is None:
                         continue
-                    compared = compare(self._values(group, measure), self._values(other, measure))
+                    compared = compare(self.values(place, group, measure), self.values(place, other, measure))
                     if compared is not None:
                         found.append(
                             Difference(place, group, names[id(group)], measure, names[id(other)], compared)
@@ -259,24 +264,25 @@ class Finding(Contents):
         ]
 
     @cached_property
-    def _measured(self) -> dict[tuple[int, str], dict[int, float]]:
-        """Each measure of each row by seed, taken once: most of them read files of the runs."""
+    def _measured(self) -> dict[tuple[str, int, str], dict[int, float]]:
+        """Each measure of each row of a place by seed, taken once: most of them read files of the runs."""
         return {
-            (id(group), measure.head): measure.by_seed(group, place)
+            (place.label, id(group), measure.head): measure.by_seed(group, place)
             for place in self.places
             for measure in self.measures(place)
             for group in place.groups
         }
 
-    def _values(self, group: Group, measure: Measure) -> dict[int, float]:
-        return self._measured[id(group), measure.head]
+    def values(self, place: Place, group: Group, measure: Measure) -> dict[int, float]:
+        """A measure of a row of a place by seed."""
+        return self._measured[place.label, id(group), measure.head]
 
     @cached_property
-    def _by_row(self) -> dict[tuple[int, str], Difference]:
-        return {(id(one.group), one.measure.head): one for one in self.differences}
+    def _by_row(self) -> dict[tuple[str, int, str], Difference]:
+        return {(one.place.label, id(one.group), one.measure.head): one for one in self.differences}
 
-    def _difference(self, group: Group, measure: Measure) -> Difference | None:
-        return self._by_row.get((id(group), measure.head))
+    def _difference(self, place: Place, group: Group, measure: Measure) -> Difference | None:
+        return self._by_row.get((place.label, id(group), measure.head))
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -288,10 +294,10 @@ class Finding(Contents):
         measures = self.measures(place)
         columns: dict[str, list[str]] = {"Row": place.names}
         for measure in measures:
-            values = [summarize([*self._values(group, measure).values()]) for group in place.groups]
+            values = [summarize([*self.values(place, group, measure).values()]) for group in place.groups]
             texts = [format_summary(one, measure.scale, measure.decimals) for one in values]
             columns[measure.head] = texts
-            found = [self._difference(group, measure) for group in place.groups]
+            found = [self._difference(place, group, measure) for group in place.groups]
             if any(found):
                 columns[f"Δ {measure.head}"] = [
                     f"{shown(one.comparison, measure)} {one.word}" if one else GAP for one in found
@@ -330,6 +336,7 @@ class Finding(Contents):
     def _doubts(self, place: Place) -> list[str]:
         """Which numbers the runs' files do not bear out, and what the suite does not plan."""
         trained = [group for group in place.groups if group.trained]
+        trained += [group for group in place.alone.values() if group not in trained]
         faults = [fault for group in trained for fault in faults_of_files(group.runs)]
         found = [f"Not borne out by the runs' files: {first_of(faults, 3)}"] * bool(faults)
         found += revision_notes(trained)
@@ -373,7 +380,7 @@ class Finding(Contents):
         for place in self.places:
             for name, group in zip(place.names, place.groups, strict=True):
                 for measure in self.measures(place):
-                    one = self._difference(group, measure)
+                    one = self._difference(place, group, measure)
                     found.append(
                         {
                             "dataset": place.dataset,
@@ -381,7 +388,7 @@ class Finding(Contents):
                             "tuned": place.tuned or None,
                             "row": name,
                             "measure": measure.head,
-                            "values": self._values(group, measure),
+                            "values": self.values(place, group, measure),
                             "reference": one and one.reference,
                             "difference": one and one.comparison.difference.mean,
                             "interval": one and one.interval,

@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from balancemm_cli.config.recipe import describe
-from balancemm_cli.results.evidence import correct
+from balancemm_cli.results.evidence import correct, without_predictions
 from balancemm_cli.results.findings.finding import ACCURACY, Finding, Place, other_row, shown
 from balancemm_cli.results.formats import Table
-from balancemm_cli.results.groups import UNIMODAL, Group
+from balancemm_cli.results.groups import UNIMODAL, Group, way
 from balancemm_cli.results.references import ENSEMBLE
 from balancemm_cli.results.statistics import GAP, Summary, compare, holm, rank_correlation
 from balancemm_cli.results.tables import points
@@ -78,46 +78,52 @@ class WhenItPays(Finding):
         """The differences from the ensemble and from the best modality alone."""
         others = {"Over the ensemble": lambda one: not one.trained, "Over the best alone": _is_alone}
         found = {
-            head: [self._over(group, next(filter(is_other, place.groups), None)) for group in place.groups]
+            head: [
+                self._over(place, group, next(filter(is_other, place.groups), None)) for group in place.groups
+            ]
             for head, is_other in others.items()
         }
         return {head: texts for head, texts in found.items() if {*texts} != {GAP}}
 
-    def _over(self, group: Group, other: Group | None) -> str:
+    def _over(self, place: Place, group: Group, other: Group | None) -> str:
         if other is None or group is other:
             return GAP
-        compared = compare(self._values(group, ACCURACY), self._values(other, ACCURACY))
+        compared = compare(self.values(place, group, ACCURACY), self.values(place, other, ACCURACY))
         return shown(compared, ACCURACY) if compared else GAP
 
     def notes(self, place: Place) -> list[str]:
         """Which modality is the best alone, and what the searches chose."""
-        found = [f"Best alone: {place.order[0]}, by its mean on test."] if place.alone else []
-        if self.further_columns(place):
-            found.append(
-                "Over the ensemble, over the best alone: in points, seed by seed, with the 95 % interval, not tested."
-            )
+        found = []
+        if place.alone:
+            found = [
+                f"Best alone: {place.order[0]}, by its mean on test.",
+                "Over the ensemble, over the best alone: in points, seed by seed, with the 95 % interval, not tested.",
+            ]
+        if not place.tuned:
+            return [*found, "No search chose these settings."]
         chosen = [
             f"{name}: {describe(search.best.settings) or 'as in the recipe'}"
             for name, group in zip(place.names, place.groups, strict=True)
-            for search in group.searches[:1]
-            if group.trained
+            for search in group.searches
+            if group.trained and way(search) == place.tuned
         ]
-        trials = sorted({len(one.trials) for group in place.groups for one in group.searches})
-        if not trials:
-            return [*found, "No search chose these settings."]
-        return [*found, f"Chosen of {' or '.join(map(str, trials))} trials: {'; '.join(chosen)}."]
+        return [*found, f"{place.tuned.capitalize()}, and chosen: {'; '.join(chosen)}."]
 
     @cached_property
     def properties(self) -> dict[str, dict[str, float]]:
-        """By data set the shares of PROPERTIES, means over the seeds that all modalities have; ordered by the share
-        that others alone get right."""
-        found = {place.label: self._of(place) for place in self.places if len(place.alone) > 1}
+        """By place the shares of PROPERTIES, means over the seeds that all modalities have; ordered by the share that
+        others alone get right. Without predictions of each modality there are none."""
+        several = [place for place in self.places if len(place.alone) > 1]
+        found = {place.label: shares for place in several if (shares := self._of(place))}
         return dict(sorted(found.items(), key=lambda item: item[1]["others"]))
 
     def _of(self, place: Place) -> dict[str, float]:
         runs = [{run.result.seed: run for run in place.alone[name].runs} for name in place.order]
+        seeds = sorted(set.intersection(*map(set, runs)))
+        if not seeds or any(self.selection in without_predictions(of[seed]) for of in runs for seed in seeds):
+            return {}
         found = []
-        for seed in sorted(set.intersection(*map(set, runs))):
+        for seed in seeds:
             right = np.stack([correct(of[seed], self.selection) for of in runs]) > 0
             best, others = right[0], right[1:].any(0)
             shares = (best, ~best & others, right.all(0), ~right.any(0))
@@ -137,10 +143,12 @@ class WhenItPays(Finding):
     @cached_property
     def tables(self) -> list[Table]:
         """Those of a finding, and the properties beside the gains."""
-        first, *rest = super().tables
-        shown = [self._table_of_properties()] if self.properties else []
-        enough = len(self.properties) >= MIN_PLACES and self.gains
-        return [first, *shown, *([self._table_of_correlations()] if enough else []), *rest]
+        plain = super().tables
+        more = [self._table_of_properties()] if self.properties else []
+        each_once = len({place.dataset for place in self.places}) == len(self.places)
+        if len(self.properties) >= MIN_PLACES and self.gains and each_once:
+            more.append(self._table_of_correlations())
+        return [*plain[:1], *more, *plain[1:]]
 
     def _table_of_properties(self) -> Table:
         header = ["Dataset", *PROPERTIES.values(), *(f"Gain of {method}" for method in self.gains)]
