@@ -84,6 +84,7 @@ def test_runs_on_other_data_are_not_held_against_each_other(tmp_path):
     shown = finding(tmp_path)
     assert not shown.differences
     assert [len(place.groups) for place in shown.places] == [1, 1]
+    assert [table.title for table in shown.tables] == ["synthetic", "synthetic · data 0ther0th"]
 
 
 def test_runs_of_two_owners_are_not_held_against_each_other(gains):

@@ -90,6 +90,8 @@ def draw_gains(finding: "WhenItPays", folder: Path, titled: bool = True) -> list
         for index, (method, gains) in enumerate(finding.gains.items()):
             shade, aside = colour(index + 1), BESIDE * (index - (len(finding.gains) - 1) / 2)
             there = [(names.index(name) + aside, gain) for name, gain in gains.items() if name in names]
+            if not there:
+                continue
             for x, gain in there:
                 ends = [100 * end for end in gain.interval or (gain.mean, gain.mean)]
                 axes.plot([x, x], ends, color=shade, linewidth=1)

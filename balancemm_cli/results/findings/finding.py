@@ -217,19 +217,19 @@ class Finding(Contents):
         for group in self.groups:
             if self.is_row(group) or group.first.model.startswith(UNIMODAL):
                 together[group.first.dataset, group.owner, group.first.hashes.data].append(group)
-        found = [
-            (dataset, tuned, some)
-            for (dataset, _, _), groups in together.items()
-            for tuned, some in _tuned_alike(groups).items()
-        ]
-        several = {dataset for dataset, _, _ in found if [one[0] for one in found].count(dataset) > 1}
+        ways: dict[str, set[str]] = defaultdict(set)
+        apart = [(key, *one) for key, groups in together.items() for one in _tuned_alike(groups).items()]
+        for (dataset, _, _), tuned, _ in apart:
+            ways[dataset].add(tuned)
         places = []
-        for dataset, tuned, groups in found:
+        for (dataset, _, data), tuned, groups in apart:
             alone = [group for group in groups if group.first.model.startswith(UNIMODAL)]
             rows = [group for group in groups if group not in alone]
             by_name = {group.first.model.removeprefix(UNIMODAL): group for group in alone}
-            apart = (tuned or "untuned") if dataset in several else ""
-            label = " · ".join(filter(None, [dataset, groups[0].whose, apart]))
+            way = (tuned or "untuned") if len(ways[dataset]) > 1 else ""
+            label = " · ".join(filter(None, [dataset, groups[0].whose, way]))
+            if label in [place.label for place in places]:
+                label += f" · data {data[:8]}"
             places.append(self.PLACE(label, rows, by_name, self.selection, tuned))
         if not any(place.groups for place in places):
             raise InputError(
