@@ -142,7 +142,9 @@ def _known(case: Case) -> str:
     by_model: dict[str, list[Run]] = {}
     for run in runs:
         by_model.setdefault(run.result.model, []).append(run)
-    found = [*(one for some in by_model.values() for one in faults_of_files(some)), *dict.fromkeys(faults)]
+    found = list(dict.fromkeys(faults)) or [
+        one for some in by_model.values() for one in faults_of_files(some)
+    ]
     return first_of(found) if found else ""
 
 
