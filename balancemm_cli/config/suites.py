@@ -125,7 +125,12 @@ class Suite(Section):
 
     def configs(self, overrides: Sequence[str] = ()) -> list[RunConfig]:
         """All runs of the suite, each once; `overrides` as with --set."""
-        return [config for config, _ in self._planned(overrides)]
+        return [config for config, _ in (self._planned(overrides) if overrides else self._own)]
+
+    @cached_property
+    def _own(self) -> list[tuple[RunConfig, RunGroup]]:
+        """The runs as the suite gives them, resolved once."""
+        return list(self._planned(()))
 
     def listing(self, overrides: Sequence[str] = ()) -> list[str]:
         """One line per run: its names, and the settings in which its group differs from the recipe."""
@@ -168,7 +173,7 @@ class Suite(Section):
     @cached_property
     def _by_names(self) -> dict[tuple, list[tuple[RunConfig, RunGroup]]]:
         found: dict[tuple, list[tuple[RunConfig, RunGroup]]] = defaultdict(list)
-        for config, group in self._planned(()):
+        for config, group in self._own:
             found[_names(config)].append((config, group))
         return found
 

@@ -5,13 +5,12 @@ Nothing found is dropped in silence: whatever does not enter a group is named, w
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from balancemm_cli.config.recipe import describe
-from balancemm_cli.config.run import RunConfig, read_config
+from balancemm_cli.config.run import read_config
 from balancemm_cli.config.suites import Suite
 from balancemm_cli.errors import BmmError, InputError, first_of, plain
 from balancemm_cli.results.evidence import without_predictions
@@ -92,7 +91,6 @@ def _read(
     if suite is None:
         return read_all(folders)
     name, planned = suite
-    plans = partial(_plans, planned, searches)
 
     def is_of_another(folder: Path) -> bool:
         try:
@@ -102,7 +100,7 @@ def _read(
             return False
 
     runs, left_out = read_all(folders, is_of_another)
-    mine = [run for run in runs if _belongs(run, name, plans)]
+    mine = [run for run in runs if _belongs(run, name, planned, searches)]
     return mine, [*left_out, *_of_other_settings(*suite, runs, mine)]
 
 
@@ -165,25 +163,17 @@ def _group(runs: list[Run]) -> tuple[list[Group], list[str]]:
     return [Group([seeds[seed] for seed in sorted(seeds)]) for seeds in by_hashes.values()], twins
 
 
-def _belongs(run: Run, name: str, plans: Callable[[RunConfig], bool]) -> bool:
-    """Whether a run belongs to a suite: it is one that the suite plans, or was trained for it as it was then, which its
-    folder tells."""
-    trained_for = run.suite == name or _in_folder_of(name, run.folder, run.result.dataset)
-    return trained_for or (run.config is not None and plans(run.config))
+def _belongs(run: Run, name: str, suite: Suite, searches: Searches) -> bool:
+    """Whether a run belongs to a suite: it is one that the suite plans, with its own settings or with those that a
+    search chose in their place, or was trained for it as it was then, which its folder tells."""
+    if run.suite == name or _in_folder_of(name, run.folder, run.result.dataset):
+        return True
+    if run.config is None:
+        return False
+    chosen = searches.get(run.config.hash(run.result.hashes.data, with_seed=False), ())
+    return suite.plans(run.config) or any(suite.plans(run.config, record.best.settings) for record in chosen)
 
 
 def _in_folder_of(name: str, folder: Path, dataset: str) -> bool:
     """Whether a run lies in a suite's folder, where former versions had the data set's."""
     return name in folder.parts[-3:-2] and name != dataset
-
-
-def _plans(suite: Suite, searches: Searches, config: RunConfig) -> bool:
-    """Whether a suite plans a run, with its own settings or with those that a search chose in their place."""
-    names = config.dataset, config.model, config.method
-    return suite.plans(config) or any(
-        suite.plans(config, record.best.settings)
-        for settings_hash, records in searches.items()
-        for record in records
-        if names == (record.dataset, record.model, record.method)
-        and settings_hash == config.hash(record.data, with_seed=False)
-    )

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
-from balancemm_cli.config.suites import load_suite
+from balancemm_cli.config.suites import Suite, load_suite
 from balancemm_cli.results import paper_tables, rows, rules, selections, tables
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import Group, labels
@@ -61,10 +61,15 @@ class Contents:
         """What differs from the recipe and the suite, of the rows of a table of runs."""
         groups = [group for group in self.groups if group.trained and group.first.dataset == table.dataset]
         notes = [*origin_notes(groups), *revision_notes(groups), *recipe_notes(groups)]
-        if self.suite and groups:
-            name, suite = load_suite(self.suite)
-            notes += suite_notes(groups, name, suite)
-        return notes
+        return [*notes, *self._notes_on_the_suite(groups)]
+
+    def _notes_on_the_suite(self, groups: Sequence[Group]) -> list[str]:
+        """What of the groups the suite does not plan; nothing where no suite was named."""
+        return suite_notes(groups, *self._suite) if self._suite and groups else []
+
+    @cached_property
+    def _suite(self) -> tuple[str, Suite] | None:
+        return load_suite(self.suite) if self.suite else None
 
     @property
     def _plain_tables(self) -> list[Table]:

@@ -64,7 +64,7 @@ def _each_of_its_own(group: Group) -> bool:
 def tunings(group: Group) -> int:
     """How many times the settings of a group were sought; searches for a seed each are one time."""
     if _each_of_its_own(group):
-        return len({(search.search, str(search.allowed)) for search in group.searches})
+        return len(group.tuned)
     return len(group.searches)
 
 

@@ -23,6 +23,7 @@ from balancemm_cli.models.encoders import (
 )
 from balancemm_cli.shapes import SegmentShape
 from balancemm_cli.testing import guards
+from balancemm_cli.testing.lengths import others_at_length
 from balancemm_cli.testing.small import SHAPES as TOGETHER
 from balancemm_cli.testing.small import Case, assert_sentence, made_or_refused, taken_by
 
@@ -217,9 +218,7 @@ def test_the_steps_it_makes_are_zeros_for_padding(sort: str, encoder: str) -> No
 
 
 @of_sequences
-@pytest.mark.parametrize(
-    "model", ["concat", *(pytest.param(name, marks=pytest.mark.long) for name in MODELS if name != "concat")]
-)
+@pytest.mark.parametrize("model", others_at_length(MODELS, "concat"))
 def test_it_learns_in_every_model(sort: str, encoder: str, model: str) -> None:
     """Where the model takes such a modality, or the model refuses the encoder in a sentence that names it. Nothing
     waits for the device."""

@@ -16,6 +16,7 @@ from balancemm_cli.methods import METHODS, VARIANTS
 from balancemm_cli.runs.folder import RunFolder
 from balancemm_cli.testing import guards, sets
 from balancemm_cli.testing.entries import assert_listed, assert_settings_explained
+from balancemm_cli.testing.lengths import others_at_length
 from balancemm_cli.testing.processes import Together
 from balancemm_cli.testing.small import (
     STEPS_PER_EPOCH,
@@ -36,9 +37,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 of_each_method = pytest.mark.parametrize("method", METHODS)
 in_both_variants = pytest.mark.parametrize("variant", VARIANTS)
-second_at_length = pytest.mark.parametrize(
-    "variant", [VARIANTS[0], *(pytest.param(name, marks=pytest.mark.long) for name in VARIANTS[1:])]
-)
+second_at_length = pytest.mark.parametrize("variant", others_at_length(VARIANTS, "paper"))
 
 
 # ---- a step ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from balancemm_cli.models.network import Network
 from balancemm_cli.random_streams import RandomStreams
 from balancemm_cli.testing import guards
 from balancemm_cli.testing.entries import assert_listed, assert_settings_explained
+from balancemm_cli.testing.lengths import others_at_length
 from balancemm_cli.testing.processes import Together
 from balancemm_cli.testing.small import (
     CLASSES,
@@ -33,9 +34,7 @@ from balancemm_cli.testing.small import (
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 of_each_model = pytest.mark.parametrize("model", MODELS)
-others_at_length = pytest.mark.parametrize(
-    "model", ["concat", *(pytest.param(name, marks=pytest.mark.long) for name in MODELS if name != "concat")]
-)
+concat_and_others_at_length = pytest.mark.parametrize("model", others_at_length(MODELS, "concat"))
 
 
 # ---- inputs ---------------------------------------------------------------------------------------------------
@@ -171,7 +170,7 @@ def test_no_step_waits_on_a_gpu(model: str) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
-@others_at_length
+@concat_and_others_at_length
 def test_counting_what_a_step_costs_leaves_the_training_alone(model: str) -> None:
     """A run counts it at its start on a copy, which the model must allow to be made."""
     assert_cost_is_counted(case_of(model, "baseline"))

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from balancemm_cli.config.recipe import WITHOUT_EFFECT, describe
-from balancemm_cli.config.suites import load_suite
 from balancemm_cli.errors import InputError, first_of
 from balancemm_cli.results.contents import Contents
 from balancemm_cli.results.evidence import faults_of_files
 from balancemm_cli.results.findings.trajectories import accuracies
 from balancemm_cli.results.formats import Table
 from balancemm_cli.results.groups import UNIMODAL, Group, seeds_text
-from balancemm_cli.results.settings import beyond_recipe, revision_notes, suite_notes
+from balancemm_cli.results.settings import beyond_recipe, revision_notes
 from balancemm_cli.results.statistics import (
     GAP,
     LEVEL,
@@ -122,7 +121,7 @@ Of = Callable[[Run, Group, Place], float | None]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run, of a group at a place; None where it has none.
+    """What `of` gives, under a head.
 
     `margin`, in the unit of the number, is within what two means count as equal; None: nothing does. Shown are
     `scale` times the number, with so many decimals. One that is not `compared` is shown alone: its differences are
@@ -339,11 +338,7 @@ class Finding(Contents):
         trained += [group for group in place.alone.values() if group not in trained]
         faults = [fault for group in trained for fault in faults_of_files(group.runs)]
         found = [f"Not borne out by the runs' files: {first_of(faults, 3)}"] * bool(faults)
-        found += revision_notes(trained)
-        if self.suite:
-            name, suite = load_suite(self.suite)
-            found += suite_notes(trained, name, suite)
-        return found
+        return [*found, *revision_notes(trained), *self._notes_on_the_suite(trained)]
 
     def _over_places(self) -> Table:
         heads = list(dict.fromkeys(one.measure.head for one in self.differences))
@@ -364,10 +359,14 @@ class Finding(Contents):
         return Table(f"{self.TITLE}: over {self._unit}", ["Row", *heads], cells, notes)
 
     @property
+    def each_once(self) -> bool:
+        """Whether no data set has several places."""
+        return len({place.dataset for place in self.places}) == len(self.places)
+
+    @property
     def _unit(self) -> str:
         """What the places are."""
-        alike = len({place.dataset for place in self.places}) == len(self.places)
-        return "data sets" if alike else "data sets, owners and tunings"
+        return "data sets" if self.each_once else "data sets, owners and tunings"
 
     def _counted(self, name: str, head: str) -> str:
         words = Counter(one.word for one in self.differences if (one.name, one.measure.head) == (name, head))

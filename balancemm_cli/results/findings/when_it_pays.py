@@ -145,8 +145,7 @@ class WhenItPays(Finding):
         """Those of a finding, and the properties beside the gains."""
         plain = super().tables
         more = [self._table_of_properties()] if self.properties else []
-        each_once = len({place.dataset for place in self.places}) == len(self.places)
-        if len(self.properties) >= MIN_PLACES and self.gains and each_once:
+        if len(self.properties) >= MIN_PLACES and self.gains and self.each_once:
             more.append(self._table_of_correlations())
         return [*plain[:1], *more, *plain[1:]]
 
